@@ -1,0 +1,1 @@
+"""One spawner per target; what they share is in ``base``."""
