@@ -1,1 +1,1 @@
-"""What the hub process runs: the lab file, the configuration of JupyterHub, and the command line."""
+"""What the hub process runs: lab file, JupyterHub's configuration, command line."""

@@ -48,9 +48,9 @@ class Lab(Frozen):
 
 
 class OAuth(Frozen):
-    """Sign-on by somebody else's accounts. The client's secret is no setting:
+    """Sign-on by somebody else's accounts.
 
-    it is the file ``oauth_client_secret`` in the portal's secrets folder.
+    The client's secret is no setting: it is the file ``oauth_client_secret`` in the portal's secrets folder.
     """
 
     client_id: str = Field(min_length=1)

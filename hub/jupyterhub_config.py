@@ -1,0 +1,19 @@
+"""JupyterHub reads this file; all of it comes from the lab file.
+
+What the lab file cannot say goes into ``config.d/*.py`` of the state folder: each is
+run last, with ``c``, ``settings`` and ``paths`` at hand.
+"""
+
+from traitlets.config import get_config
+
+from hub.configure import configure
+from hub.labfile import read
+from hub.paths import Paths
+
+c = get_config()
+paths = Paths.from_environment()
+settings = read(paths.lab_file)
+configure(c, settings, paths)
+
+for extra in sorted((paths.state / "config.d").glob("*.py")):
+    exec(compile(extra.read_text(), str(extra), "exec"))  # noqa: S102 - the administrator's own

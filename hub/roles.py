@@ -1,0 +1,16 @@
+"""Which rights people and services have: one table, deny by default.
+
+Users keep JupyterHub's own ``user`` and ``server`` roles, which reach only themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub import activity
+from hub.settings import Settings
+
+
+def load_roles(settings: Settings) -> list[dict[str, Any]]:
+    """Return JupyterHub's ``load_roles``: each service with its narrowest scopes."""
+    return activity.roles(settings)
