@@ -72,6 +72,14 @@ def format_duration(value: timedelta) -> str:
     return out or "0s"
 
 
+def format_size(value: int) -> str:
+    """Write a size as the lab file does: ``2G``, ``1536M``."""
+    for unit, size in (("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
+        if value and value % size == 0:
+            return f"{value // size}{unit}"
+    return str(value)
+
+
 def format_bytes(value: int) -> str:
     """Write a size for people: ``2 GB``, ``1.5 GB``, ``512 MB`` (1 KB = 1024 bytes)."""
     size = float(value)
@@ -91,7 +99,7 @@ Bytes = Annotated[
                 {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[KMGTkmgt]?i?[Bb]?$"},
                 {"type": "integer", "minimum": 1},
             ],
-            "description": "a size such as 512M or 2G (1K = 1024 bytes)",
+            "x-kind": "size",
         }
     ),
 ]
@@ -103,7 +111,7 @@ Duration = Annotated[
         {
             "type": "string",
             "pattern": r"^(\d+d)?\s*(\d+h)?\s*(\d+m(in)?)?\s*(\d+s)?$",
-            "description": "a duration such as 30m, 1h30m or 2d",
+            "x-kind": "duration",
         }
     ),
 ]
