@@ -50,7 +50,8 @@ class Lab(Frozen):
 class OAuth(Frozen):
     """Sign-on by somebody else's accounts.
 
-    The client's secret is no setting: it is the file ``oauth_client_secret`` in the portal's secrets folder.
+    The client's secret is no setting: it is the file ``oauth_client_secret`` in the
+    portal's secrets folder.
     """
 
     client_id: str = Field(min_length=1)
