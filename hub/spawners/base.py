@@ -1,0 +1,259 @@
+"""What the spawners of all targets share: one choice, one environment, one way to fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from jinja2 import Environment, FileSystemLoader
+from jupyterhub.spawner import Spawner
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
+from traitlets import Float, Instance, default
+
+from hub import profiles
+from hub.paths import REPOSITORY, Paths
+from hub.settings import Profile, Settings
+from hub.spawners.startup import StartError, Startup, ended
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(REPOSITORY / "hub" / "templates"), autoescape=True, trim_blocks=True
+)
+
+
+class LabSpawner(Spawner):
+    """A mixin in front of a target's spawner: ``class LocalSpawner(LabSpawner, ...)``.
+
+    A target prepares its server in `launch` and leaves `start` alone: `start` waits until
+    the server answers, notices at once when it dies, and turns every failure into a reason
+    with the log's tail. JupyterHub by itself waits for a dead server until the time-out, and
+    answers 500 (``InvalidStateError``) where it looks for the reason before there is one.
+    """
+
+    settings = Instance(Settings, config=True, help="The lab file.")
+    paths = Instance(Paths, config=True, help="Where the portal keeps its state.")
+    check_interval = Float(
+        0.5, config=True, help="Seconds between two looks whether a starting server still lives."
+    )
+
+    profile: Profile | None = None
+    startup: Startup | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # JupyterHub stores new options before anything has judged them.
+        self._accepted: dict[str, Any] = self.user_options
+
+    # -- what the person chose --------------------------------------------------------
+
+    def offered(self) -> tuple[Profile, ...]:
+        """Return the profiles that the server's owner may use."""
+        groups = [group.name for group in self.user.groups]
+        return profiles.usable(self.settings, groups, bool(self.user.admin))
+
+    @default("options_form")
+    def _options_form(self) -> Any:
+        return _render_form
+
+    @default("options_from_form")
+    def _options_from_form(self) -> Any:
+        return self._read_form
+
+    def _read_form(self, fields: dict[str, list[Any]]) -> dict[str, str]:
+        # The token proves the page; it is no option. In a query it would be a mistake.
+        return self._read({k: v for k, v in fields.items() if k != "_xsrf"})
+
+    def options_from_query(self, fields: dict[str, list[Any]]) -> dict[str, str]:
+        """Read ``/hub/spawn?profile=NAME``."""
+        return self._read(fields)
+
+    def _read(self, fields: dict[str, list[Any]]) -> dict[str, str]:
+        try:
+            chosen = profiles.choose(profiles.from_form(fields), self.settings, self.offered())
+        except profiles.OptionsError as error:
+            raise StartError(str(error), status_code=error.status, reason="options") from None
+        return {profiles.OPTION: chosen.name}
+
+    @default("apply_user_options")
+    def _apply_user_options(self) -> Any:
+        return LabSpawner.apply
+
+    def apply(self, options: Any) -> None:
+        """Set `profile` from the options, whichever way they came; runs before `start`.
+
+        Raises
+        ------
+        StartError
+            400 or 403: they are refused; what was stored before them is kept.
+        """
+        self.profile = None
+        self.startup = Startup(self.log_file)
+        try:
+            if options == self._accepted:
+                profile, note = profiles.choose_again(options, self.settings, self.offered())
+            else:
+                profile, note = profiles.choose(options, self.settings, self.offered()), ""
+        except profiles.OptionsError as error:
+            self.user_options = self.orm_spawner.user_options = self._accepted
+            raise StartError(str(error), status_code=error.status, reason="options") from None
+        if note:
+            self.say(note)
+        self._accepted = {profiles.OPTION: profile.name}
+        self.user_options = self.orm_spawner.user_options = self._accepted
+        self.profile = profile
+        self.cpu_limit = profile.cpu
+        self.mem_limit = profile.memory
+        self.cmd = self.server_command(profile)
+
+    # -- what the server gets ---------------------------------------------------------
+
+    def server_command(self, profile: Profile) -> list[str]:
+        """Return the command that starts the user's server.
+
+        Raises
+        ------
+        StartError
+            The profile's environment is not installed.
+        """
+        command = self.paths.envs / profile.environment / "bin" / "jupyterhub-singleuser"
+        if not command.is_file():
+            self.log.error("Profile %s needs %s, which is not there", profile.name, command)
+            raise StartError(
+                f"The environment {profile.environment!r} of the profile {profile.title!r} is not"
+                " installed on this machine. An administrator can install it with 'labhub up'.",
+                status_code=503,
+                reason="environment",
+            )
+        return [str(command)]
+
+    @property
+    def log_file(self) -> Path:
+        """The log of this server; its tail is shown to its owner."""
+        server = f"--{self.name}" if self.name else ""
+        name = quote(f"{self.user.name}{server}", safe="")
+        return self.paths.log / "servers" / f"{name}.log"
+
+    def get_env(self) -> dict[str, str]:
+        """Return the server's environment variables: JupyterHub's, then the portal's."""
+        env: dict[str, str] = super().get_env()
+        idle = self.settings.culling.idle
+        env["LABHUB_ENVS"] = str(self.paths.envs)
+        env["LABHUB_LAB_NAME"] = self.settings.lab.name
+        env["LABHUB_CULL_IDLE_SECONDS"] = str(int(idle.total_seconds()) if idle else 0)
+        env["LABHUB_TUTORIALS"] = str(REPOSITORY / "notebooks")
+        if self.profile:
+            env["LABHUB_PROFILE"] = self.profile.name
+            env["LABHUB_MEMORY_BYTES"] = str(self.profile.memory)
+        return env
+
+    # -- starting ---------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Begin the next phase of the start; the pending page shows it."""
+        self.log.info("%s: %s", self._log_name, text)
+        if self.startup:
+            self.startup.say(text)
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the phases and the log's tail to JupyterHub's pending page."""
+        if self.startup:
+            async for event in self.startup.events():
+                yield event
+
+    async def launch(self) -> Any:
+        """Start the server and return its address, as ``Spawner.start`` does.
+
+        A target does its preparations here, then ``return await super().launch()``. What it
+        raises is shown to the server's owner: let the text name cause and next step.
+        """
+        return await super().start()
+
+    async def start(self) -> Any:
+        """Start the server and wait until it answers.
+
+        Raises
+        ------
+        StartError
+            With the reason and the tail of the server's log.
+        """
+        self.say("Starting the server")
+        limit = asyncio.timeout(max(1.0, self.start_timeout - 1.0))
+        try:
+            async with limit:
+                where = await self.launch()
+                self.say("Waiting for the server to answer")
+                await self._wait_until_it_answers(where)
+        except StartError as error:
+            raise self._failed(error.message, error.status_code, error.reason) from error
+        except TimeoutError as error:
+            if not limit.expired():
+                raise self._failed("Something took too long") from error
+            raise self._failed(
+                f"The server did not answer within {self.start_timeout} seconds.", reason="timeout"
+            ) from error
+        except Exception as error:
+            self.log.exception("%s could not be started", self._log_name)
+            raise self._failed(f"The server could not be started: {error}") from error
+        self.say("The server is ready")
+        return where
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the server."""
+        await super().stop(now)
+
+    async def poll(self) -> int | None:
+        """Return None while the server runs, else its exit status."""
+        status: int | None = await super().poll()
+        return status
+
+    def _failed(self, message: str, status_code: int = 500, reason: str = "start") -> StartError:
+        log = self.startup.tail() if self.startup else ""
+        return StartError(message, log=log, status_code=status_code, reason=reason)
+
+    async def _wait_until_it_answers(self, where: Any) -> None:
+        if self.internal_ssl:
+            return  # only JupyterHub itself has the certificates to ask with
+        if isinstance(where, str):
+            parts = urlsplit(where)
+            host, port = parts.hostname or "", parts.port or 80
+        else:
+            host, port = str(where[0]), int(where[1])
+        address = f"[{host}]" if ":" in host else host
+        url = f"http://{address}:{port}{self.server.base_url}api"
+        loop = asyncio.get_running_loop()
+        pause, look = 0.05, loop.time()
+        while not await _answers(host, port, url):
+            if loop.time() >= look:
+                status = await self.poll()
+                if status is not None:
+                    raise StartError(f"The server did not start: {ended(status)}.", reason="exited")
+                look = loop.time() + self.check_interval
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, 0.5)
+
+
+def _render_form(spawner: LabSpawner) -> str:
+    offered = spawner.offered()
+    last = (spawner.orm_spawner.user_options or {}).get(profiles.OPTION)
+    selected = profiles.preferred(spawner.settings, offered, last) if offered else None
+    return _TEMPLATES.get_template("profiles.html").render(
+        profiles=profiles.cards(offered, selected),
+        contact=spawner.settings.lab.contact,
+        server_name=spawner.name,
+    )
+
+
+async def _answers(host: str, port: int, url: str) -> bool:
+    """Whether a server answers HTTP: first a bare connection, which costs next to nothing."""
+    try:
+        async with asyncio.timeout(2):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+        await AsyncHTTPClient().fetch(url, follow_redirects=False, request_timeout=10)
+    except HTTPClientError as error:
+        return error.code < 500
+    except OSError:  # a TimeoutError is one
+        return False
+    return True
