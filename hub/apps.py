@@ -1,0 +1,85 @@
+"""The cards on the home page: what a person can open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import quote
+
+from hub.settings import Settings
+
+
+@dataclass(frozen=True)
+class Card:
+    """Something to open.
+
+    Attributes
+    ----------
+    title, description : str
+        What is shown.
+    url : str
+        Where it leads; relative to the hub's base address where ``own`` is set.
+    own : bool
+        It runs in the person's own server, which is started where it must be.
+    """
+
+    title: str
+    description: str
+    url: str
+    own: bool = False
+
+
+# Apps that every user server brings (labkit's tiles in the launcher).
+BUILT_IN = (
+    Card(
+        "JupyterLab",
+        "Notebooks, a terminal and your files.",
+        "user-redirect/lab",
+        own=True,
+    ),
+    Card(
+        "CellxGene",
+        "Explore single-cell data in the browser. Pick an .h5ad file to begin.",
+        "user-redirect/labkit/cellxgene/",
+        own=True,
+    ),
+)
+
+
+def cards(settings: Settings, groups: Collection[str], admin: bool = False) -> list[Card]:
+    """Return the apps that a person may open: the built-in ones, then the lab's own."""
+    return [
+        *BUILT_IN,
+        *(
+            Card(app.title, app.description, app.url)
+            for app in settings.apps
+            if admin or not app.groups or set(app.groups) & set(groups)
+        ),
+    ]
+
+
+def tutorials(folder: Path) -> list[Card]:
+    """Return the notebooks of a folder, by name; their titles are their first headings."""
+    found = []
+    for path in sorted(folder.glob("*.ipynb")):
+        title = _title(path, path.stat().st_mtime_ns) or path.stem.replace("_", " ")
+        link = f"user-redirect/lab/tree/tutorials/{quote(path.name)}"
+        found.append(Card(title, path.name, link, own=True))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _title(path: Path, mtime_ns: int) -> str:  # noqa: ARG001 - makes a changed file a new entry
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    for cell in cells:
+        if cell.get("cell_type") == "markdown":
+            for line in "".join(cell.get("source", [])).splitlines():
+                if line.startswith("# "):
+                    return line[2:].strip()
+    return ""
