@@ -1,0 +1,74 @@
+"""From the lab file to the walls."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from traitlets.config import Config
+
+from hub.isolation import cgroups
+from hub.isolation.accounts import Accounts
+from hub.isolation.boxes import Boxes, Shared
+from hub.isolation.checks import problems
+from hub.isolation.instance import Instance
+from hub.isolation.network import Network
+from hub.isolation.sandbox import environment_folders
+from hub.paths import REPOSITORY, Paths
+from hub.problems import ProblemsError
+from hub.settings import Settings
+
+
+def configure(c: Config, settings: Settings, paths: Paths) -> None:
+    """Set the local target's spawner, on a host that can keep people apart.
+
+    Raises
+    ------
+    ProblemsError
+        It cannot: nothing is started with a wall missing.
+    """
+    if settings.target != "local":
+        return
+    found = [problem for problem in problems(settings, paths) if not problem.warning]
+    if found:
+        raise ProblemsError(found)
+    c.LocalSpawner.term_timeout = 10
+
+
+def accounts_of(settings: Settings) -> Accounts:
+    """Return the Unix accounts that a lab file speaks of."""
+    return Accounts(settings.authentication.unix_group, settings.storage.homes)
+
+
+def boxes_of(settings: Settings, paths: Paths) -> Boxes:
+    """Return the boxes of a portal; nothing is made yet.
+
+    Raises
+    ------
+    CgroupError
+        This host cannot limit user servers.
+    """
+    instance = Instance.of(paths)
+    network = Network(
+        instance,
+        settings.local.subnet,
+        settings.local.hub_port,
+        allow=settings.local.allow_networks,
+    )
+    return Boxes(instance, network, cgroups.detect(instance.cgroup), shared_view(settings, paths))
+
+
+def shared_view(settings: Settings, paths: Paths) -> Shared:
+    """Return what every user server sees beside the system, its home and its /tmp."""
+    folders = [*environment_folders(paths.envs), REPOSITORY / "notebooks"]
+    # In development labkit is imported from where the hub's Python finds it.
+    folders += [Path(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    shared = settings.storage.shared
+    return Shared(
+        read_only=[
+            *(folder for folder in folders if folder.is_absolute() and folder.is_dir()),
+            *(folder.path for folder in shared if folder.mode == "ro"),
+        ],
+        read_write=[folder.path for folder in shared if folder.mode == "rw"],
+        hidden=[paths.state, settings.storage.homes],
+    )

@@ -1,0 +1,241 @@
+"""User servers on this machine: each in its own box as root, else its owner's alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jupyterhub.spawner import LocalProcessSpawner
+from traitlets import Integer
+
+from hub.isolation import AccountError, accounts_of, boxes_of, log_writer, reap
+from hub.isolation.boxes import Box, Boxes
+from hub.isolation.cgroups import Limits
+from hub.isolation.instance import box_key
+from hub.spawners.base import LabSpawner
+from hub.spawners.startup import StartError
+
+PORT = 8888  # on the box's own address: its 127.0.0.1:8888 stays free
+_KNOCK = 0.05  # seconds between two looks whether a server has ended
+_GUARD = 30.0  # seconds between two looks whether the firewall's rules are there
+
+
+class LocalSpawner(LabSpawner, LocalProcessSpawner):
+    """Start the user's server as a process of this machine.
+
+    As root each server has a box (`hub.isolation.boxes`), and lives exactly as long as a
+    process is in it: the hub may come and go. Without root the portal serves the person who
+    started it, as a plain process on 127.0.0.1.
+    """
+
+    log_bytes = Integer(8 << 20, config=True, help="The most that a server's log may take.")
+
+    box: str = ""
+    _boxes: ClassVar[dict[Path, Boxes]] = {}
+    _guarded: ClassVar[float] = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._changing = asyncio.Lock()
+        self._writer: subprocess.Popen[bytes] | None = None
+        self._out_of_memory = False
+        self._join_files: list[str] = []
+
+    # -- starting ---------------------------------------------------------------------
+
+    async def launch(self) -> tuple[str, int]:
+        """Make the box and start the server in it.
+
+        Raises
+        ------
+        StartError
+            The account is not one that may have a server.
+        """
+        async with self._changing:
+            self._out_of_memory = False
+            if os.geteuid() != 0:
+                return await self._launch_plain()
+            return await self._launch_boxed()
+
+    async def _launch_boxed(self) -> tuple[str, int]:
+        profile = self.profile
+        if profile is None:
+            raise StartError("No profile was chosen.", status_code=400)
+        limits = Limits(cpu=profile.cpu, memory=profile.memory, processes=profile.processes)
+        account = await asyncio.to_thread(self._account)
+        self.say("Preparing its network and its limits")
+        boxes = await self.boxes()
+        key = box_key(account.pw_uid, self.name)
+        box = await asyncio.to_thread(boxes.create, key, account, limits)
+        self.ip, self.port = box.link.address, PORT
+        self.hub_connect_url = boxes.network.hub_url
+        plain = list(self.cmd)
+        self.cmd = [*box.command, *plain]
+        try:
+            where = await self._launch_logged(box, "/")
+        except BaseException:
+            await asyncio.to_thread(boxes.destroy, key)
+            raise
+        finally:
+            self.cmd = plain
+        self.box = key
+        return where
+
+    async def _launch_plain(self) -> tuple[str, int]:
+        owner = pwd.getpwuid(os.geteuid())
+        if self.user.name != owner.pw_name:
+            raise StartError(
+                f"This portal runs without root and serves {owner.pw_name} alone."
+                " For several people an administrator starts it as root.",
+                status_code=403,
+            )
+        self.ip = "127.0.0.1"
+        return await self._launch_logged(None, owner.pw_dir)
+
+    async def _launch_logged(self, box: Box | None, folder: str) -> tuple[str, int]:
+        """Start the server with its output going to its log, by way of a process of its own."""
+        self.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._join_files = box.join_files if box else []
+        reading, writing = os.pipe()
+        try:
+            self._writer = subprocess.Popen(
+                # -I -S: a third of the memory
+                [
+                    *(sys.executable, "-I", "-S", log_writer.__file__),
+                    *(str(self.log_file), str(self.log_bytes)),
+                ],
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=self.make_preexec_fn(self.user.name),
+                env={},
+                cwd="/",
+            )
+            self.popen_kwargs = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": writing,
+                "stderr": writing,
+                "cwd": folder,
+                "umask": 0o077,
+            }
+            return await super().launch()  # type: ignore[no-any-return]
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+    def make_preexec_fn(self, name: str) -> Any:  # noqa: ARG002
+        """Return what a new process does first: come under the box's limits."""
+        files = self._join_files
+
+        def join() -> None:
+            for file in files:
+                descriptor = os.open(file, os.O_WRONLY)
+                os.write(descriptor, b"0")
+                os.close(descriptor)
+
+        return join
+
+    def _account(self) -> pwd.struct_passwd:
+        accounts = accounts_of(self.settings)
+        try:
+            if self.settings.authentication.effective_method == "pam":
+                return accounts.check(self.user.name)
+            return accounts.ensure(self.user.name)
+        except AccountError as error:
+            raise StartError(f"No server for {self.user.name}: {error}.", status_code=403) from None
+
+    async def boxes(self) -> Boxes:
+        """Return the portal's boxes; the first call cleans what a crash has left."""
+        boxes = self._boxes.get(self.paths.state)
+        if boxes is None:
+            boxes = self._boxes[self.paths.state] = boxes_of(self.settings, self.paths)
+            await asyncio.to_thread(reap, boxes)
+        return boxes
+
+    # -- while it runs ----------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a new hub needs to find the server again."""
+        state: dict[str, Any] = super().get_state()
+        if self.box:
+            state["box"] = self.box
+            self._boxes[self.paths.state].started(self.box)
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Find a server again that an earlier hub has started."""
+        super().load_state(state)
+        self.box = state.get("box", "")
+
+    def clear_state(self) -> None:
+        """Forget the server."""
+        super().clear_state()
+        self.box = ""
+
+    async def poll(self) -> int | None:
+        """Return None while a process is in the box, else the server's exit status.
+
+        JupyterHub does not call `stop` for a server that ended by itself, so what was made
+        for it goes here.
+        """
+        if os.geteuid() != 0:
+            return await super().poll()
+        boxes = await self.boxes()
+        if not self.box:
+            return await super().poll()
+        if boxes.running(self.box):
+            await self._guard(boxes)
+            return None
+        async with self._changing:
+            if not self.box:  # another poll was first
+                return self._status()
+            if boxes.running(self.box):
+                return None
+            self._out_of_memory = boxes.oom_kills(self.box) > 0
+            await asyncio.to_thread(boxes.destroy, self.box)
+            self.clear_state()
+            return self._status()
+
+    def _status(self) -> int:
+        """Return the exit status as subprocess tells it: a signal is a negative number."""
+        if self._writer:
+            self._writer.poll()
+        status = self.proc.poll() if self.proc else None
+        if status is None:
+            return 0  # it was another hub's child
+        return 128 - status if 128 < status < 192 else int(status)
+
+    async def _guard(self, boxes: Boxes) -> None:
+        """Put the firewall's rules back where an administrator has reloaded the firewall."""
+        if time.monotonic() - LocalSpawner._guarded < _GUARD:
+            return
+        LocalSpawner._guarded = time.monotonic()
+        if not await asyncio.to_thread(boxes.network.in_force):
+            self.log.warning("The portal's firewall rules were gone; they are put back")
+            await asyncio.to_thread(boxes.network.ensure)
+
+    # -- stopping ---------------------------------------------------------------------
+
+    async def stop(self, now: bool = False) -> None:
+        """End the server and remove all that was made for it."""
+        if not self.box:
+            await super().stop(now)
+            return
+        boxes = await self.boxes()
+        async with self._changing:
+            key = self.box
+            if not now:
+                await asyncio.to_thread(boxes.terminate, key)
+                deadline = time.monotonic() + self.term_timeout
+                while boxes.running(key) and time.monotonic() < deadline:
+                    await asyncio.sleep(_KNOCK)
+            await asyncio.to_thread(boxes.destroy, key)
+            self._status()
+            self.clear_state()
