@@ -1,0 +1,36 @@
+"""labkit: the lab's helper library for notebooks.
+
+``import labkit`` costs next to nothing; each part is loaded when it is first used::
+
+    import labkit
+    labkit.cellxgene(adata)        # see cells in the browser
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labkit.viewers.cellxgene import cellxgene
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "cellxgene"]
+
+# public name -> module that holds it
+_PARTS = {"cellxgene": "labkit.viewers.cellxgene"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a part of labkit when it is first asked for (PEP 562)."""
+    if name not in _PARTS:
+        raise AttributeError(f"module 'labkit' has no attribute {name!r}; it has: {__all__}")
+    part = getattr(import_module(_PARTS[name]), name)
+    globals()[name] = part
+    return part
+
+
+def __dir__() -> list[str]:
+    """List the public names, so that tab completion offers them before they are loaded."""
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Viewers: web applications that show data of the notebook in the browser."""

@@ -1,0 +1,317 @@
+"""CellxGene as a process that outlives the kernel: start it, find it again, wait, stop it."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from labkit.viewers import places
+from labkit.viewers.cellxgene.errors import CellxGeneError, StartFailedError
+from labkit.viewers.cellxgene.failures import explain
+
+Progress = Callable[[str], None]
+
+_HOST = "127.0.0.1"
+_PORTS_TRIED = 100
+_SERVE = Path(__file__).with_name("serve.py")
+# What the viewer inherits; everything else (hub token, PYTHONPATH, proxies) stays out of it.
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "OMP_NUM_THREADS", "USER")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A viewer that was started, as its state file tells.
+
+    Attributes
+    ----------
+    pid, created : int, float
+        The process and its time of creation (seconds since 1970): together they name it.
+    port : int
+        On 127.0.0.1.
+    key : str
+        Identity of the data shown and how.
+    lineage : str
+        Identity of what stays when the data is worked on: where it is, its title, its cells.
+    title : str
+        Name of the data.
+    shape : tuple of int
+        Cells x genes.
+    served : str
+        The file that CellxGene reads.
+    labels : str
+        Folder of the user's labels; empty where they are switched off.
+    memory : int
+        Bytes it was expected to need.
+    changes, notes : list
+        What was changed for it: [where, what] pairs; and what is worth knowing.
+    """
+
+    pid: int
+    created: float
+    port: int
+    key: str
+    lineage: str
+    title: str
+    shape: tuple[int, int]
+    served: str
+    labels: str
+    memory: int
+    changes: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        """The log of the process."""
+        return _folder() / f"{self.port}.log"
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The process, or None once it has ended."""
+        try:
+            process = psutil.Process(self.pid)
+            if process.create_time() != self.created or process.status() == "zombie":
+                return None
+        except psutil.NoSuchProcess:
+            return None
+        return process
+
+
+def _folder() -> Path:
+    """State of this machine: homes are shared by machines and by servers with own process ids."""
+    space = Path("/proc/self/ns/pid").stat().st_ino
+    return places.private_folder(
+        places.state_folder("cellxgene") / f"{socket.gethostname()}-{space}"
+    )
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Let one kernel at a time choose a port and write down what it started."""
+    with (_folder() / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def running() -> list[Record]:
+    """Return the viewers of this user that run on this machine, by port."""
+    found = []
+    for path in sorted(_folder().glob("*.json")):
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            record = Record(**{**fields, "shape": tuple(fields["shape"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # removed meanwhile, or written by another version of labkit
+        if record.process is None:
+            path.unlink(missing_ok=True)
+        else:
+            found.append(record)
+    return sorted(found, key=lambda record: record.port)
+
+
+def find(key: str) -> Record | None:
+    """Return the running viewer of that data, if there is one."""
+    return next((record for record in running() if record.key == key), None)
+
+
+def start(
+    *,
+    port: int,
+    python: Path,
+    config: Callable[[int], dict[str, Any]],
+    record: Callable[[int, float, int], Record],
+    cookie_path: Callable[[int], str],
+) -> Record:
+    """Start CellxGene on the port, or on the next free one, and return at once.
+
+    Parameters
+    ----------
+    port : int
+        The port asked for.
+    python : Path
+        Python of CellxGene's environment.
+    config : callable
+        Makes CellxGene's configuration for a port.
+    record : callable
+        Makes the record from process id, time of creation and port.
+    cookie_path : callable
+        Makes the path that CellxGene's cookie is bound to, for a port.
+    """
+    with _lock():
+        # Between its start and its listening a viewer's port still looks free.
+        reserved = {one.port for one in running()}
+        chosen = _free_port(port, reserved)
+        folder = _folder()
+        settings = config(chosen)
+        settings["server"]["app"]["flask_secret_key"] = secrets.token_hex(32)
+        path = folder / f"{chosen}.config"
+        # JSON is YAML, which is what CellxGene reads.
+        places.write_private(path, json.dumps(settings, ensure_ascii=False))
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        environment |= {
+            "LABKIT_COOKIE_PATH": cookie_path(chosen),
+            "NUMBA_CACHE_DIR": str(
+                places.private_folder(places.cache_folder("cellxgene") / "numba")
+            ),
+        }
+        try:
+            done = subprocess.run(
+                [
+                    python,
+                    "-I",
+                    "-W",
+                    "ignore::FutureWarning",
+                    _SERVE,
+                    path,
+                    folder / f"{chosen}.log",
+                ],
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            )
+        except (subprocess.SubprocessError, OSError) as error:
+            said = getattr(error, "stderr", "") or ""
+            raise StartFailedError(f"CellxGene could not be started: {error}\n{said}") from error
+        pid = int(done.stdout)
+        try:
+            created = psutil.Process(pid).create_time()
+        except psutil.NoSuchProcess:
+            created = 0.0  # dead already: wait_until_ready tells why
+        started = record(pid, created, chosen)
+        places.write_private(folder / f"{chosen}.json", json.dumps(asdict(started)))
+        return started
+
+
+def _free_port(first: int, reserved: set[int]) -> int:
+    last = min(first + _PORTS_TRIED, 65536)
+    for port in range(first, last):
+        if port not in reserved and is_free(port):
+            return port
+    raise CellxGeneError(
+        f"All ports from {first} to {last - 1} are busy.\n"
+        "Next step: stop viewers you no longer need (`labkit.cellxgene.stop_all()`), or choose "
+        "another port: `labkit.cellxgene(data, port=6005)`."
+    )
+
+
+def is_free(port: int) -> bool:
+    """Return whether nothing listens on the port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def ask(port: int, path: str, timeout: float = 30) -> tuple[int, bytes]:
+    """Ask CellxGene on that port; return status and body. Never through a web proxy."""
+    connection = http.client.HTTPConnection(_HOST, port, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"Accept": "*/*", "Accept-Encoding": "gzip"})
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        return answer.status, body
+    finally:
+        connection.close()
+
+
+def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None:
+    """Wait until CellxGene really answers with data.
+
+    Raises
+    ------
+    StartFailedError
+        Where it dies, answers with errors, or does not answer in time; with the cause and the
+        end of its log. The process is then stopped.
+    """
+    began = time.monotonic()
+    told = 0
+    while True:
+        if record.process is None:
+            raise _failed(record, "CellxGene ended while it was starting")
+        try:
+            status, _ = ask(record.port, "/health", timeout=5)
+        except OSError:
+            status = 0
+        if status == 200:
+            break
+        waited = time.monotonic() - began
+        if waited > timeout:
+            raise _failed(record, f"CellxGene did not answer within {timeout:.0f} s")
+        if int(waited) >= told + 3:
+            told = int(waited)
+            progress(f"CellxGene is loading the data … {told} s")
+        time.sleep(0.1)
+    # It may answer and still fail on the data: ask for what its page asks for first.
+    for path in ("schema", "config", "colors", "layout/obs"):
+        try:
+            status, _ = ask(record.port, f"/api/v0.2/{path}", timeout=max(30, timeout))
+        except (OSError, http.client.HTTPException) as error:
+            raise _failed(record, f"CellxGene broke off at '{path}' ({error})") from error
+        if status != 200:
+            raise _failed(record, f"CellxGene answered {status} to '{path}'")
+
+
+def _failed(record: Record, what: str) -> StartFailedError:
+    ended = record.process is None
+    stop(record)
+    tail = log_tail(record)
+    return StartFailedError(
+        f"{what}.\nCause: {explain(tail, ended=ended)}\n"
+        f"End of its log ({record.log}):\n{tail or '  (empty)'}"
+    )
+
+
+def log_tail(record: Record, lines: int = 20) -> str:
+    """Return the last lines of a viewer's log."""
+    try:
+        with record.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 64_000))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def stop(record: Record, patience: float = 5) -> bool:
+    """Stop a viewer and forget it; return whether it ran."""
+    process = record.process
+    if process is not None:
+        try:
+            process.send_signal(signal.SIGTERM)
+            process.wait(patience)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(patience)
+        except psutil.NoSuchProcess:
+            pass
+    folder = _folder()
+    with _lock():
+        state = folder / f"{record.port}.json"
+        # The port may belong to a newer viewer by now.
+        if state.exists() and json.loads(state.read_text())["pid"] == record.pid:
+            state.unlink()
+            (folder / f"{record.port}.config").unlink(missing_ok=True)
+    return process is not None
