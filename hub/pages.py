@@ -23,6 +23,7 @@ _MAIL = re.compile(r"^[^\s@<>]+@[^\s@<>]+$")
 def configure(c: Config, settings: Settings, paths: Paths) -> None:
     """Set templates, logo and what they show; see `handlers` for the static files."""
     logo = settings.lab.logo or STATIC / "logo.svg"
+    c.JupyterHub.redirect_to_server = False  # after login comes the home page
     c.JupyterHub.template_paths = [str(TEMPLATES)]
     c.JupyterHub.logo_file = str(logo)
     c.JupyterHub.template_vars = {
@@ -68,3 +69,5 @@ class Assets(StaticFileHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
         if "v" in self.request.arguments:
             self.set_header("Cache-Control", "public, max-age=31536000, immutable")
+        else:  # a script that another one imports: ask each time whether it changed
+            self.set_header("Cache-Control", "no-cache")

@@ -186,16 +186,16 @@ class LabSpawner(Spawner):
                 self.say("Waiting for the server to answer")
                 await self._wait_until_it_answers(where)
         except StartError as error:
-            raise self._failed(error.message, error.status_code, error.reason) from error
+            raise self._start_error(error.message, error.status_code, error.reason) from error
         except TimeoutError as error:
             if not limit.expired():
-                raise self._failed("Something took too long") from error
-            raise self._failed(
+                raise self._start_error("Something took too long") from error
+            raise self._start_error(
                 f"The server did not answer within {self.start_timeout} seconds.", reason="timeout"
             ) from error
         except Exception as error:
             self.log.exception("%s could not be started", self._log_name)
-            raise self._failed(f"The server could not be started: {error}") from error
+            raise self._start_error(f"The server could not be started: {error}") from error
         self.say("The server is ready")
         return where
 
@@ -208,7 +208,11 @@ class LabSpawner(Spawner):
         status: int | None = await super().poll()
         return status
 
-    def _failed(self, message: str, status_code: int = 500, reason: str = "start") -> StartError:
+    def ending(self, status: int) -> str:
+        """Say in words how the server ended; a target may know more than the status."""
+        return ended(status)
+
+    def _start_error(self, message: str, status_code: int = 500, reason: str = "start") -> StartError:
         log = self.startup.tail() if self.startup else ""
         return StartError(message, log=log, status_code=status_code, reason=reason)
 
@@ -228,7 +232,9 @@ class LabSpawner(Spawner):
             if loop.time() >= look:
                 status = await self.poll()
                 if status is not None:
-                    raise StartError(f"The server did not start: {ended(status)}.", reason="exited")
+                    raise StartError(
+                        f"The server did not start: {self.ending(status)}.", reason="exited"
+                    )
                 look = loop.time() + self.check_interval
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, 0.5)
@@ -236,12 +242,24 @@ class LabSpawner(Spawner):
 
 def _render_form(spawner: LabSpawner) -> str:
     offered = spawner.offered()
+    if len(offered) == 1 and _asks_for_nothing(spawner.handler):
+        return ""  # nothing to choose: JupyterHub starts the server at once
     last = (spawner.orm_spawner.user_options or {}).get(profiles.OPTION)
     selected = profiles.preferred(spawner.settings, offered, last) if offered else None
     return _TEMPLATES.get_template("profiles.html").render(
         profiles=profiles.cards(offered, selected),
         contact=spawner.settings.lab.contact,
         server_name=spawner.name,
+    )
+
+
+def _asks_for_nothing(handler: Any) -> bool:
+    # With options in the query an empty form would start the server in spite of an error.
+    request = getattr(handler, "request", None)
+    return (
+        request is not None
+        and request.method == "GET"
+        and set(request.arguments) <= {"next", "display_name"}
     )
 
 

@@ -1,0 +1,69 @@
+// The home page: stop and remove servers, add one, keep what is shown up to date.
+import { call, serverPath, tellTimes } from "./hub.js";
+
+const user = document.body.dataset.user;
+const status = document.getElementById("status");
+const BUSY_MS = 1500; // while a server starts or stops
+const CALM_MS = 30000;
+let timer;
+
+function say(text, bad = false) {
+  status.textContent = text;
+  status.className = bad ? "notice notice-bad" : "notice";
+  status.hidden = !text;
+}
+
+/** Take the list of servers from a fresh copy of the page. */
+async function refresh() {
+  clearTimeout(timer);
+  if (!document.hidden) {
+    try {
+      const answer = await fetch(location.pathname, { credentials: "same-origin" });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const next = fresh.getElementById("servers");
+      const now = document.getElementById("servers");
+      if (!next) return location.reload(); // logged out meanwhile
+      tellTimes(next);
+      if (next.innerHTML !== now.innerHTML) {
+        const focused = now.contains(document.activeElement) && document.activeElement.id;
+        now.replaceChildren(...next.childNodes);
+        if (focused) document.getElementById(focused)?.focus();
+      }
+    } catch { /* the hub restarts: try again later */ }
+  }
+  const busy = document.querySelector("#servers [data-busy]");
+  timer = setTimeout(refresh, busy ? BUSY_MS : CALM_MS);
+}
+
+async function act(button) {
+  const { action, server } = button.dataset;
+  const label = server || "your server";
+  if (action === "remove" && !confirm(`Remove "${server}" from this list? Your files stay.`)) return;
+  button.disabled = true;
+  say(action === "stop" ? `Stopping ${label}…` : `Removing ${label}…`);
+  try {
+    await call("DELETE", serverPath(user, server), action === "remove" ? { remove: true } : undefined);
+    await refresh();
+    say(action === "stop" ? `Asked ${label} to stop.` : `Removed ${label}.`);
+  } catch (error) {
+    button.disabled = false;
+    say(`That did not work: ${error.message}`, true);
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-action]");
+  if (button) act(button);
+});
+
+const form = document.getElementById("add-server");
+form?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = form.elements.name.value;
+  location.href = `${form.dataset.spawn}/${encodeURIComponent(name)}`;
+});
+
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
+tellTimes();
+timer = setTimeout(refresh, document.querySelector("#servers [data-busy]") ? BUSY_MS : CALM_MS);
