@@ -46,18 +46,39 @@ class Box:
     ----------
     key : str
         Its name, made of numbers.
-    command : list of str
-        Goes in front of the server's command.
     link : Link
         Its network.
     join_files : list of str
         A process writes ``0`` into each to come under the limits.
+    arguments : list of str
+        Bubblewrap's.
+    as_user : list of str
+        Goes in front of the server's command, inside.
     """
 
     key: str
-    command: list[str]
     link: Link
     join_files: list[str]
+    arguments: list[str]
+    as_user: list[str]
+
+    def open_arguments(self) -> int:
+        """Return a file from which bubblewrap reads its arguments: ``ps`` stays readable."""
+        descriptor = os.memfd_create("bwrap")
+        os.write(descriptor, b"".join(os.fsencode(word) + b"\0" for word in self.arguments))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def command(self, arguments: int) -> list[str]:
+        """Return what goes in front of the server's command.
+
+        Parameters
+        ----------
+        arguments : int
+            What `open_arguments` returned, to be inherited by the command.
+        """
+        outside = ["nsenter", f"--net={self.link.namespace}", "--", "bwrap"]
+        return [*outside, "--args", str(arguments), "--", *self.as_user]
 
 
 class Boxes:
@@ -123,9 +144,10 @@ class Boxes:
         )
         return Box(
             key=key,
-            command=sandbox.command(view, link.namespace),
             link=link,
             join_files=self.groups.join_files(key),
+            arguments=sandbox.arguments(view),
+            as_user=sandbox.as_user(account),
         )
 
     def started(self, key: str) -> None:

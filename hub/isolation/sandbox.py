@@ -59,66 +59,98 @@ class View:
     mounts: Sequence[tuple[Path, str]] = field(default_factory=tuple)
 
 
-def command(view: View, namespace: Path) -> list[str]:
-    """Return what goes in front of the server's command.
-
-    Parameters
-    ----------
-    view : View
-        What the server sees.
-    namespace : Path
-        Its network namespace.
+def arguments(view: View) -> list[str]:
+    """Return bubblewrap's arguments.
 
     Raises
     ------
     SandboxError
         The home is not the user's own folder, or a shared folder is missing.
     """
-    account = view.account
-    home = own_home(account)
-    roots = [Path("/") / name for name in _SYSTEM]
-    args = ["nsenter", f"--net={namespace}", "--", "bwrap"]
-    args += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]
-    for root in roots:
-        if root.is_symlink():
-            args += ["--symlink", str(root.readlink()), str(root)]
-        elif root.is_dir():
-            args += ["--ro-bind", str(root), str(root)]
-    args += [
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--tmpfs",
-        "/run",
-        "--symlink",
-        "../run",
-        "/var/run",
-    ]
-    args += ["--perms", "1777", "--size", str(view.shm), "--tmpfs", "/dev/shm"]  # noqa: S108
-    args += ["--bind", str(view.tmp), "/tmp", "--bind", str(view.tmp), "/var/tmp"]  # noqa: S108
-    for piece in _PIECES:
-        args += ["--ro-bind-try", piece, piece]
-    for source, place in view.mounts:
-        args += ["--ro-bind", str(source), place]
-    early, late = _split([*view.read_only, *view.read_write], view.hidden)
-    args += _binds(early, view.read_write)
-    seen = [*roots, *early]
-    for folder in view.hidden:
-        if any(folder == above or above in folder.parents for above in seen) and folder.is_dir():
-            args += ["--tmpfs", str(folder)]
-    args += _binds(late, view.read_write)
-    args += ["--ro-bind", str(view.resolv_conf), os.path.realpath("/etc/resolv.conf")]
-    for place in dict.fromkeys((account.pw_dir, str(home))):
-        args += ["--bind", str(home), place]
+    home = own_home(view.account)
+    args = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]
+    args += _mounts(view, home)
     for capability in _CAPABILITIES:
         args += ["--cap-add", capability]
+    return args
+
+
+def as_user(account: pwd.struct_passwd) -> list[str]:
+    """Return what goes in front of the server's command, inside: from root to the user."""
     groups = sorted(set(os.getgrouplist(account.pw_name, account.pw_gid)))
-    args += ["--", "setpriv", "--reuid", str(account.pw_uid), "--regid", str(account.pw_gid)]
+    args = ["setpriv", "--reuid", str(account.pw_uid), "--regid", str(account.pw_gid)]
     args += ["--groups", ",".join(str(group) for group in groups), "--no-new-privs"]
     args += ["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
     # Only now: root without its capabilities may not enter a home on a network file system.
     return [*args, "env", f"--chdir={account.pw_dir}"]
+
+
+def _mounts(view: View, home: Path) -> list[str]:
+    """Return the mounts, in their order: a later one may lie inside an earlier one."""
+    tree = _Tree()
+    for name in _SYSTEM:
+        tree.system(Path("/") / name)
+    tree.args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"]
+    tree.args += ["--perms", "1777", "--size", str(view.shm), "--tmpfs", "/dev/shm"]  # noqa: S108
+    tree.args += ["--bind", str(view.tmp), "/tmp", "--perms", "0755", "--dir", "/var"]  # noqa: S108
+    tree.args += ["--bind", str(view.tmp), "/var/tmp", "--symlink", "../run", "/var/run"]  # noqa: S108
+    for piece in _PIECES:
+        if Path(piece).is_dir():
+            tree.bind("--ro-bind", Path(piece), piece)
+    for source, place in view.mounts:
+        tree.bind("--ro-bind", source, place)
+    early, late = _split([*view.read_only, *view.read_write], view.hidden)
+    for folder in early:
+        tree.folder(folder, view.read_write)
+    for folder in view.hidden:
+        tree.hide(folder)
+    for folder in late:
+        tree.folder(folder, view.read_write)
+    tree.bind("--ro-bind", view.resolv_conf, os.path.realpath("/etc/resolv.conf"))
+    for place in dict.fromkeys((view.account.pw_dir, str(home))):
+        tree.bind("--bind", home, place)
+    return tree.args
+
+
+class _Tree:
+    """The new root, as bubblewrap's arguments."""
+
+    def __init__(self) -> None:
+        self.args: list[str] = []
+        self._bound: set[Path] = set()
+        self._made: set[Path] = set()
+
+    def system(self, root: Path) -> None:
+        """Show a folder of the system, or the link that it is (/bin -> usr/bin)."""
+        if root.is_symlink():
+            self.args += ["--symlink", str(root.readlink()), str(root)]
+        elif root.is_dir():
+            self.bind("--ro-bind", root, str(root))
+
+    def folder(self, folder: Path, writable: Sequence[Path]) -> None:
+        """Show a folder at its own place."""
+        if not folder.is_dir():
+            raise SandboxError(f"the folder {folder}, which user servers should see, is missing")
+        self.bind("--bind" if folder in writable else "--ro-bind", folder, str(folder))
+
+    def hide(self, folder: Path) -> None:
+        """Empty a folder that a bind above it shows."""
+        if self._shown(folder) and folder.is_dir():
+            self.args += ["--tmpfs", str(folder)]
+            self._bound.discard(folder)
+            self._made = {path for path in self._made if folder not in path.parents}
+
+    def bind(self, how: str, source: Path, place: str) -> None:
+        """Bind; the folders on the way can be entered by all, whatever the umask is."""
+        for parent in reversed(Path(place).parents[:-1]):
+            if parent not in self._made and not self._shown(parent):
+                self._made.add(parent)
+                self.args += ["--perms", "0755", "--dir", str(parent)]
+        self.args += [how, str(source), place]
+        self._bound.add(Path(place))
+
+    def _shown(self, folder: Path) -> bool:
+        return any(folder == path or path in folder.parents for path in self._bound)
 
 
 def own_home(account: pwd.struct_passwd) -> Path:
@@ -156,16 +188,14 @@ def environment_folders(environments: Path) -> list[Path]:
     An environment may be a link, and the Python behind it may be one that its owner brought:
     both are needed at their own places.
     """
+    shown = {Path(os.path.realpath(f"/{name}")) for name in _SYSTEM} | {environments, Path("/")}
     found = [environments]
     for entry in sorted(environments.iterdir()) if environments.is_dir() else ():
-        found.append(Path(os.path.realpath(entry)))
-        found += _pythons(entry / "pyvenv.cfg")
-    system = {Path(os.path.realpath(f"/{name}")) for name in _SYSTEM}
-    return [
-        path
-        for path in dict.fromkeys(found)
-        if path.is_dir() and path != Path("/") and not system & {path, *path.parents}
-    ]
+        for path in (Path(os.path.realpath(entry)), *_pythons(entry / "pyvenv.cfg")):
+            if path.is_dir() and path != Path("/") and not shown & {path, *path.parents[:-1]}:
+                shown.add(path)
+                found.append(path)
+    return found
 
 
 def _pythons(file: Path) -> list[Path]:
@@ -185,12 +215,3 @@ def _split(folders: Iterable[Path], hidden: Iterable[Path]) -> tuple[list[Path],
         inside = any(folder == place or place in folder.parents for place in hidden)
         (late if inside else early).append(folder)
     return early, late
-
-
-def _binds(folders: Iterable[Path], writable: Iterable[Path]) -> list[str]:
-    args: list[str] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise SandboxError(f"the folder {folder}, which user servers should see, is missing")
-        args += ["--bind" if folder in writable else "--ro-bind", str(folder), str(folder)]
-    return args

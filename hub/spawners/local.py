@@ -14,10 +14,13 @@ from typing import Any, ClassVar
 from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import Integer
 
+from hub.fields import format_bytes
 from hub.isolation import AccountError, accounts_of, boxes_of, log_writer, reap
-from hub.isolation.boxes import Box, Boxes
+from hub.isolation.boxes import Boxes
 from hub.isolation.cgroups import Limits
 from hub.isolation.instance import box_key
+from hub.paths import Paths
+from hub.settings import Settings
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
 
@@ -37,7 +40,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
     log_bytes = Integer(8 << 20, config=True, help="The most that a server's log may take.")
 
     box: str = ""
-    _boxes: ClassVar[dict[Path, Boxes]] = {}
+    _ready: ClassVar[dict[Path, asyncio.Future[Boxes]]] = {}
     _guarded: ClassVar[float] = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -48,6 +51,13 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         self._join_files: list[str] = []
 
     # -- starting ---------------------------------------------------------------------
+
+    async def start(self) -> Any:
+        """Start the server and wait until it answers."""
+        where = await super().start()
+        if self.box:
+            (await self.boxes()).started(self.box)
+        return where
 
     async def launch(self) -> tuple[str, int]:
         """Make the box and start the server in it.
@@ -75,14 +85,16 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         box = await asyncio.to_thread(boxes.create, key, account, limits)
         self.ip, self.port = box.link.address, PORT
         self.hub_connect_url = boxes.network.hub_url
-        plain = list(self.cmd)
-        self.cmd = [*box.command, *plain]
+        plain, arguments = list(self.cmd), box.open_arguments()
+        self.cmd = [*box.command(arguments), *plain]
+        self._join_files = box.join_files
         try:
-            where = await self._launch_logged(box, "/")
+            where = await self._launch_logged({"cwd": "/", "pass_fds": [arguments]})
         except BaseException:
             await asyncio.to_thread(boxes.destroy, key)
             raise
         finally:
+            os.close(arguments)
             self.cmd = plain
         self.box = key
         return where
@@ -96,12 +108,11 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
                 status_code=403,
             )
         self.ip = "127.0.0.1"
-        return await self._launch_logged(None, owner.pw_dir)
+        return await self._launch_logged({"cwd": owner.pw_dir})
 
-    async def _launch_logged(self, box: Box | None, folder: str) -> tuple[str, int]:
+    async def _launch_logged(self, popen: dict[str, Any]) -> tuple[str, int]:
         """Start the server with its output going to its log, by way of a process of its own."""
         self.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._join_files = box.join_files if box else []
         reading, writing = os.pipe()
         try:
             self._writer = subprocess.Popen(
@@ -118,13 +129,8 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
                 env={},
                 cwd="/",
             )
-            self.popen_kwargs = {
-                "stdin": subprocess.DEVNULL,
-                "stdout": writing,
-                "stderr": writing,
-                "cwd": folder,
-                "umask": 0o077,
-            }
+            streams = {"stdin": subprocess.DEVNULL, "stdout": writing, "stderr": writing}
+            self.popen_kwargs = {**streams, "umask": 0o077, **popen}
             return await super().launch()  # type: ignore[no-any-return]
         finally:
             os.close(reading)
@@ -153,11 +159,15 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
 
     async def boxes(self) -> Boxes:
         """Return the portal's boxes; the first call cleans what a crash has left."""
-        boxes = self._boxes.get(self.paths.state)
-        if boxes is None:
-            boxes = self._boxes[self.paths.state] = boxes_of(self.settings, self.paths)
-            await asyncio.to_thread(reap, boxes)
-        return boxes
+        ready = self._ready.get(self.paths.state)
+        if ready is None:
+            work = asyncio.to_thread(_prepare, self.settings, self.paths)
+            ready = self._ready[self.paths.state] = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(ready)
+        except OSError:
+            self._ready.pop(self.paths.state, None)  # what was missing may be there next time
+            raise
 
     # -- while it runs ----------------------------------------------------------------
 
@@ -166,7 +176,6 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         state: dict[str, Any] = super().get_state()
         if self.box:
             state["box"] = self.box
-            self._boxes[self.paths.state].started(self.box)
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -198,10 +207,17 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
                 return self._status()
             if boxes.running(self.box):
                 return None
-            self._out_of_memory = boxes.oom_kills(self.box) > 0
+            self._out_of_memory = await asyncio.to_thread(boxes.oom_kills, self.box) > 0
             await asyncio.to_thread(boxes.destroy, self.box)
             self.clear_state()
             return self._status()
+
+    def ending(self, status: int) -> str:
+        """Say in words how the server ended."""
+        if self._out_of_memory and self.profile:
+            memory = format_bytes(self.profile.memory)
+            return f"it used more memory than its profile {self.profile.title!r} has ({memory})"
+        return super().ending(status)  # type: ignore[no-any-return]
 
     def _status(self) -> int:
         """Return the exit status as subprocess tells it: a signal is a negative number."""
@@ -239,3 +255,10 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
             await asyncio.to_thread(boxes.destroy, key)
             self._status()
             self.clear_state()
+
+
+def _prepare(settings: Settings, paths: Paths) -> Boxes:
+    boxes = boxes_of(settings, paths)
+    reap(boxes)
+    boxes.network.ensure()  # the lab file may have changed for those that run
+    return boxes
