@@ -22,6 +22,10 @@ from typing import Any, Self
 import httpx
 from ruamel.yaml import YAML
 
+from hub.isolation import boxes_of, remove_all
+from hub.labfile import read
+from hub.paths import Paths
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 UNIX_GROUP = "labhub"
 PASSWORD = "correct horse battery"  # of the test people
@@ -243,6 +247,8 @@ class Portal:
             self.stop_servers()
         for name in ("hub", "proxy"):
             self.stop(name)
+        with contextlib.suppress(Exception):
+            remove_all(boxes_of(read(self.state / "lab.yaml"), Paths(self.state, self.envs)))
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, name: str, command: Sequence[str]) -> None:
