@@ -212,7 +212,9 @@ class LabSpawner(Spawner):
         """Say in words how the server ended; a target may know more than the status."""
         return ended(status)
 
-    def _start_error(self, message: str, status_code: int = 500, reason: str = "start") -> StartError:
+    def _start_error(
+        self, message: str, status_code: int = 500, reason: str = "start"
+    ) -> StartError:
         log = self.startup.tail() if self.startup else ""
         return StartError(message, log=log, status_code=status_code, reason=reason)
 

@@ -80,7 +80,7 @@ class StartError(SpawnException):
         self.log_tail = log
         self.jupyterhub_message = f"{message}\n\nThe end of its log:\n{log}" if log else message
         self.jupyterhub_html_message = f"<p>{html.escape(message)}</p>" + (
-            f"<pre>{html.escape(log)}</pre>" if log else ""
+            f'<pre class="log">{html.escape(log)}</pre>' if log else ""
         )
 
 

@@ -38,7 +38,8 @@ export function tellTimes(root = document) {
     const seconds = (moment - Date.now()) / 1000;
     const day = moment.toDateString() === new Date().toDateString() ? {} : { month: "short", day: "numeric" };
     const clock = moment.toLocaleString([], { hour: "2-digit", minute: "2-digit", ...day });
-    item.textContent = seconds < 0 ? `${clock} (${spell(seconds)} ago)` : `${clock} (in ${spell(seconds)})`;
+    const distance = seconds > 0 ? `in ${spell(seconds)}` : seconds > -60 ? "just now" : `${spell(seconds)} ago`;
+    item.textContent = `${clock} (${distance})`;
     item.title = moment.toLocaleString();
   }
 }

@@ -11,16 +11,17 @@ const status = document.getElementById("status");
 const RETRY_MS = 2000;
 let began = performance.now();
 
-const seconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
-
-setInterval(() => { clock.textContent = seconds(Math.floor((performance.now() - began) / 1000)); }, 1000);
+function tick() {
+  clock.textContent = `${Math.floor((performance.now() - began) / 1000)} s`;
+}
+setInterval(tick, 1000);
 
 function showPhase(event) {
   const item = document.createElement("li");
   const text = document.createElement("span");
   const time = document.createElement("time");
   text.textContent = event.message;
-  time.textContent = event.at === undefined ? "" : seconds(event.at);
+  time.textContent = `after ${event.at.toFixed(1)} s`;
   item.append(text, time);
   phases.append(item);
 }
@@ -39,7 +40,7 @@ source.onmessage = (message) => {
   const event = JSON.parse(message.data);
   if (event.elapsed !== undefined) began = performance.now() - event.elapsed * 1000;
   if (event.log !== undefined) showLog(event.log);
-  else if (event.message && !event.ready && !event.failed) showPhase(event);
+  else if (event.at !== undefined) showPhase(event);
   // The hub leads on from here: to the server, or to the reason why there is none.
   if (event.ready || event.failed) { source.close(); location.reload(); }
 };
