@@ -38,6 +38,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     isolation.configure(c, settings, paths)
     activity.configure(c, settings, paths)
     pages.configure(c, settings, paths)
+    c.JupyterHub.template_vars.update(auth.template_vars(settings))
     c.JupyterHub.extra_handlers = auth.handlers(settings, paths) + pages.handlers(settings, paths)
     c.JupyterHub.services = activity.services(settings, paths)
     c.JupyterHub.load_roles = roles.load_roles(settings)

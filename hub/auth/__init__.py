@@ -1,0 +1,84 @@
+"""Who is let in: Unix accounts, sign-up, sign-on by OIDC/OAuth, or the owner alone.
+
+One module per method (`pam`, `signup`, `oauth`, `owner`), over what all share: `names` (which
+names there are), `guard` and `lockout` (wrong passwords), `first_admin` (the one-time link).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from traitlets.config import Config
+
+from hub.auth import oauth
+from hub.auth.first_admin import PAGE, method_of
+from hub.auth.link_page import LinkHandler
+from hub.auth.names import is_valid
+from hub.auth.owner import OwnerAuthenticator, owner_name
+from hub.auth.pam import UnixAuthenticator
+from hub.auth.signup import SignupAuthenticator
+from hub.paths import Paths
+from hub.problems import Problem, ProblemsError
+from hub.settings import Settings
+
+
+def configure(c: Config, settings: Settings, paths: Paths) -> None:
+    """Set the authenticator and its traits.
+
+    Raises
+    ------
+    ProblemsError
+        With all that keeps people from logging in.
+    """
+    found = [problem for problem in problems(settings, paths) if not problem.warning]
+    if found:
+        raise ProblemsError(found)
+    method = method_of(settings)
+    if method == "owner":
+        c.JupyterHub.authenticator_class = OwnerAuthenticator
+        c.OwnerAuthenticator.owner = owner_name()
+    elif settings.authentication.oauth is not None:
+        oauth.configure(c, settings, paths, settings.authentication.oauth)
+    else:
+        chosen = UnixAuthenticator if method == "pam" else SignupAuthenticator
+        c.JupyterHub.authenticator_class = chosen
+        c[chosen.__name__].unix_group = settings.authentication.unix_group
+        c[chosen.__name__].auth_refresh_age = 60
+        c.PasswordGuard.failures = settings.authentication.lockout.failures
+        c.PasswordGuard.wait = settings.authentication.lockout.wait.total_seconds()
+
+
+def handlers(settings: Settings, paths: Paths) -> list[Any]:
+    """Return the one-time link's page, for ``JupyterHub.extra_handlers``."""
+    return [(rf"/{PAGE}", LinkHandler, {"settings": settings, "paths": paths})]
+
+
+def template_vars(settings: Settings) -> dict[str, Any]:
+    """Return what the pages know about logging in, for ``JupyterHub.template_vars``."""
+    return {"login_method": method_of(settings)}
+
+
+def problems(settings: Settings, paths: Paths) -> list[Problem]:
+    """Return what keeps people from logging in, for ``configure`` and ``labhub check``."""
+    method = method_of(settings)
+    found = oauth.problems(settings, paths)
+    found += [
+        Problem("admins", f"{name} cannot be a user", "name an account of a person")
+        for name in settings.admins
+        if not is_valid(name)
+    ]
+    found += [
+        Problem(f"groups.{group}", f"{name} cannot be a user", "name an account of a person")
+        for group, members in settings.groups.items()
+        for name in members
+        if not is_valid(name)
+    ]
+    place, root = "authentication.method", os.geteuid() == 0
+    if method == "pam" and not root:
+        text = "pam needs root, to check other people's passwords"
+        found.append(Problem(place, text, "run labhub as root, or choose method: owner"))
+    if method == "owner" and root:
+        text = "owner is for a portal without root: its user would be root"
+        found.append(Problem(place, text, "choose method: pam, or run labhub as yourself"))
+    return found

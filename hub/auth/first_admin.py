@@ -1,0 +1,155 @@
+"""The one-time link: how the first person gets in, without any default password."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from datetime import timedelta
+from typing import Any
+
+from jupyterhub import orm
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.orm import Session
+
+from hub.auth import unix
+from hub.auth.people import approved_admins
+from hub.labfile import write
+from hub.paths import Paths
+from hub.problems import Problem, ProblemsError
+from hub.settings import Settings
+
+LIFETIME = timedelta(hours=24)
+PAGE = "link"
+_FILE = "login_link.json"
+_PROMISE_COOKIE = "labhub-first-admin"
+_PROMISE_SECONDS = 15 * 60
+
+
+def new_link(paths: Paths, settings: Settings, again: bool = False) -> str:
+    """Make a one-time link; an earlier one that nobody used ends.
+
+    Parameters
+    ----------
+    paths : Paths
+        Where the portal keeps its state: only the token's hash is written, mode 0600.
+    settings : Settings
+        The lab file.
+    again : bool
+        Make one although there is an administrator: for the command line, whose caller can
+        read and write the state folder anyhow.
+
+    Returns
+    -------
+    str
+        The address. The token stands behind a ``#``, which browsers keep to themselves: it
+        reaches no log, no proxy and no preview of a link.
+
+    Raises
+    ------
+    ProblemsError
+        There is an administrator who can log in.
+    """
+    known = [] if again or method_of(settings) == "owner" else administrators(paths, settings)
+    if known:
+        raise ProblemsError(
+            [
+                Problem(
+                    "administrators",
+                    f"{', '.join(known)} can log in already",
+                    "log in as one of them, or ask for a link all the same: labhub login",
+                )
+            ]
+        )
+    token = secrets.token_urlsafe(32)
+    record = {"hash": _hash(token), "expires": time.time() + LIFETIME.total_seconds()}
+    paths.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write(paths.secrets / _FILE, json.dumps(record), 0o600)
+    return f"{settings.url}/hub/{PAGE}#{token}"
+
+
+def is_good(paths: Paths, token: str) -> bool:
+    """Whether a token is the one that waits, and in time; does not use it up."""
+    try:
+        record = json.loads((paths.secrets / _FILE).read_text())
+    except (OSError, ValueError):
+        return False
+    same = hmac.compare_digest(_hash(token), str(record.get("hash")))
+    return same and time.time() < float(record.get("expires", 0))
+
+
+def spend(paths: Paths, token: str) -> bool:
+    """Use a token up: true for one caller, once."""
+    if not is_good(paths, token):
+        return False
+    try:
+        (paths.secrets / _FILE).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def administrators(paths: Paths, settings: Settings) -> list[str]:
+    """Return the administrators who can log in; those in the lab file alone may be nobody yet."""
+    method = method_of(settings)
+    named: list[str] = []
+    if paths.database.exists():
+        engine = create_engine(f"sqlite:///{paths.database}")
+        try:
+            with Session(engine) as db:
+                if method == "signup":
+                    return approved_admins(db)
+                if inspect(engine).has_table(orm.User.__tablename__):
+                    query = db.query(orm.User.name).filter(orm.User.admin)
+                    named = [str(name) for (name,) in query]
+        finally:
+            engine.dispose()
+    if method == "signup":
+        return []
+    if method == "pam":
+        group = settings.authentication.unix_group
+        everybody = {*named, *settings.admins}
+        return sorted(
+            name
+            for name in everybody
+            if unix.refusal(name) is None
+            and (name in settings.admins or unix.is_member(name, group))
+        )
+    return sorted({*named, *settings.admins})
+
+
+def method_of(settings: Settings) -> str:
+    """Return the method in force."""
+    return settings.authentication.effective_method
+
+
+class Promises:
+    """For sign-on: the browser that used the link makes its next login an administrator's.
+
+    Kept in memory for a quarter of an hour, and for one login.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, float] = {}
+
+    def make(self, handler: Any) -> None:
+        """Promise it to the browser behind a request."""
+        token = secrets.token_urlsafe(32)
+        self._open = {_hash(token): time.monotonic() + _PROMISE_SECONDS}
+        handler._set_cookie(
+            _PROMISE_COOKIE, token, path=handler.hub.base_url, max_age=_PROMISE_SECONDS
+        )
+
+    def keep(self, handler: Any) -> bool:
+        """Whether the promise was made to this browser; it ends with the answer."""
+        token = (handler.get_secure_cookie(_PROMISE_COOKIE) or b"").decode("ascii", "replace")
+        if not token:
+            return False
+        handler.clear_cookie(_PROMISE_COOKIE, path=handler.hub.base_url)
+        return time.monotonic() < self._open.pop(_hash(token), 0.0)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
