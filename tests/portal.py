@@ -99,8 +99,15 @@ class Browser(httpx.Client):
             transport=LocalhostTransport(),
             follow_redirects=True,
             timeout=60,
+            event_hooks={"response": [self._keep_session]},
         )
         self.portal = portal
+
+    def _keep_session(self, _: httpx.Response) -> None:
+        # Browsers send a cookie for .localhost to localhost; Python's cookie jar does not.
+        for cookie in list(self.cookies.jar):
+            if cookie.domain == ".localhost" and cookie.value is not None:
+                self.cookies.set(cookie.name, cookie.value, domain="localhost.local")
 
     @property
     def xsrf(self) -> str:
