@@ -1,6 +1,6 @@
 """Check data against what CellxGene 1.3.0 reads, and make clean copies of the tables.
 
-The rules were found on the real CellxGene; ``tests/labkit/test_cellxgene_data.py`` shows each.
+The rules were found on the real CellxGene; ``tests/labkit/cellxgene/`` shows each.
 """
 
 from __future__ import annotations
@@ -332,7 +332,7 @@ def _clean_colours(source: Source, result: Cleaned) -> None:
         if None in fixed:
             result.changes.append(Change(where, "left out: CellxGene cannot read these colours"))
             continue
-        if fixed != colours:
+        if any(one is not new for one, new in zip(colours, fixed, strict=True)):
             result.changes.append(Change(where, "colours stored as #rrggbb"))
         result.uns[key] = np.array(fixed, dtype=object)
 

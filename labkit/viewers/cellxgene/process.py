@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -297,16 +297,17 @@ def log_tail(record: Record, lines: int = 20) -> str:
 
 def stop(record: Record, patience: float = 5) -> bool:
     """Stop a viewer and forget it; return whether it ran."""
-    process = record.process
-    if process is not None:
-        try:
-            process.send_signal(signal.SIGTERM)
-            process.wait(patience)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(patience)
-        except psutil.NoSuchProcess:
-            pass
+    ran = record.process is not None
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = record.process
+        if process is None:
+            break
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+        deadline = time.monotonic() + patience
+        # Its threads may hold the port a moment longer than the process is there.
+        while (record.process or not is_free(record.port)) and time.monotonic() < deadline:
+            time.sleep(0.02)
     folder = _folder()
     with _lock():
         state = folder / f"{record.port}.json"
@@ -314,4 +315,4 @@ def stop(record: Record, patience: float = 5) -> bool:
         if state.exists() and json.loads(state.read_text())["pid"] == record.pid:
             state.unlink()
             (folder / f"{record.port}.config").unlink(missing_ok=True)
-    return process is not None
+    return ran

@@ -1,0 +1,60 @@
+"""In a real browser: the cells are drawn, a gene colours them, the page asks nobody else."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scanpy as sc
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+import labkit
+from tests.conftest import CHROMIUM, needs_chromium, needs_env
+
+pytestmark = [needs_env("cellxgene"), needs_chromium]
+
+_FLAGS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
+
+
+def colours_drawn(page: Page) -> tuple[int, int]:
+    """Return how many pixels of the plot are not background, and in how many colours."""
+    picture = page.locator("[data-testid=layout-graph], canvas").first.screenshot()
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    drawn = pixels[(pixels < 235).any(axis=2)]
+    return len(drawn), len(np.unique(drawn // 32, axis=0))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cells_are_drawn_and_coloured(home: Path, port: int, artifacts: Path) -> None:
+    adata = sc.datasets.pbmc68k_reduced()
+    card = labkit.cellxgene(adata, port, title="700 blood cells")
+    foreign, failed = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.on(
+            "request",
+            lambda r: foreign.append(r.url) if not r.url.startswith((card.url, "data:")) else None,
+        )
+        page.on("response", lambda r: failed.append(r.url) if r.status >= 500 else None)
+        page.goto(card.url)
+        expect(page.get_by_text("bulk_labels")).to_be_visible(timeout=30_000)
+        page.wait_for_timeout(1500)
+        plain, few = colours_drawn(page)
+        page.get_by_test_id("colorby-bulk_labels").click()
+        page.wait_for_timeout(1500)
+        coloured, many = colours_drawn(page)
+        page.screenshot(path=artifacts / "cellxgene.png")
+        browser.close()
+    assert plain > 3000 and coloured > 3000
+    assert many > few + 3, "ten kinds of cells have more colours than one"
+    assert foreign == []
+    assert failed == []
