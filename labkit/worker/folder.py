@@ -1,0 +1,208 @@
+"""The run folder: where everything is, and how it is written so that a reader never sees half.
+
+``docs/reference/run-folder.md`` describes the format. Both sides use this module: the worker on
+the node and labkit in the notebook.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+RESERVED = 16 * 1024  # bytes kept for a record, so that it can be written on a full disk
+
+
+class Folder:
+    """Paths of one run folder.
+
+    Parameters
+    ----------
+    path : Path
+        The run folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def manifest(self) -> Path:
+        """What was asked for; never changed once written."""
+        return self.path / MANIFEST
+
+    @property
+    def files(self) -> Path:
+        """The plan's own files, e.g. a pipeline."""
+        return self.path / "files"
+
+    @property
+    def results(self) -> Path:
+        """Committed outputs: one folder per stage and task key."""
+        return self.path / "results"
+
+    def table(self, stage: str) -> Path:
+        """Return the task table of a stage: JSON lines, one task each, in order of index."""
+        return self.path / "stages" / f"{stage}.jsonl"
+
+    def drivers(self, stage: str) -> Path:
+        """Return the folder of a stage's driver."""
+        return self.path / "drivers" / stage
+
+    def submission(self, number: int) -> Path:
+        """Return the intent of a submission, written before the scheduler is called."""
+        return self.path / "submissions" / f"{number:04d}.json"
+
+    def accepted(self, number: int) -> Path:
+        """Return what the scheduler answered to a submission."""
+        return self.path / "submissions" / f"{number:04d}.accepted.json"
+
+    def cancelled(self, number: int) -> Path:
+        """Return the wish to cancel a submission."""
+        return self.path / "submissions" / f"{number:04d}.cancelled.json"
+
+    def record(self, stage: str, index: int, attempt: int) -> Path:
+        """Return the record of an attempt that has ended."""
+        return self.path / "tasks" / stage / f"{index}.{attempt}.json"
+
+    def running(self, stage: str, index: int, attempt: int) -> Path:
+        """Return the heartbeat of an attempt that runs."""
+        return self.path / "running" / stage / f"{index}.{attempt}.json"
+
+    def log(self, stage: str, index: int, attempt: int) -> Path:
+        """Return the log of an attempt."""
+        return self.path / "logs" / stage / f"{index}.{attempt}.log"
+
+    def attempt(self, stage: str, index: int, attempt: int) -> Path:
+        """Return the folder an attempt writes into before it is committed."""
+        return self.path / "attempts" / stage / f"{index}.{attempt}"
+
+    def result(self, stage: str, key: str) -> Path:
+        """Return the folder of a task's committed outputs."""
+        return self.results / stage / key
+
+    def attempts(self, kind: str, stage: str) -> list[tuple[int, int]]:
+        """Return (index, attempt) of all in ``tasks``, ``running``, ``attempts`` or ``logs``."""
+        try:
+            names = os.listdir(self.path / kind / stage)  # noqa: PTH208 -- names are enough
+        except FileNotFoundError:
+            return []
+        return sorted(found for found in map(parse_name, names) if found)
+
+    def task(self, stage: str, index: int) -> dict[str, Any]:
+        """Return one line of the task table.
+
+        Raises
+        ------
+        IndexError
+            The stage has no such task.
+        """
+        with self.table(stage).open("rb") as lines:
+            for number, line in enumerate(lines):
+                if number == index:
+                    task: dict[str, Any] = json.loads(line)
+                    return task
+        raise IndexError(f"stage {stage} has no task {index}")
+
+    def tasks(self, stage: str) -> Iterator[dict[str, Any]]:
+        """Return the task table of a stage."""
+        with self.table(stage).open("rb") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+
+def parse_name(name: str) -> tuple[int, int] | None:
+    """Return (index, attempt) of ``"12.1.json"``, ``"12.1.log"`` or ``"12.1"``; else None."""
+    parts = name.split(".")
+    if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()):
+        return None
+    if len(parts) > 3 or (len(parts) == 3 and parts[2] not in ("json", "log")):
+        return None
+    return int(parts[0]), int(parts[1])
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON file, None where it is missing or not (yet) whole."""
+    try:
+        with path.open("rb") as file:
+            data: dict[str, Any] = json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return None
+    return data
+
+
+def write_json(path: Path, data: dict[str, Any], *, exclusive: bool = False) -> bool:
+    """Write a JSON file, all or nothing.
+
+    Parameters
+    ----------
+    exclusive : bool
+        Leave a file that is there alone.
+
+    Returns
+    -------
+    bool
+        Whether it was written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        temporary.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
+        return publish(temporary, path, exclusive=exclusive)
+    finally:
+        _unlink(temporary)
+
+
+def publish(temporary: Path, path: Path, *, exclusive: bool = False) -> bool:
+    """Rename a finished file to its place; with ``exclusive`` never over another."""
+    if not exclusive:
+        temporary.replace(path)
+        return True
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        if path.exists():  # a file system without hard links
+            return False
+        temporary.replace(path)
+        return True
+    _unlink(temporary)
+    return True
+
+
+def reserve(path: Path) -> None:
+    """Claim the disk space of a record now, while there is some."""
+    with path.open("wb") as file:
+        file.write(b" " * RESERVED)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fill(path: Path, data: dict[str, Any]) -> None:
+    """Write a record into the space that was reserved for it; needs no more disk."""
+    text = json.dumps(data, separators=(",", ":")).encode()
+    if len(text) >= RESERVED:
+        tail = data.get("log_tail", "")
+        data = {**data, "log_tail": tail[-1000:], "text": data.get("text", "")[-1000:]}
+        data["units_failed"] = data.get("units_failed", [])[:20]
+        text = json.dumps(data, separators=(",", ":")).encode()
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.write(text + b"\n")
+        file.flush()
+        os.ftruncate(file.fileno(), len(text) + 1)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:
+        return
