@@ -19,6 +19,7 @@ from hub.isolation.network import Link, Network
 log = logging.getLogger(__name__)
 
 _STARTING = "starting"
+_SERVER = 2  # its number in its own pid namespace: 1 is bwrap's
 
 
 @dataclass(frozen=True)
@@ -158,25 +159,32 @@ class Boxes:
         """Whether the hub that made this box has not come to know it yet."""
         return (self.folder(key) / _STARTING).exists()
 
-    def running(self, key: str) -> bool:
-        """Whether a process lives in the box."""
-        return bool(self.groups.pids(key))
+    def serving(self, key: str) -> bool:
+        """Whether the server itself lives: what it has started may outlive it."""
+        return self._server(key) is not None
+
+    def _server(self, key: str) -> int | None:
+        # It has the lowest numbers of the box, so this ends early.
+        pids = sorted(self.groups.pids(key))
+        return next((pid for pid in pids if _pid_inside(pid) == _SERVER), None)
 
     def terminate(self, key: str) -> None:
-        """Ask the server to end; what it started ends with it."""
-        for pid in self.groups.pids(key):
-            try:
-                handle = os.pidfd_open(pid)
-            except OSError:
-                continue
-            try:
-                # The number may have been given to another process in between.
-                if pid in self.groups.pids(key) and _pid_inside(pid) == 2:
-                    signal.pidfd_send_signal(handle, signal.SIGTERM)
-            except (OSError, ValueError):
-                continue
-            finally:
-                os.close(handle)
+        """Ask the server to end."""
+        pid = self._server(key)
+        if pid is None:
+            return
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            return
+        try:
+            # The number may have been given to another process in between.
+            if self._server(key) == pid:
+                signal.pidfd_send_signal(handle, signal.SIGTERM)
+        except OSError:
+            return
+        finally:
+            os.close(handle)
 
     def oom_kills(self, key: str) -> int:
         """Return how many of its processes were ended for want of memory."""
@@ -206,10 +214,14 @@ def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def _pid_inside(pid: int) -> int:
-    """Return a process' number in its own pid namespace: the server is 2, below bwrap."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+def _pid_inside(pid: int) -> int | None:
+    """Return a process' number in its own pid namespace, None outside of one."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    for line in status.splitlines():
         if line.startswith("NSpid:"):
             numbers = line.split()[1:]
-            return int(numbers[-1]) if len(numbers) > 1 else 0
-    return 0
+            return int(numbers[-1]) if len(numbers) > 1 else None
+    return None

@@ -149,10 +149,10 @@ table inet {table} {{
   chain world {{
     type filter hook forward priority filter
     oifname {box} ct state established,related accept
+    iifname "lh*" oifname "lh*" reject with icmpx admin-prohibited
     oifname {box} drop
     iifname != {box} accept
     meta nfproto ipv6 drop
-    oifname "lh*" reject with icmpx admin-prohibited
     {to_resolvers}
     {_rule("ip daddr", self.allow, "accept")}
     ip daddr @closed reject with icmpx admin-prohibited

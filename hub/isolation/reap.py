@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def reap(boxes: Boxes) -> list[str]:
-    """Remove every box that has no process, or whose start was cut off by the hub's end.
+    """Remove every box whose server has ended, or whose start was cut off by the hub's end.
 
     Call it when the hub starts, before its first server: a server that runs is kept, since
     the hub adopts it again.
@@ -20,7 +20,7 @@ def reap(boxes: Boxes) -> list[str]:
     list of str
         The boxes removed.
     """
-    gone = [key for key in sorted(boxes.known()) if boxes.starting(key) or not boxes.running(key)]
+    gone = [key for key in sorted(boxes.known()) if boxes.starting(key) or not boxes.serving(key)]
     for key in gone:
         boxes.destroy(key)
     if gone:

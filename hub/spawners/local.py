@@ -32,8 +32,8 @@ _GUARD = 30.0  # seconds between two looks whether the firewall's rules are ther
 class LocalSpawner(LabSpawner, LocalProcessSpawner):
     """Start the user's server as a process of this machine.
 
-    As root each server has a box (`hub.isolation.boxes`), and lives exactly as long as a
-    process is in it: the hub may come and go. Without root the portal serves the person who
+    As root each server has a box (`hub.isolation.boxes`), by which a new hub finds it again:
+    the hub may come and go. Without root the portal serves the person who
     started it, as a plain process on 127.0.0.1.
     """
 
@@ -189,7 +189,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         self.box = ""
 
     async def poll(self) -> int | None:
-        """Return None while a process is in the box, else the server's exit status.
+        """Return None while the server lives in its box, else its exit status.
 
         JupyterHub does not call `stop` for a server that ended by itself, so what was made
         for it goes here.
@@ -199,18 +199,23 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         boxes = await self.boxes()
         if not self.box:
             return await super().poll()
-        if boxes.running(self.box):
+        if self._lives(boxes):
             await self._guard(boxes)
             return None
         async with self._changing:
             if not self.box:  # another poll was first
                 return self._status()
-            if boxes.running(self.box):
+            if self._lives(boxes):
                 return None
             self._out_of_memory = await asyncio.to_thread(boxes.oom_kills, self.box) > 0
             await asyncio.to_thread(boxes.destroy, self.box)
             self.clear_state()
             return self._status()
+
+    def _lives(self, boxes: Boxes) -> bool:
+        # Before the server's first breath there is bwrap alone, and when somebody has killed
+        # bwrap there is the server alone.
+        return (self.proc is not None and self.proc.poll() is None) or boxes.serving(self.box)
 
     def ending(self, status: int) -> str:
         """Say in words how the server ended."""
@@ -250,7 +255,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
             if not now:
                 await asyncio.to_thread(boxes.terminate, key)
                 deadline = time.monotonic() + self.term_timeout
-                while boxes.running(key) and time.monotonic() < deadline:
+                while self._lives(boxes) and time.monotonic() < deadline:
                     await asyncio.sleep(_KNOCK)
             await asyncio.to_thread(boxes.destroy, key)
             self._status()

@@ -1,0 +1,173 @@
+"""What is made for a server goes with it, however it ends; what runs outlives the hub."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hub.isolation.boxes import Boxes
+from hub.isolation.instance import box_key
+from tests.conftest import needs_root
+from tests.portal import Portal
+from tests.security.neighbours import boxes_behind, reach, traces, wait_for
+
+pytestmark = needs_root
+STUBBORN = """
+import subprocess, sys
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+null = subprocess.DEVNULL
+subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdin=null, stdout=null,
+                 stderr=null)
+"""
+
+
+@pytest.fixture
+def boxes(portal: Portal) -> Boxes:
+    return boxes_behind(portal)
+
+
+@pytest.fixture
+def box(portal: Portal, ada: str, boxes: Boxes) -> Iterator[str]:
+    """A running server of ada's."""
+    portal.spawn(ada)
+    key = box_key(pwd.getpwnam(ada).pw_uid, "")
+    assert len(traces(boxes, key)) >= 6  # else nothing below would mean anything
+    yield key
+    if "" in portal.api("GET", f"/users/{ada}").json()["servers"]:
+        portal.stop_server(ada)
+
+
+def outer_process(boxes: Boxes, key: str, name: str) -> int:
+    """Return the process of a box with this name that is root's and outermost."""
+    pids = boxes.groups.pids(key)
+    return min(pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == name)
+
+
+def gone(portal: Portal, who: str) -> bool:
+    return "" not in portal.api("GET", f"/users/{who}").json()["servers"]
+
+
+def test_after_a_stop(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
+    # What ignores SIGTERM, has a session of its own and closed its streams goes all the same.
+    portal.run(ada, STUBBORN)
+    began = time.monotonic()
+    portal.stop_server(ada)
+    assert traces(boxes, box) == []
+    assert time.monotonic() - began < 5
+    assert not subprocess.run(["pgrep", "-u", ada], capture_output=True, text=True).stdout
+
+
+def test_after_a_crash_of_the_server(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
+    portal.run(ada, STUBBORN)  # what is left must not pass for the server
+    portal.run(ada, "import os, threading; threading.Timer(0.1, os._exit, [7]).start()")
+    wait_for(lambda: not traces(boxes, box), timeout=30)
+    wait_for(lambda: gone(portal, ada))
+
+
+def test_after_bubblewrap_is_killed(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
+    os.kill(outer_process(boxes, box, "bwrap"), signal.SIGKILL)
+    # The server itself lives on in its box, and the hub still knows it.
+    assert portal.run(ada, "print('alive')").strip() == "alive"
+    portal.stop_server(ada)
+    assert traces(boxes, box) == []
+
+
+def test_after_the_log_writer_is_killed(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
+    writers = [
+        pid
+        for pid in boxes.groups.pids(box)
+        if b"log_writer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(writers[0], signal.SIGKILL)
+    assert portal.run(ada, "print('alive')").strip() == "alive"
+
+
+def test_a_killed_hub_loses_no_server(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
+    portal.run(ada, "import builtins; builtins.remembered = 42")
+    portal.stop("hub", signal.SIGKILL)
+    assert portal.run(ada, "import builtins; print(builtins.remembered)").strip() == "42"
+    portal.start_hub()
+    assert portal.run(ada, "import builtins; print(builtins.remembered)").strip() == "42"
+    assert not gone(portal, ada)
+    assert reach(portal, ada, boxes.network.gateway, 8081) == "open"
+    portal.stop_server(ada)
+    assert traces(boxes, box) == []
+
+
+def test_a_server_that_ends_while_the_hub_is_away(
+    portal: Portal, ada: str, boxes: Boxes, box: str
+) -> None:
+    portal.stop("hub", signal.SIGKILL)
+    boxes.groups.kill(box)
+    assert traces(boxes, box)  # nobody was there to clean
+    portal.start_hub()
+    wait_for(lambda: not traces(boxes, box))
+    assert gone(portal, ada)
+
+
+def test_a_start_that_the_hubs_end_cut_off(portal: Portal, ada: str, boxes: Boxes) -> None:
+    key = box_key(pwd.getpwnam(ada).pw_uid, "")
+    with ThreadPoolExecutor() as pool:
+        request = pool.submit(portal.api, "POST", f"/users/{ada}/server", json={"profile": "slow"})
+        wait_for(lambda: boxes.serving(key))
+        portal.stop("hub", signal.SIGKILL)
+        with contextlib.suppress(httpx.HTTPError):
+            request.result()
+    assert boxes.serving(key)
+    assert boxes.starting(key)
+    portal.start_hub()
+    wait_for(lambda: not traces(boxes, key))
+    wait_for(lambda: gone(portal, ada))
+    portal.spawn(ada)
+    portal.stop_server(ada)
+
+
+def test_a_start_that_fails(portal: Portal, ada: str, boxes: Boxes) -> None:
+    answer = portal.api("POST", f"/users/{ada}/server", json={"profile": "dies"})
+    assert answer.status_code == 500
+    assert "exit status 3" in answer.json()["message"]
+    assert "the disk is on fire" in answer.json()["message"]
+    assert traces(boxes, box_key(pwd.getpwnam(ada).pw_uid, "")) == []
+
+
+def test_named_servers_have_boxes_of_their_own(
+    portal: Portal, ada: str, boxes: Boxes, box: str
+) -> None:
+    portal.spawn(ada, server="second")
+    second = box_key(pwd.getpwnam(ada).pw_uid, "second")
+    serve = (
+        "import http.server as h, threading\n"
+        "s = h.ThreadingHTTPServer(('127.0.0.1', 5005), h.BaseHTTPRequestHandler)\n"
+        "threading.Thread(target=s.serve_forever, daemon=True).start()"
+    )
+    portal.run(ada, serve)
+    portal.run(ada, serve, server="second")
+    portal.stop_server(ada, server="second")
+    assert traces(boxes, second) == []
+    assert portal.run(ada, "print('alive')").strip() == "alive"
+
+
+def test_two_portals_with_one_subnet_do_not_meet(
+    portal: Portal, ada: str, bob: str, boxes: Boxes, box: str
+) -> None:
+    with Portal({"local": {"subnet": portal.lab["local"]["subnet"]}}) as other:
+        # The same accounts want the same addresses.
+        other.spawn(ada)
+        other.spawn(bob)
+        first = portal.run(ada, "import os; print(os.environ['JUPYTERHUB_SERVICE_URL'])")
+        second = other.run(ada, "import os; print(os.environ['JUPYTERHUB_SERVICE_URL'])")
+        assert first != second
+        host = first.split("//")[1].split(":")[0]
+        assert reach(other, bob, host, 8888) in {"EHOSTUNREACH", "ECONNREFUSED"}
+    assert portal.run(ada, "print('alive')").strip() == "alive"
+    assert traces(boxes, box)
