@@ -1,0 +1,83 @@
+"""``labhub down``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from hub.cli.common import read_settings, waiting
+from hub.paths import Paths
+from hub.problems import Problem, ProblemsError
+from hub.settings import Settings
+
+_WAIT = 60  # seconds for all user servers
+
+
+@click.command()
+@click.option("--keep-servers", is_flag=True, help="Leave user servers running.")
+@click.option("--yes", is_flag=True, help="Do not ask before user servers are stopped.")
+def down(keep_servers: bool, yes: bool) -> None:
+    r"""Stop the portal: the user servers, then culler, hub and proxy.
+
+    On a terminal it names the user servers that would be stopped and asks first. With
+    --keep-servers they go on, unreachable until the next `up`, which finds them again.
+
+    \b
+    Examples:
+      labhub down
+      labhub down --keep-servers && git pull && labhub up    an upgrade
+    """
+    from hub.control import user_servers
+    from hub.supervise import Supervisor
+
+    paths = Paths.from_environment()
+    supervisor = Supervisor(paths)
+    running = supervisor.running()
+    servers = user_servers(paths)
+    if servers and not keep_servers:
+        names = ", ".join(str(server) for server in servers)
+        if sys.stdin.isatty() and not yes:
+            click.confirm(f"{len(servers)} user servers run ({names}). Stop them too?", abort=True)
+        _stop_servers(read_settings(paths), paths)
+    if running:
+        with waiting("portal") as say:
+            say("stopping")
+            supervisor.shutdown()
+        click.echo("  The portal is down.")
+    else:
+        click.echo("  The portal was not running.")
+    left = user_servers(paths) if keep_servers else []
+    if left:
+        names = ", ".join(str(server) for server in left)
+        click.echo(f"  {len(left)} user servers go on ({names}); the next `up` finds them again.")
+
+
+def _stop_servers(settings: Settings, paths: Paths) -> None:
+    """Stop every user server: by the hub, or, where it does not answer, without it."""
+    from hub.control import Control, ControlError, UserServer, user_servers
+
+    with waiting("user servers") as say:
+
+        def progress(left: list[UserServer]) -> None:
+            say(f"stopping {', '.join(map(str, left))}" if left else "stopped")
+
+        servers = user_servers(paths)
+        try:
+            left = Control(settings, paths).stop_servers(servers, progress, _WAIT)
+        except ControlError as error:
+            if os.geteuid() == 0 and settings.target == "local":
+                from hub.isolation import boxes_of, remove_all
+
+                say("the hub does not answer; ending them without it")
+                remove_all(boxes_of(settings, paths))
+                return
+            names = ", ".join(map(str, servers))
+            text = f"cannot be stopped now: {error}"
+            mend = "start the portal ('labhub up'), or leave them: labhub down --keep-servers"
+            raise ProblemsError([Problem(f"user servers {names}", text, mend)]) from None
+    if left:
+        text = f"did not stop within {_WAIT} s"
+        mend = "call 'labhub down' again, or leave them: labhub down --keep-servers"
+        raise ProblemsError([Problem(", ".join(map(str, left)), text, mend)])

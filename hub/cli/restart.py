@@ -1,0 +1,43 @@
+"""``labhub restart``."""
+
+from __future__ import annotations
+
+import click
+
+from hub.cli.common import read_settings, waiting
+from hub.paths import Paths
+from hub.problems import Problem, ProblemsError
+
+
+@click.command()
+@click.argument("program", type=click.Choice(["hub", "proxy", "culler", "all"]), default="hub")
+def restart(program: str) -> None:
+    r"""Restart the hub, the proxy or the culler; user servers go on.
+
+    A restart of the proxy ends open connections; browsers connect again by themselves.
+
+    \b
+    Example:
+      labhub restart hub
+    """
+    from hub import ready
+    from hub.supervise import Supervisor, programs
+
+    paths = Paths.from_environment()
+    settings = read_settings(paths)
+    supervisor = Supervisor(paths)
+    known = supervisor.info()
+    if not known:
+        raise ProblemsError([Problem("the portal", "is down", "start it with: labhub up")])
+    names = [n for n in programs(settings) if n in known and program in (n, "all")]
+    if not names:
+        raise ProblemsError([Problem(program, "is not part of this portal")])
+    with waiting(f"restart of {', '.join(names)}") as say:
+        supervisor.stop(reversed(names))
+        supervisor.start(names)
+        try:
+            ready.wait(settings, supervisor, say)
+        except ready.NotReadyError as error:
+            mend = f"see: labhub logs {error.program}"
+            raise ProblemsError([Problem(error.program, str(error), mend)]) from None
+    click.echo(f"  {', '.join(names)} restarted")

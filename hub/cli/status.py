@@ -1,0 +1,79 @@
+"""``labhub status``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from hub.cli.common import ago, json_option, print_json, read_settings
+from hub.paths import Paths
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    r"""Show what runs: the portal's programs and the user servers.
+
+    Exits with 0 where all of the portal runs and answers, else with 1.
+
+    \b
+    Example:
+      labhub status --json | jq .programs
+    """
+    from hub import ready
+    from hub.control import user_servers
+    from hub.supervise import Supervisor, programs
+
+    paths = Paths.from_environment()
+    found = Supervisor(paths).info()
+    settings = read_settings(paths) if paths.lab_file.exists() else None
+    now = time.time()
+    rows: dict[str, Any] = {}
+    for name in programs(settings) if settings else ("proxy", "hub"):
+        program = found.get(name)
+        rows[name] = {
+            "state": program.state.lower() if program else "stopped",
+            "pid": program.pid if program and program.pid else None,
+            "since_seconds": int(now - program.since) if program and program.since else None,
+        }
+    answers = ready.answers(settings) if settings and found else False
+    servers = user_servers(paths)
+    well = answers and all(row["state"] == "running" for row in rows.values())
+    if as_json:
+        print_json(
+            {
+                "ok": well,
+                "url": settings.url if settings else None,
+                "answers": answers,
+                "state": str(paths.state),
+                "programs": rows,
+                "servers": [
+                    {
+                        "user": server.user,
+                        "name": server.name,
+                        "started": server.started,
+                        "last_activity": server.last_activity,
+                    }
+                    for server in servers
+                ],
+            }
+        )
+        sys.exit(not well)
+    for name, row in rows.items():
+        state = click.style(
+            f"{row['state']:<9}", fg="green" if row["state"] == "running" else "red"
+        )
+        since = f"for {ago(row['since_seconds'])}" if row["since_seconds"] is not None else ""
+        pid = f"pid {row['pid']}" if row["pid"] else ""
+        click.echo(f"  {name:<8}{state} {since:<13} {pid}".rstrip())
+    if settings and found:
+        click.echo(f"\n  {settings.url} {'answers' if answers else 'does not answer'}")
+    elif not found:
+        click.echo("\n  The portal is down; start it with: labhub up")
+    names = ", ".join(str(server) for server in servers[:10])
+    more = f" and {len(servers) - 10} more" if len(servers) > 10 else ""
+    click.echo(f"  User servers: {len(servers)}{f' ({names}{more})' if servers else ''}")
+    sys.exit(not well)

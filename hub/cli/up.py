@@ -1,0 +1,119 @@
+"""``labhub up``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from hub import environments, labfile, state
+from hub.cli.common import config_option, print_problems, tail, waiting
+from hub.paths import REPOSITORY, Paths
+from hub.problems import Problem, ProblemsError
+from hub.settings import Settings
+
+
+@click.command()
+@config_option
+def up(config: Path | None) -> None:
+    r"""Start the portal, or put a changed lab file into force.
+
+    Makes what is missing: environments, the first lab file, secrets. Then it starts the
+    proxy, the hub and the culler, and waits until the portal answers. What runs and is up
+    to date is left alone; user servers are never touched. An interrupted `up` goes on where
+    it was.
+
+    \b
+    Examples:
+      sudo ./labhub up
+      ./labhub up --config ~/lab/lab.yaml    keep the lab file in your own git
+    """
+    from hub import preflight
+
+    paths = Paths.from_environment()
+    first = config or (
+        paths.lab_file if paths.lab_file.exists() else REPOSITORY / "config" / "lab.yaml"
+    )
+    settings = labfile.read(first)
+    state.make_folders(paths)
+    found = preflight.problems(settings, paths)
+    print_problems(p for p in found if p.warning)
+    if any(not p.warning for p in found):
+        raise ProblemsError([p for p in found if not p.warning])
+    if state.make_lab_file(paths, config):
+        click.echo(f"  The lab file is {paths.lab_file}: edit it, then call `up` again.")
+    state.make_secrets(paths)
+    build(preflight.wanted_environments(settings), paths)
+    _start(settings, paths)
+    _greet(settings, paths)
+
+
+def build(names: list[str], paths: Paths) -> None:
+    """Make environments current, showing what is done.
+
+    Raises
+    ------
+    ProblemsError
+        One of them cannot be made, or names what is missing.
+    BuildError
+        One of them failed.
+    """
+    missing = [n for n in names if not environments.Environments(paths).is_current(n)]
+    for number, name in enumerate(missing, 1):
+        with waiting(f"environment {name} ({number} of {len(missing)})") as say:
+            environments.Environments(paths, say).build(name)
+
+
+def _start(settings: Settings, paths: Paths) -> None:
+    from hub import ready
+    from hub.supervise import Supervisor
+
+    supervisor = Supervisor(paths)
+    fresh = not supervisor.running()
+    with waiting("portal") as say:
+        done = supervisor.up(settings)
+        try:
+            ready.wait(settings, supervisor, say)
+        except ready.NotReadyError as error:
+            log = paths.log / f"{error.program}.log"
+            lines = tail(log)
+            if fresh:
+                supervisor.shutdown()
+                after = "nothing is left running"
+            else:
+                after = "the supervisor goes on trying; 'labhub down' ends it"
+            told = "\n".join(f"        {line}" for line in lines)
+            problem = Problem(str(log), f"{error} ({after}); its log ends with:", f"\n{told}")
+            raise ProblemsError([problem]) from None
+    for name, what in done.items():
+        click.echo(f"  {name} {what}")
+
+
+def _greet(settings: Settings, paths: Paths) -> None:
+    click.echo(f"\n  {settings.lab.name} is at {click.style(settings.url, bold=True)}")
+    link = _first_link(settings, paths)
+    if link:
+        click.echo(
+            "\n  To log in for the first time, open this link within 24 hours; it works once:\n"
+            f"\n    {click.style(link, bold=True)}\n"
+        )
+        if settings.url.startswith("http://localhost") and "SSH_CONNECTION" in os.environ:
+            port = settings.bind[1]
+            click.echo(
+                "  You are here by SSH: on your own computer call first\n"
+                f"    ssh -L {port}:localhost:{port} {os.uname().nodename}\n"
+            )
+    if not sys.stdout.isatty():
+        sys.stdout.flush()
+
+
+def _first_link(settings: Settings, paths: Paths) -> str | None:
+    """Return a one-time link where nobody could log in as an administrator without."""
+    from hub.auth import first_admin
+
+    try:
+        return first_admin.new_link(paths, settings)
+    except ProblemsError:
+        return None
