@@ -11,7 +11,7 @@ import os
 
 from traitlets.config import Config
 
-from hub import activity, auth, groups, pages, roles
+from hub import activity, auth, control, groups, pages, roles
 from hub.isolation import configure as isolation
 from hub.paths import Paths
 from hub.settings import Settings
@@ -40,7 +40,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     pages.configure(c, settings, paths)
     c.JupyterHub.template_vars.update(auth.template_vars(settings))
     c.JupyterHub.extra_handlers = auth.handlers(settings, paths) + pages.handlers(settings, paths)
-    c.JupyterHub.services = activity.services(settings, paths)
+    c.JupyterHub.services = activity.services(settings, paths) + control.services()
     c.JupyterHub.load_roles = roles.load_roles(settings)
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hub import activity
+from hub import activity, control
 from hub.settings import Settings
 
 
 def load_roles(settings: Settings) -> list[dict[str, Any]]:
     """Return JupyterHub's ``load_roles``: each service with its narrowest scopes."""
-    return activity.roles(settings)
+    return activity.roles(settings) + control.roles()
