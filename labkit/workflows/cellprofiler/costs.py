@@ -1,0 +1,131 @@
+"""What an image set costs: remembered from earlier runs, or estimated."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.workflows.cellprofiler.pipeline import Pipeline
+
+#: Seconds until the first module of the first image set, when nothing was measured yet.
+STARTUP = 3.5
+#: Seconds per module and image set, when nothing was measured yet.
+_PER_MODULE = 0.1
+#: Bytes of one task before anything was measured.
+MEMORY = 2 * 1024**3
+_KEPT = 500
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What running a pipeline costs.
+
+    Attributes
+    ----------
+    startup : float
+        CPU seconds of a process before and after its image sets (F).
+    image_set : float
+        CPU seconds of one image set (P).
+    memory : int
+        Peak bytes of a process; 0 when it was not measured.
+    image_sets : int
+        How many it was measured on; 0 is an estimate.
+    measured : float
+        When, in seconds since 1970.
+    """
+
+    startup: float
+    image_set: float
+    memory: int = 0
+    image_sets: int = 0
+    measured: float = 0.0
+
+    def share(self, size: int) -> float:
+        """Return which share of a task of ``size`` image sets is start-up."""
+        return self.startup / (self.startup + size * self.image_set)
+
+    def __str__(self) -> str:
+        text = f"start-up {self.startup:.1f} s, image set {self.image_set:.2f} s"
+        if not self.image_sets:
+            return f"{text} (estimated: this pipeline was never run here)"
+        return f"{text} (measured on {self.image_sets:,} image sets)"
+
+
+def fingerprint(pipeline: Pipeline) -> str:
+    """Return what a cost belongs to: the pipeline without notes and window settings."""
+    import hashlib
+
+    text = repr([(m.name, m.settings) for m in pipeline.enabled])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def place() -> Path:
+    """Return the file that costs are remembered in."""
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "labkit" / "cellprofiler-costs.json"
+
+
+def estimate(pipeline: Pipeline) -> Cost:
+    """Guess the cost of a pipeline that was never run."""
+    heavy = re.compile(r"Texture|Granularity|Zernike|Quality|Neighbors|Distribution|Watershed")
+    weight = sum(5 if heavy.search(module.name) else 1 for module in pipeline.enabled)
+    return Cost(STARTUP, max(0.3, weight * _PER_MODULE))
+
+
+def recall(pipeline: Pipeline) -> Cost:
+    """Return the measured cost of a pipeline, or an estimate."""
+    found = _read().get(fingerprint(pipeline))
+    if found is None:
+        return estimate(pipeline)
+    try:
+        return Cost(**found)
+    except TypeError:
+        return estimate(pipeline)
+
+
+def remember(key: str, cost: Cost) -> None:
+    """Keep a measured cost for the next run; the file is only a convenience and may be deleted.
+
+    Parameters
+    ----------
+    key : str
+        See :func:`fingerprint`.
+    """
+    path = place()
+    costs = _read() | {key: asdict(cost)}
+    recent = sorted(costs.items(), key=lambda item: item[1].get("measured", 0))[-_KEPT:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(dict(recent), indent=1))
+    temporary.replace(path)
+
+
+def combine(measurements: list[dict[str, float]]) -> Cost | None:
+    """Make one cost of the facts that tasks recorded.
+
+    Parameters
+    ----------
+    measurements : list of dict
+        ``startup`` and ``cpu`` (seconds), ``image_sets`` and ``memory`` (bytes) of each task.
+    """
+    whole = [m for m in measurements if m.get("image_sets")]
+    count = sum(m["image_sets"] for m in whole)
+    if not count:
+        return None
+    startup = sorted(m["startup"] for m in whole)[len(whole) // 2]
+    working = sum(max(0.0, m["cpu"] - m["startup"]) for m in whole)
+    memory = max(int(m.get("memory", 0)) for m in whole)
+    return Cost(startup, max(0.01, working / count), memory, int(count), time.time())
+
+
+def _read() -> dict[str, dict[str, Any]]:
+    try:
+        data = json.loads(place().read_text())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

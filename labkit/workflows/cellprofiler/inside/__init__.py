@@ -1,0 +1,1 @@
+"""What runs in CellProfiler's own environment: copied there, never imported by labkit."""

@@ -1,0 +1,215 @@
+"""Find the image sets that Images, Metadata and NamesAndTypes would make of a list of files.
+
+Where CellProfiler would go on silently with fewer image sets, or with channels that do not belong
+together, this says so. The worker compares every result with this table.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from urllib.request import pathname2url
+
+import pandas as pd
+
+from labkit.problems import Problem
+from labkit.workflows.cellprofiler.pipeline import Module, Pipeline
+from labkit.workflows.cellprofiler.rules import IMAGES_ONLY, Rule, RuleError, parse
+
+_SHOWN = 8
+Extractor = tuple[str, re.Pattern[str], Rule]
+
+
+def match_files(pipeline: Pipeline, files: Sequence[Path]) -> tuple[pd.DataFrame, list[Problem]]:
+    """Return the table of image sets (without groups) and what is wrong with it.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        With Images, Metadata and NamesAndTypes modules.
+    files : sequence of Path
+        Absolute.
+    """
+    module = pipeline.first("NamesAndTypes")
+    if module is None:
+        mend = "Add them, or begin with LoadData."
+        where = pipeline.path.name
+        return pd.DataFrame(), [Problem(where, "it has neither LoadData nor NamesAndTypes.", mend)]
+    problems: list[Problem] = []
+    try:
+        kept = _filter(pipeline, files)
+        extractors = _extractors(pipeline, problems)
+        rules = _channels(module)
+    except RuleError as error:
+        mend = "List the image sets yourself (labkit.image_sets) and begin with LoadData."
+        return pd.DataFrame(), [*problems, Problem(str(module), f"{error}.", mend)]
+    kept.sort(key=lambda path: pathname2url(str(path)))
+    channels = {name: [p for p in kept if rule(PurePosixPath(p))] for name, rule in rules.items()}
+    problems += _strays(kept, channels)
+    if empty := [name for name, found in channels.items() if not found]:
+        problems += [Problem(f"channel {name}", "no file matches its rule.") for name in empty]
+        return pd.DataFrame(), problems
+    values = {path: _metadata(path, extractors) for found in channels.values() for path in found}
+    if module.get("Image set matching method") == "Metadata" and len(rules) > 1:
+        sets = _by_metadata(module, channels, values, problems)
+    else:
+        sets = _by_order(channels, problems)
+    return _table(sets, list(rules), values, extractors), problems
+
+
+def _filter(pipeline: Pipeline, files: Sequence[Path]) -> list[Path]:
+    images = pipeline.first("Images")
+    choice = images.get("Filter images?", "Images only") if images else "No filtering"
+    if choice == "No filtering":
+        return list(dict.fromkeys(files))
+    custom = images is not None and choice == "Custom"
+    rule = parse(images.get("Select the rule criteria") if custom and images else IMAGES_ONLY)
+    return [path for path in dict.fromkeys(files) if rule(PurePosixPath(path))]
+
+
+def _extractors(pipeline: Pipeline, problems: list[Problem]) -> list[Extractor]:
+    """Return where metadata is taken from: ``("File name", pattern, for which files)``."""
+    module = pipeline.first("Metadata")
+    if module is None or not module.yes("Extract metadata?"):
+        return []
+    found: list[Extractor] = []
+    for block in module.blocks("Metadata extraction method"):
+        method = block["Metadata extraction method"]
+        if "file/folder" not in method:
+            problems.append(
+                Problem(
+                    str(module),
+                    f"'{method}' is not known to labkit: that metadata is not used for chunks.",
+                    "For groups and matching by it, begin the pipeline with LoadData.",
+                    fatal=False,
+                )
+            )
+            continue
+        source = block.get("Metadata source", "File name")
+        kind = "file" if source == "File name" else "folder"
+        text = block.get(f"Regular expression to extract from {kind} name", "")
+        try:
+            pattern = re.compile(text)
+        except re.error as error:
+            raise RuleError(f"the regular expression {text!r} is wrong: {error}") from error
+        every = block.get("Extract metadata from", "All images") == "All images"
+        rule = parse(block["Select the filtering criteria"]) if not every else (lambda _: True)
+        found.append((source, pattern, rule))
+    return found
+
+
+def _metadata(path: Path, extractors: list[Extractor]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for source, pattern, rule in extractors:
+        if rule(PurePosixPath(path)):
+            match = pattern.search(path.name if source == "File name" else str(path.parent))
+            if match:
+                values.update({k: v for k, v in match.groupdict().items() if v is not None})
+    return values
+
+
+def _channels(module: Module) -> dict[str, Rule]:
+    """Return each channel's rule, in order."""
+    if module.get("Assign a name to") == "All images":
+        return {module.get("Name to assign these images"): lambda _: True}
+    if int(module.get("Single images count", "0") or 0):
+        raise RuleError("single images for all image sets are not known to labkit")
+    if module.yes("Process as 3D?"):
+        raise RuleError("3D stacks are not known to labkit")
+    rules = {}
+    for block in module.blocks("Select the rule criteria"):
+        objects = block.get("Select the image type") == "Objects"
+        key = "Name to assign these objects" if objects else "Name to assign these images"
+        rules[block[key]] = parse(block["Select the rule criteria"])
+    return rules
+
+
+def _strays(kept: list[Path], channels: dict[str, list[Path]]) -> list[Problem]:
+    used = {path for found in channels.values() for path in found}
+    strays = [path.name for path in kept if path not in used]
+    if not strays:
+        return []
+    text = f"{len(strays):,} images match no channel: {', '.join(strays[:_SHOWN])}"
+    more = "…" if len(strays) > _SHOWN else ""
+    return [Problem("NamesAndTypes", f"{text}{more}", fatal=False)]
+
+
+def _by_order(channels: dict[str, list[Path]], problems: list[Problem]) -> list[dict[str, Path]]:
+    """Take the first file of every channel, then the second, ...: CellProfiler's "Order"."""
+    counts = {name: len(found) for name, found in channels.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        problems.append(
+            Problem(
+                "NamesAndTypes",
+                f"channels are matched by order, but their numbers differ ({listed}): from the "
+                "gap on, channels of different sites would be taken together.",
+                "Match by metadata, or complete the images.",
+            )
+        )
+    return [
+        dict(zip(channels, found, strict=True)) for found in zip(*channels.values(), strict=False)
+    ]
+
+
+def _by_metadata(
+    module: Module,
+    channels: dict[str, list[Path]],
+    values: dict[Path, dict[str, str]],
+    problems: list[Problem],
+) -> list[dict[str, Path]]:
+    """Take the files together whose metadata agree; keys compare without case, as text."""
+    try:
+        joins: list[dict[str, str | None]] = ast.literal_eval(module.get("Match metadata"))
+        partial = [j for j in joins if any(j.get(name) is None for name in channels)]
+    except (ValueError, SyntaxError, AttributeError):
+        joins, partial = [], []
+    if not joins or partial:
+        mend = "Match by metadata that every channel has, or begin the pipeline with LoadData."
+        problems.append(Problem(str(module), "its metadata matching is not known.", mend))
+        return []
+    found: dict[tuple[str, ...], dict[str, Path]] = {}
+    order: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for name, paths in channels.items():
+        for path in paths:
+            key = tuple(values[path].get(str(join[name]), "") for join in joins)
+            if not all(key):
+                text = "its name does not hold the metadata that channels are matched by."
+                problems.append(Problem(path.name, text, fatal=False))
+                continue
+            files = found.setdefault(key, {})
+            order[key] = tuple(part.lower() for part in key)
+            if name in files:
+                text = f"it has the same metadata as {files[name].name}."
+                problems.append(Problem(path.name, text, "Every place needs its own name."))
+            files[name] = path
+    for key, files in found.items():
+        if missing := [name for name in channels if name not in files]:
+            text = f"left out: no image of channel {', '.join(missing)}."
+            problems.append(Problem(" / ".join(key), text, fatal=False))
+    whole = [key for key, files in found.items() if len(files) == len(channels)]
+    return [found[key] for key in sorted(whole, key=lambda key: order[key])]
+
+
+def _table(
+    sets: list[dict[str, Path]],
+    names: list[str],
+    values: dict[Path, dict[str, str]],
+    extractors: list[Extractor],
+) -> pd.DataFrame:
+    """Make LoadData's format of it; metadata on which the channels differ are left out."""
+    keys = list(dict.fromkeys(k for _, pattern, _ in extractors for k in pattern.groupindex))
+    columns: dict[str, list[object]] = {"ImageNumber": list(range(1, len(sets) + 1))}
+    for name in names:
+        columns[f"FileName_{name}"] = [files[name].name for files in sets]
+        columns[f"PathName_{name}"] = [str(files[name].parent) for files in sets]
+    for key in keys:
+        column: list[object] = []
+        for files in sets:
+            found = {values[path].get(key) for path in files.values()}
+            column.append(next(iter(found)) if len(found) == 1 else None)
+        if any(value is not None for value in column):
+            columns[f"Metadata_{key}"] = column
+    return pd.DataFrame(columns)
