@@ -74,10 +74,10 @@ def is_good(paths: Paths, token: str) -> bool:
     """Whether a token is the one that waits, and in time; does not use it up."""
     try:
         record = json.loads((paths.secrets / _FILE).read_text())
-    except (OSError, ValueError):
+        known, expires = str(record["hash"]), float(record["expires"])
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    same = hmac.compare_digest(_hash(token), str(record.get("hash")))
-    return same and time.time() < float(record.get("expires", 0))
+    return hmac.compare_digest(_hash(token), known) and time.time() < expires
 
 
 def spend(paths: Paths, token: str) -> bool:
