@@ -44,7 +44,8 @@ def test_cells_are_drawn_and_coloured(home: Path, port: int, artifacts: Path) ->
             "request",
             lambda r: foreign.append(r.url) if not r.url.startswith((card.url, "data:")) else None,
         )
-        page.on("response", lambda r: failed.append(r.url) if r.status >= 500 else None)
+        page.on("response", lambda r: failed.append((r.status, r.url)) if not r.ok else None)
+        page.on("requestfailed", lambda r: failed.append((r.failure, r.url)))
         page.goto(card.url)
         expect(page.get_by_text("bulk_labels")).to_be_visible(timeout=30_000)
         page.wait_for_timeout(1500)
@@ -53,8 +54,11 @@ def test_cells_are_drawn_and_coloured(home: Path, port: int, artifacts: Path) ->
         page.wait_for_timeout(1500)
         coloured, many = colours_drawn(page)
         page.screenshot(path=artifacts / "cellxgene.png")
+        text = page.inner_text("body")
         browser.close()
     assert plain > 3000 and coloured > 3000
     assert many > few + 3, "ten kinds of cells have more colours than one"
     assert foreign == []
-    assert failed == []
+    # CellxGene's page names a script for old browsers that its server does not have.
+    assert [one for one in failed if not one[1].endswith("/obsolete.js")] == [], card.log(50)
+    assert "Failure loading" not in text and "error" not in text.lower()
