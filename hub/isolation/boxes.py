@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,8 @@ class Boxes:
         self.network = network
         self.groups = groups
         self.shared = shared
+        self._locks: dict[str, threading.RLock] = {}
+        self._lock = threading.Lock()
 
     def create(self, key: str, account: pwd.struct_passwd, limits: Limits) -> Box:
         """Make a box; what an earlier one of that name left is removed first.
@@ -113,12 +116,13 @@ class Boxes:
         OSError
             CgroupError, NetworkError or SandboxError: the text says what is wrong.
         """
-        self.destroy(key)
-        try:
-            return self._create(key, account, limits)
-        except BaseException:
+        with self._changing(key):
             self.destroy(key)
-            raise
+            try:
+                return self._create(key, account, limits)
+            except BaseException:
+                self.destroy(key)
+                raise
 
     def _create(self, key: str, account: pwd.struct_passwd, limits: Limits) -> Box:
         folder = self.folder(key)
@@ -192,13 +196,19 @@ class Boxes:
 
     def destroy(self, key: str) -> None:
         """End what runs in a box and remove all that was made for it."""
-        if not self.groups.kill(key):
-            log.error("Box %s: a process does not end; its files stay until it does", key)
-            return
-        self.network.disconnect(key)
-        if not self.groups.remove(key):
-            log.warning("Box %s: its cgroup is still busy and is removed later", key)
-        shutil.rmtree(self.folder(key), ignore_errors=True)
+        with self._changing(key):
+            if not self.groups.kill(key):
+                log.error("Box %s: a process does not end; its files stay until it does", key)
+                return
+            self.network.disconnect(key)
+            if not self.groups.remove(key):
+                log.warning("Box %s: its cgroup is still busy and is removed later", key)
+            shutil.rmtree(self.folder(key), ignore_errors=True)
+
+    def _changing(self, key: str) -> threading.RLock:
+        """Return the lock of a box: a start that was given up may still be at work."""
+        with self._lock:
+            return self._locks.setdefault(key, threading.RLock())
 
     def known(self) -> set[str]:
         """Return every box of which anything is left."""
@@ -223,5 +233,5 @@ def _pid_inside(pid: int) -> int | None:
     for line in status.splitlines():
         if line.startswith("NSpid:"):
             numbers = line.split()[1:]
-            return int(numbers[-1]) if len(numbers) > 1 else None
+            return int(numbers[1]) if len(numbers) > 1 else None
     return None

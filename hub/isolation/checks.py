@@ -12,7 +12,7 @@ import subprocess
 
 from hub.isolation import cgroups
 from hub.isolation.instance import Instance
-from hub.isolation.network import IPv4Network, attached_networks
+from hub.isolation.network import IPv4Network, Network, NetworkError, attached_networks
 from hub.paths import Paths
 from hub.problems import Problem
 from hub.settings import Settings
@@ -37,10 +37,12 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         return []
     if os.geteuid() != 0:
         return [_owner_alone()]
+    missing = _tools() + _rights()
+    if missing:  # nothing else can be asked without them
+        return missing
     return [
-        *_tools(),
-        *_rights(),
         *_limits(Instance.of(paths)),
+        *_rules(Instance.of(paths), settings),
         *_addresses(settings),
         *_firewalls(Instance.of(paths)),
         *_folders(settings),
@@ -127,6 +129,20 @@ def _limits(instance: Instance) -> list[Problem]:
         )
         for folder in sorted(closed)
     ]
+
+
+def _rules(instance: Instance, settings: Settings) -> list[Problem]:
+    try:
+        Network(instance, settings.local.subnet, settings.local.hub_port).check()
+    except NetworkError as error:
+        return [
+            Problem(
+                _PLACE,
+                f"the kernel refuses the firewall's rules: {error}",
+                "start a kernel with nftables (nat, masquerade, reject, connlimit)",
+            )
+        ]
+    return []
 
 
 def _addresses(settings: Settings) -> list[Problem]:

@@ -21,6 +21,8 @@ from hub.isolation.instance import Instance
 
 HUB_PORT = 8081  # at the gateway; stays when the lab file moves the hub's own port
 _TRIES = 64
+_FLOWS = 4096  # connections of one box at once
+_NO = "reject with icmpx admin-prohibited"  # at once: a program that is refused should not hang
 _NAMESPACES = Path("/run/netns")
 _SYSCTL = Path("/proc/sys/net/ipv4")
 
@@ -98,6 +100,7 @@ class Network:
         self.hub_port = hub_port
         self.allow = tuple(net for net in allow if isinstance(net, IPv4Network))
         self.uids = tuple(uids)
+        self._applied = ""
 
     @property
     def gateway(self) -> str:
@@ -121,6 +124,8 @@ class Network:
         local_dns = ""
         if loopback:
             local_dns = f"iifname {box} ip daddr {self.gateway} {dns} dnat ip to {loopback}"
+        # One box must not use up the host's table of connections.
+        many = f"ct state new add @flows {{ ip saddr ct count over {_FLOWS} }} {_NO}"
         return f"""\
 table inet {table}
 delete table inet {table}
@@ -128,6 +133,9 @@ table inet {table} {{
   set closed {{
     type ipv4_addr; flags interval; auto-merge
     elements = {{ {", ".join(closed)} }}
+  }}
+  set flows {{
+    type ipv4_addr; flags dynamic
   }}
   chain to_host {{
     type nat hook prerouting priority dstnat
@@ -142,27 +150,30 @@ table inet {table} {{
     type filter hook input priority filter
     iifname != {box} accept
     ct state established,related accept
-    meta nfproto ipv4 ct status dnat ip daddr 127.0.0.0/8 accept
+    {many}
+    ip daddr 127.0.0.1 tcp dport {self.hub_port} ct status dnat accept
+    {_rule("ip daddr", [loopback] if loopback else [], f"{dns} ct status dnat accept")}
     {to_resolvers}
-    reject with icmpx admin-prohibited
+    {_NO}
   }}
   chain world {{
     type filter hook forward priority filter
     oifname {box} ct state established,related accept
-    iifname "lh*" oifname "lh*" reject with icmpx admin-prohibited
+    iifname "lh*" oifname "lh*" {_NO}
     oifname {box} drop
     iifname != {box} accept
     meta nfproto ipv6 drop
+    {many}
     {to_resolvers}
     {_rule("ip daddr", self.allow, "accept")}
-    ip daddr @closed reject with icmpx admin-prohibited
+    ip daddr @closed {_NO}
   }}
   chain from_host {{
     type filter hook output priority filter
     oifname != {box} accept
     ct state established,related accept
     meta skuid {{ {", ".join(str(uid) for uid in self.uids)} }} accept
-    reject with icmpx admin-prohibited
+    {_NO}
   }}
 }}
 """
@@ -175,10 +186,23 @@ table inet {table} {{
         NetworkError
             nft refused.
         """
-        _run(["nft", "-f", "-"], self.ruleset())
+        rules = self.ruleset()
+        if rules != self._applied or not self.in_force():
+            _run(["nft", "-f", "-"], rules)
+            self._applied = rules
         forward = _SYSCTL / "ip_forward"
         if forward.read_text().strip() != "1":
             forward.write_text("1")
+
+    def check(self) -> None:
+        """Try the rules on the kernel and change nothing.
+
+        Raises
+        ------
+        NetworkError
+            It lacks something.
+        """
+        _run(["nft", "--check", "-f", "-"], self.ruleset())
 
     def in_force(self) -> bool:
         """Whether the rules are there: an administrator may have reloaded the firewall."""

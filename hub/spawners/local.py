@@ -82,6 +82,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         self.say("Preparing its network and its limits")
         boxes = await self.boxes()
         key = box_key(account.pw_uid, self.name)
+        self.box = key  # stop() finds it, even where this is cut short
         box = await asyncio.to_thread(boxes.create, key, account, limits)
         self.ip, self.port = box.link.address, PORT
         self.hub_connect_url = boxes.network.hub_url
@@ -89,15 +90,10 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         self.cmd = [*box.command(arguments), *plain]
         self._join_files = box.join_files
         try:
-            where = await self._launch_logged({"cwd": "/", "pass_fds": [arguments]})
-        except BaseException:
-            await asyncio.to_thread(boxes.destroy, key)
-            raise
+            return await self._launch_logged({"cwd": "/", "pass_fds": [arguments]})
         finally:
             os.close(arguments)
             self.cmd = plain
-        self.box = key
-        return where
 
     async def _launch_plain(self) -> tuple[str, int]:
         owner = pwd.getpwuid(os.geteuid())

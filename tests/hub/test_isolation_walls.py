@@ -300,7 +300,7 @@ def test_a_firewall_that_drops_is_told(paths: Paths) -> None:
     table = f"labtest_{os.getpid()}"
     rules = (
         f"table inet {table} {{ chain guard {{ type filter hook forward priority 10; "
-        "policy drop; accept; } }"
+        "policy drop; accept; }; }"
     )
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
     try:

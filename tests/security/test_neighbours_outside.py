@@ -125,6 +125,25 @@ def test_a_resolver_on_the_hosts_loopback_is_handed_on(
         assert reach(lab, ada, gateway, 53) == "EHOSTUNREACH"
 
 
+def test_connections_of_one_do_not_use_up_the_hosts_table(lab: Portal, ada: str, bob: str) -> None:
+    lab.spawn(bob)
+    flood = (
+        "import socket\n"
+        "sent = refused = 0\n"
+        "for port in range(1, 6000):\n"
+        "    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        f"    s.connect(({PUBLIC!r}, port))\n"
+        "    try: sent += bool(s.send(b'x') and s.send(b'x'))\n"
+        "    except OSError: refused += 1\n"
+        "    s.close()\n"
+        "print(sent, refused)"
+    )
+    lab.run(bob, flood)
+    assert reach(lab, bob, PUBLIC, PORT) == "EHOSTUNREACH"
+    assert reach(lab, ada, PUBLIC, PORT) == "open"
+    lab.stop_server(bob)
+
+
 def test_the_lab_file_opens_a_network_also_to_servers_that_run(lab: Portal, ada: str) -> None:
     lab.lab["local"]["allow_networks"] = ["10.77.1.0/24"]
     lab.write_lab()
