@@ -95,16 +95,15 @@ seen = {
     "B markers": top(cluster_of("CD19+ B"), 5),
     "NK markers": top(cluster_of("CD56+ NK"), 5),
     "named": {kind: first(kind) for kind in truth.cat.categories},
-    "types": sorted(adata.obs["cell_type"].unique()),
-    "agree B": float((adata.obs["cell_type"][truth == "CD19+ B"].isin(["B cell", "Plasma cell"])).mean()),
+    "agree B": adata.obs["cell_type"][truth == "CD19+ B"].isin(["B cell", "Plasma cell"]).mean(),
     "saved": __import__("anndata").read_h5ad("pbmc.h5ad").shape[0],
     "url": card.url,
     "port": card.port,
-    "umask": oct(__import__("os").stat("pbmc.h5ad").st_mode & 0o777),
 }
 """
 
 
+@pytest.mark.slow
 def test_the_single_cell_tutorial_finds_what_is_known(tutor: Tutor) -> None:
     seen = tutor.execute("01-single-cell.ipynb", _CHECKS)
     assert seen["shipped"] == 700

@@ -123,6 +123,8 @@ def _check_arguments(data: Any, port: Any, title: Any, timeout: Any) -> None:
         )
     if isinstance(port, bool) or not isinstance(port, int) or not 1024 <= port <= 65535:
         wrong.append(f"port: a whole number from 1024 to 65535 is needed, not {port!r}")
+    elif port in process.BLOCKED_PORTS:
+        wrong.append(f"port: browsers refuse to open {port}; choose another")
     if title is not None and not (isinstance(title, str) and title.strip() and len(title) <= 200):
         wrong.append("title: a text of 1 to 200 characters is needed")
     if not isinstance(timeout, int | float) or timeout <= 0:

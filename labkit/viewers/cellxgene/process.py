@@ -28,6 +28,11 @@ Progress = Callable[[str], None]
 
 _HOST = "127.0.0.1"
 _PORTS_TRIED = 100
+# Browsers refuse to open these (WHATWG fetch, "port blocking"; those above 1023).
+BLOCKED_PORTS = frozenset(
+    {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, *range(6665, 6670)}
+    | {6679, 6697, 10080}
+)
 _SERVE = Path(__file__).with_name("serve.py")
 # What the viewer inherits; everything else (hub token, PYTHONPATH, proxies) stays out of it.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "OMP_NUM_THREADS", "USER")
@@ -203,7 +208,7 @@ def start(
 def _free_port(first: int, reserved: set[int]) -> int:
     last = min(first + _PORTS_TRIED, 65536)
     for port in range(first, last):
-        if port not in reserved and is_free(port):
+        if port not in reserved | BLOCKED_PORTS and is_free(port):
             return port
     raise CellxGeneError(
         f"All ports from {first} to {last - 1} are busy.\n"

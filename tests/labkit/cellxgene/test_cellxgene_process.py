@@ -123,6 +123,14 @@ def test_wrong_ports_are_refused(home: Path, adata: ad.AnnData, wrong: object) -
         labkit.cellxgene(adata, wrong)  # type: ignore[arg-type]
 
 
+def test_ports_that_browsers_block_are_neither_taken_nor_found(
+    home: Path, adata: ad.AnnData
+) -> None:
+    with pytest.raises(ValueError, match="browsers refuse to open 5060"):
+        labkit.cellxgene(adata, 5060)
+    assert process._free_port(6665, set()) >= 6670
+
+
 def test_all_wrong_arguments_are_named(home: Path) -> None:
     with pytest.raises(ValueError, match=r"(?s)data:.*DataFrame.*port:.*title:.*timeout:"):
         import pandas as pd
