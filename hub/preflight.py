@@ -62,7 +62,7 @@ def _environments(settings: Settings, paths: Paths) -> Iterator[Problem]:
     for profile in settings.profiles:
         name = profile.environment
         if environments.exists(name):
-            missing = [] if own.is_current(name) else environments.missing_packages(name)
+            missing = [] if own.is_current(name) else environments.packages_missing(name)
             if missing:
                 text = f"environment {name!r} needs {', '.join(missing)} from the system"
                 mend = f"apt-get install -y {' '.join(missing)}"

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 
 from hub import control, labfile
-from hub.environments import BuildError, node_programs
 from hub.paths import REPOSITORY, Paths
 from hub.problems import ProblemsError
 from hub.settings import Settings
 from hub.state import read_secret
+from hub.toolchain import BuildError, node_programs
 
 PROGRAMS = ("proxy", "hub", "culler")
 _ROUTES = 60.0  # seconds that a new proxy waits for its routes

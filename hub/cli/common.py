@@ -45,7 +45,7 @@ def print_problems(problems: Iterable[Problem]) -> None:
 def told(error: Exception) -> bool:
     """Tell a person about an error that is meant for them; False where it is a bug."""
     from hub.control import ControlError
-    from hub.environments import BuildError
+    from hub.toolchain import BuildError
 
     if isinstance(error, ProblemsError):
         print_problems(error.problems)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -46,8 +45,8 @@ def up(config: Path | None) -> None:
         click.echo(f"  The lab file is {paths.lab_file}: edit it, then call `up` again.")
     state.make_secrets(paths)
     build(preflight.wanted_environments(settings), paths)
-    _start(settings, paths)
-    _greet(settings, paths)
+    done = _start(settings, paths)
+    _greet(settings, paths, fresh="hub" in done)
 
 
 def build(names: list[str], paths: Paths) -> None:
@@ -66,7 +65,7 @@ def build(names: list[str], paths: Paths) -> None:
             environments.Environments(paths, say).build(name)
 
 
-def _start(settings: Settings, paths: Paths) -> None:
+def _start(settings: Settings, paths: Paths) -> dict[str, str]:
     from hub import ready
     from hub.supervise import Supervisor
 
@@ -89,11 +88,14 @@ def _start(settings: Settings, paths: Paths) -> None:
             raise ProblemsError([problem]) from None
     for name, what in done.items():
         click.echo(f"  {name} {what}")
+    if not done:
+        click.echo("  Nothing to do: all runs and is up to date.")
+    return done
 
 
-def _greet(settings: Settings, paths: Paths) -> None:
+def _greet(settings: Settings, paths: Paths, fresh: bool) -> None:
     click.echo(f"\n  {settings.lab.name} is at {click.style(settings.url, bold=True)}")
-    link = _first_link(settings, paths)
+    link = _first_link(settings, paths) if fresh else None
     if link:
         click.echo(
             "\n  To log in for the first time, open this link within 24 hours; it works once:\n"
@@ -105,8 +107,6 @@ def _greet(settings: Settings, paths: Paths) -> None:
                 "  You are here by SSH: on your own computer call first\n"
                 f"    ssh -L {port}:localhost:{port} {os.uname().nodename}\n"
             )
-    if not sys.stdout.isatty():
-        sys.stdout.flush()
 
 
 def _first_link(settings: Settings, paths: Paths) -> str | None:

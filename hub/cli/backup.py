@@ -1,0 +1,28 @@
+"""``labhub backup``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hub.paths import Paths
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+def backup(file: Path | None) -> None:
+    r"""Save the hub's database, the secrets and the lab file, also while the portal runs.
+
+    FILE is a new .tar.gz; default: one in the state folder's backups/. Only you can read
+    it: it holds the secrets. Homes, Unix accounts and logs are not in it.
+
+    \b
+    Example:
+      labhub backup /mnt/backup/labhub-$(date +%F).tar.gz
+    """
+    from hub import backups
+
+    target = backups.create(Paths.from_environment(), file)
+    click.echo(str(target))
+    click.echo("Homes and Unix accounts are not in it; keep it where only you can read.", err=True)

@@ -1,0 +1,55 @@
+"""``labhub check``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from hub import labfile, preflight
+from hub.cli.common import config_option, json_option, print_json, print_problems
+from hub.paths import REPOSITORY, Paths
+from hub.problems import Problem, ProblemsError
+
+
+@click.command()
+@config_option
+@json_option
+def check(config: Path | None, as_json: bool) -> None:
+    r"""Name every problem of the lab file and this machine, each with its place and mend.
+
+    Changes nothing. Exits with 0 where the portal can run (warnings or not), else with 1.
+
+    \b
+    Example:
+      labhub check --config ~/lab/lab.yaml
+    """
+    paths = Paths.from_environment()
+    file = config or paths.lab_file
+    if config is None and not file.exists():
+        file = REPOSITORY / "config" / "lab.yaml"
+    found = problems(file, paths)
+    bad = [problem for problem in found if not problem.warning]
+    if as_json:
+        rows = [dataclasses.asdict(problem) for problem in found]
+        print_json({"ok": not bad, "file": str(file), "problems": rows})
+    else:
+        print_problems(found)
+        warnings = len(found) - len(bad)
+        aside = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
+        if bad:
+            click.echo(f"\n{file}: {len(bad)} problem{'s' if len(bad) > 1 else ''}{aside}")
+        else:
+            click.echo(f"{file}: no problem{aside}")
+    sys.exit(bool(bad))
+
+
+def problems(file: Path, paths: Paths) -> list[Problem]:
+    """Return the problems of a lab file; those of the machine only where it can be read."""
+    try:
+        settings = labfile.read(file)
+    except ProblemsError as error:
+        return list(error.problems)
+    return preflight.problems(settings, paths)

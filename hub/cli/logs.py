@@ -1,0 +1,51 @@
+"""``labhub logs``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import click
+
+from hub.paths import Paths
+
+PROGRAMS = ("hub", "proxy", "culler", "supervisor")
+
+
+@click.command()
+@click.argument("what", default="hub")
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines are written, until Ctrl-C.")
+@click.option("-n", "--lines", default=50, show_default=True, help="How many of the last lines.")
+def logs(what: str, follow: bool, lines: int) -> None:
+    r"""Show the log of a program or of a person's server.
+
+    WHAT is hub, proxy, culler, supervisor, build-NAME (an environment's last build), a
+    user's name, or USER/SERVER for a named server.
+
+    \b
+    Examples:
+      labhub logs -f            the hub's
+      labhub logs ada -n 200    of ada's server
+    """
+    paths = Paths.from_environment()
+    file = log_file(paths, what)
+    if not file.is_file():
+        known = sorted(p.stem for p in paths.log.glob("*.log"))
+        servers = sorted(p.stem.replace("--", "/") for p in (paths.log / "servers").glob("*.log"))
+        there = ", ".join([*known, *servers]) or "none: the portal has not run yet"
+        raise click.ClickException(f"there is no log {file}. There are: {there}")
+    sys.stdout.flush()
+    # tail -F goes on with the new file after the log was rotated.
+    words = ["tail", f"--lines={max(lines, 0)}", *(["-F"] if follow else []), "--", str(file)]
+    os.execvp(words[0], words)  # noqa: S606 - an argument list
+
+
+def log_file(paths: Paths, what: str) -> Path:
+    """Return where a log is; every name is quoted, so that none leads out of the folder."""
+    if what in PROGRAMS or what.startswith("build-"):
+        return paths.log / f"{quote(what, safe='')}.log"
+    user, _, server = what.partition("/")
+    name = f"{user}--{server}" if server else user
+    return paths.log / "servers" / f"{quote(name, safe='')}.log"

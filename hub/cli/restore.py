@@ -1,0 +1,35 @@
+"""``labhub restore``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hub.paths import Paths
+from hub.problems import Problem, ProblemsError
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def restore(file: Path, yes: bool) -> None:
+    r"""Put a backup back, while the portal is down.
+
+    What is there now is kept in the state folder's backups/.
+
+    \b
+    Example:
+      labhub down && labhub restore labhub-2026-11-20.tar.gz && labhub up
+    """
+    from hub import backups
+    from hub.supervise import Supervisor
+
+    paths = Paths.from_environment()
+    if Supervisor(paths).running():
+        text, mend = "runs, and would overwrite what is restored", "stop it first: labhub down"
+        raise ProblemsError([Problem("the portal", text, mend)])
+    if not yes:
+        click.confirm(f"Replace the portal's state in {paths.state} by {file}?", abort=True)
+    aside = backups.restore(paths, file)
+    click.echo(f"Restored. What was there is in {aside}\nStart the portal: labhub up")

@@ -1,0 +1,18 @@
+"""``labhub schema``."""
+
+from __future__ import annotations
+
+import click
+
+from hub import labfile
+
+
+@click.command()
+def schema() -> None:
+    r"""Print the lab file's JSON schema: editors then complete and check the file.
+
+    \b
+    Example:
+      labhub schema > lab.schema.json
+    """
+    click.echo(labfile.json_schema(), nl=False)

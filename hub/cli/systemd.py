@@ -1,0 +1,100 @@
+"""``labhub systemd``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from hub.cli.common import read_settings
+from hub.paths import REPOSITORY, Paths
+
+UNIT = """\
+[Unit]
+Description=Labhub, the portal of {lab}
+Documentation=file://{repository}/docs/how-to/administer.md
+{order}
+[Service]
+Type=forking
+PIDFile={run}/supervisord.pid
+Environment="LABHUB_STATE={state}" "LABHUB_ENVS={envs}"
+ExecStart={repository}/labhub up
+ExecReload={repository}/labhub up
+Restart=on-failure
+# The first start makes the environments.
+TimeoutStartSec=30min
+TimeoutStopSec=2min
+# A stop or restart of the portal ends the supervisor and what it keeps; user servers go on,
+# and the next start finds them again. `labhub down` stops them too.
+KillMode=process
+# User servers get cgroups of their own.
+Delegate=yes
+UMask=0022
+
+[Install]
+WantedBy={target}
+"""
+
+
+@click.command()
+def systemd() -> None:
+    r"""Print a systemd unit for this portal; on stderr, how to install it.
+
+    \b
+    Example:
+      sudo ./labhub systemd | sudo tee /etc/systemd/system/labhub.service
+    """
+    paths = Paths.from_environment()
+    lab = read_settings(paths).lab.name if paths.lab_file.exists() else "the lab"
+    click.echo(unit(paths, lab), nl=False)
+    sys.stdout.flush()
+    if os.geteuid() == 0:
+        steps: tuple[str, ...] = (
+            "./labhub systemd > /etc/systemd/system/labhub.service",
+            "./labhub down --keep-servers",
+            "systemctl daemon-reload",
+            "systemctl enable --now labhub",
+        )
+    else:
+        steps = (
+            "mkdir -p ~/.config/systemd/user",
+            "./labhub systemd > ~/.config/systemd/user/labhub.service",
+            "./labhub down --keep-servers",
+            "systemctl --user daemon-reload",
+            "systemctl --user enable --now labhub",
+            "loginctl enable-linger    # also while you are not logged in",
+        )
+    click.echo("\n# To install it:\n" + "\n".join(f"#   {step}" for step in steps), err=True)
+
+
+def unit(paths: Paths, lab: str, repository: Path = REPOSITORY) -> str:
+    """Return the unit's text.
+
+    Parameters
+    ----------
+    paths : Paths
+        Where the portal keeps its state.
+    lab : str
+        The lab's name.
+    repository : Path
+        Where `labhub` is.
+    """
+    root = os.geteuid() == 0
+    order = "After=network-online.target nss-user-lookup.target\nWants=network-online.target\n"
+    return UNIT.format(
+        lab="".join(c if c.isalnum() or c in " -_.,'" else " " for c in lab),
+        repository=_escaped(repository),
+        run=_escaped(paths.run),
+        state=_escaped(paths.state),
+        envs=_escaped(paths.envs),
+        order=order if root else "",
+        target="multi-user.target" if root else "default.target",
+    )
+
+
+def _escaped(path: Path) -> str:
+    # systemd reads % as a specifier; spaces are not allowed by `supervise.render` to matter
+    # in PIDFile and Exec lines, so they are escaped as it asks for.
+    return str(path).replace("%", "%%").replace(" ", "\\x20")

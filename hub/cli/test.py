@@ -1,0 +1,44 @@
+"""``labhub test``."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from hub import environments, toolchain
+from hub.cli.up import build
+from hub.paths import REPOSITORY, Paths
+
+NEEDED = ("dev", "notebook", "cellxgene", environments.PROXY)
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def test(arguments: tuple[str, ...]) -> None:
+    r"""Run the tests; ARGUMENTS go to pytest.
+
+    Makes the environments that they need. What this machine cannot run is skipped, and the
+    summary at the end names each with its reason.
+
+    \b
+    Examples:
+      sudo ./labhub test
+      ./labhub test tests/hub -k settings
+      ./labhub test -m "not slow"
+    """
+    paths = Paths.from_environment()
+    build(list(NEEDED), paths)
+    python = paths.env_bin("dev", "python")
+    node, _ = toolchain.node_programs(paths)
+    env = {
+        k: v
+        for k, v in os.environ.items()
+        # Nothing of the portal in use may reach its tests.
+        if k not in ("LABHUB_STATE", "LABHUB_CONFIG", "PYTHONPATH")
+    }
+    env["LABHUB_ENVS"] = str(paths.envs)
+    env["PATH"] = f"{env.get('PATH', os.defpath)}{os.pathsep}{node.parent}"
+    os.chdir(REPOSITORY)
+    words = [str(python), "-m", "pytest", *arguments]
+    os.execve(words[0], words, env)  # noqa: S606 - an argument list
