@@ -28,6 +28,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     c.JupyterHub.logo_file = str(logo)
     c.JupyterHub.template_vars = {
         "lab": settings.lab,
+        "hub_url": f"{settings.url}/hub/" if settings.isolation == "subdomain" else "/hub/",
         "contact_link": contact_link(settings.lab.contact),
         "assets": {**assets(STATIC), "logo": _digest(logo)},
         # A function: JupyterHub calls it with the user whom a page is for.
