@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, FileSystemLoader
+from jupyterhub import orm
 from jupyterhub.spawner import Spawner
+from sqlalchemy.orm import object_session
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Float, Instance, default
 
@@ -38,8 +40,10 @@ class LabSpawner(Spawner):
         0.5, config=True, help="Seconds between two looks whether a starting server still lives."
     )
 
+    api_token: str
     profile: Profile | None = None
     startup: Startup | None = None
+    _token_id: int = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -147,6 +151,46 @@ class LabSpawner(Spawner):
             env["LABHUB_PROFILE"] = self.profile.name
             env["LABHUB_MEMORY_BYTES"] = str(self.profile.memory)
         return env
+
+    # -- its token --------------------------------------------------------------------
+    # JupyterHub forgets a server's token before it has revoked it when the server died by
+    # itself, and does not know it after a restart: it would stay valid for ever.
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a new hub needs to know of the server."""
+        state: dict[str, Any] = super().get_state()
+        if self.api_token and not self._token_id:
+            token = orm.APIToken.find(object_session(self.orm_spawner), self.api_token)
+            self._token_id = token.id if token else 0
+        if self._token_id:
+            state["token_id"] = self._token_id
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over a server that an earlier hub has started."""
+        super().load_state(state)
+        self._token_id = state.get("token_id", 0)
+
+    def clear_state(self) -> None:
+        """Forget the server, but for the token that is still to be revoked."""
+        token = self.api_token
+        super().clear_state()
+        self.api_token = token
+
+    def run_post_stop_hook(self) -> Any:
+        """Revoke the server's token, then do what is configured."""
+        self._revoke_token()
+        return super().run_post_stop_hook()
+
+    def _revoke_token(self) -> None:
+        db = object_session(self.orm_spawner) if self._token_id else None
+        if db is not None:
+            token = db.get(orm.APIToken, self._token_id)
+            if token is not None and token.user_id == self.orm_spawner.user_id:
+                db.delete(token)
+                db.commit()
+        self._token_id = 0
+        self.api_token = ""
 
     # -- starting ---------------------------------------------------------------------
 

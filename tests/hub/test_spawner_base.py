@@ -198,6 +198,31 @@ def test_a_server_that_dies_says_why_soon_and_through_the_api(doors: Portal, eve
 
 
 @needs_root
+def test_no_token_outlives_its_server(doors: Portal, people: People) -> None:
+    name = people.add("tok")
+
+    def tokens() -> int:
+        return len(doors.api("GET", f"/users/{name}/tokens").json()["api_tokens"])
+
+    doors.spawn(name)
+    assert tokens() == 1
+    doors.stop_server(name)
+    assert tokens() == 0
+    assert doors.api("POST", f"/users/{name}/server", json={"profile": "dies"}).is_error
+    assert tokens() == 0
+    doors.spawn(name)
+    with pytest.raises(ValueError):  # the proxy answers, and not in JSON
+        doors.run(name, "import os; os._exit(1)")
+    doors.stop_server(name)
+    assert tokens() == 0
+    doors.spawn(name)
+    doors.restart_hub()
+    assert tokens() == 1
+    doors.stop_server(name)
+    assert tokens() == 0
+
+
+@needs_root
 def test_an_environment_that_is_not_built_is_named(doors: Portal, eve: str) -> None:
     answer = doors.api("POST", f"/users/{eve}/server", json={"profile": "missing"})
     assert answer.status_code == 503
