@@ -146,8 +146,9 @@ class LabSpawner(Spawner):
         env["LABHUB_ENVS"] = str(self.paths.envs)
         env["LABHUB_LAB_NAME"] = self.settings.lab.name
         env["LABHUB_CULL_IDLE_SECONDS"] = str(int(idle.total_seconds()) if idle else 0)
-        env["LABHUB_TUTORIALS"] = str(REPOSITORY / "notebooks")
         if self.profile:
+            environment = self.paths.envs / self.profile.environment
+            env["LABHUB_TUTORIALS"] = str(environment / "share" / "labhub" / "tutorials")
             env["LABHUB_PROFILE"] = self.profile.name
             env["LABHUB_MEMORY_BYTES"] = str(self.profile.memory)
         return env
