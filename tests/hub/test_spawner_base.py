@@ -182,7 +182,7 @@ def test_the_server_gets_the_settled_environment(doors: Portal, eve: str) -> Non
     assert env["LABHUB_MEMORY_BYTES"] == str(512 << 20)
     assert env["LABHUB_PROFILE"] == "stub"
     assert env["LABHUB_ENVS"] == str(doors.envs)
-    assert Path(env["LABHUB_TUTORIALS"]).name == "notebooks"
+    assert Path(env["LABHUB_TUTORIALS"]).name == "tutorials"
     assert "CONFIGPROXY_AUTH_TOKEN" not in env
     assert "TEST_ADMIN_TOKEN" not in env
 
