@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labkit.workflows.cellprofiler.pipeline import Pipeline
+if TYPE_CHECKING:
+    from labkit.workflows.cellprofiler.pipeline import Pipeline
 
 #: Seconds until the first module of the first image set, when nothing was measured yet.
 STARTUP = 3.5
@@ -58,8 +60,6 @@ class Cost:
 
 def fingerprint(pipeline: Pipeline) -> str:
     """Return what a cost belongs to: the pipeline without notes and window settings."""
-    import hashlib
-
     text = repr([(m.name, m.settings) for m in pipeline.enabled])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -96,13 +96,7 @@ def remember(key: str, cost: Cost) -> None:
     key : str
         See :func:`fingerprint`.
     """
-    path = place()
-    costs = _read() | {key: asdict(cost)}
-    recent = sorted(costs.items(), key=lambda item: item[1].get("measured", 0))[-_KEPT:]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(dict(recent), indent=1))
-    temporary.replace(path)
+    _keep(key, asdict(cost))
 
 
 def combine(measurements: list[dict[str, float]]) -> Cost | None:
@@ -123,9 +117,31 @@ def combine(measurements: list[dict[str, float]]) -> Cost | None:
     return Cost(startup, max(0.01, working / count), memory, int(count), time.time())
 
 
+def _keep(key: str, entry: dict[str, Any]) -> None:
+    path = place()
+    costs = _read() | {key: entry}
+    recent = sorted(costs.items(), key=lambda item: item[1].get("measured", 0))[-_KEPT:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(dict(recent), indent=1))
+    temporary.replace(path)
+
+
 def _read() -> dict[str, dict[str, Any]]:
     try:
         data = json.loads(place().read_text())
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def recall_size(content: str) -> int | None:
+    """Return how many image sets a task of this same work had when it was planned before."""
+    found = _read().get(f"size:{content}", {}).get("size")
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def remember_size(content: str, size: int) -> None:
+    """Keep how the same work was split: split otherwise, it would be another job."""
+    if recall_size(content) != size:
+        _keep(f"size:{content}", {"size": size, "measured": time.time()})

@@ -125,14 +125,14 @@ def check_exports(pipeline: Pipeline, table: pd.DataFrame, *, tables: bool = Tru
         Whether measurements are wanted.
     """
     problems = _locations(pipeline)
-    sheets, saves = pipeline.named("ExportToSpreadsheet"), pipeline.named("SaveImages")
-    if tables and not sheets:
+    exports, saves = pipeline.named("ExportToSpreadsheet"), pipeline.named("SaveImages")
+    if tables and not exports:
         mend = "Add ExportToSpreadsheet as the last module."
         text = "no module exports measurements."
         problems.append(Problem(pipeline.path.name, text, mend, fatal=not saves))
     names: dict[str, Module] = {}
-    for module in sheets:
-        for name in _sheets(module):
+    for module in exports:
+        for _, name in sheets(module):
             if name in names:
                 other = names[name]
                 text = f"it writes {name} over that of {other}."
@@ -171,19 +171,23 @@ def _locations(pipeline: Pipeline) -> list[Problem]:
     return problems
 
 
-def _sheets(module: Module) -> list[str]:
-    """Return the file names that one ExportToSpreadsheet writes."""
+def sheets(module: Module) -> list[tuple[str, str]]:
+    """Return object and file name of each table that one ExportToSpreadsheet writes.
+
+    ``("*", "*.csv")`` stands for all of them, each under its own name.
+    """
     prefix = module.get("Filename prefix") if module.yes("Add a prefix to file names?") else ""
     if module.yes("Export all measurement types?"):
-        return [f"{prefix}*.csv"]
-    names: list[str] = []
+        return [("*", f"{prefix}*.csv")]
+    found: list[tuple[str, str]] = []
     for block in module.blocks("Data to export"):
         combined = block.get("Combine these object measurements with those of the previous object?")
-        if combined in ("Yes", "True") and names:
+        if combined in ("Yes", "True") and found:
             continue
         own = block.get("Use the object name for the file name?") in ("Yes", "True")
-        names.append(prefix + (f"{block['Data to export']}.csv" if own else block["File name"]))
-    return names
+        name = f"{block['Data to export']}.csv" if own else block["File name"]
+        found.append((block["Data to export"], prefix + name))
+    return found
 
 
 def _saved(module: Module, table: pd.DataFrame) -> list[Problem]:

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from importlib import import_module
-from typing import Any, Dict
+from typing import Any
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
             module.test_valid(pipeline)
         except Exception as problem:
             invalid.append(found(module, problem))
-    tables: Dict[str, int] = {}
+    tables: dict[str, int] = {}
     try:
         for column in pipeline.get_measurement_columns():
             tables[column[0]] = tables.get(column[0], 0) + 1
@@ -75,7 +75,7 @@ def describe(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def found(module: Any, error: BaseException) -> Dict[str, Any]:
+def found(module: Any, error: BaseException) -> dict[str, Any]:
     """Return one finding about a module."""
     return {"module": module.module_name, "number": module.module_num, "error": describe(error)}
 

@@ -1,0 +1,87 @@
+"""Cut a task's image sets out of the job's table, as CellProfiler wants them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+Row = dict[str, str]
+#: Columns of the job's table that are labkit's own.
+OWN = ("ImageNumber", "Group_Number", "Group_Index", "Group_Length", "plate", "well", "site")
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers of ``"1-4,7"``."""
+    found: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found
+
+
+def read_rows(table: Path, wanted: Iterable[int]) -> dict[int, Row]:
+    """Read some image sets of the job's table, by ImageNumber."""
+    wanted = set(wanted)
+    rows = {}
+    with table.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            number = int(row["ImageNumber"])
+            if number in wanted:
+                rows[number] = row
+    return rows
+
+
+def channels(row: Mapping[str, str]) -> list[str]:
+    """Return the image names of a row."""
+    return [name[9:] for name in row if name.startswith("FileName_")]
+
+
+def images(row: Mapping[str, str]) -> dict[str, Path]:
+    """Return the path of each channel's image."""
+    return {n: Path(row[f"PathName_{n}"]) / row[f"FileName_{n}"] for n in channels(row)}
+
+
+def write_data_file(path: Path, rows: Sequence[Row]) -> None:
+    """Write a LoadData CSV."""
+    names = [name for name in rows[0] if name not in OWN]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_file_list(path: Path, rows: Sequence[Row]) -> None:
+    """Write a list of files, one a line."""
+    files = dict.fromkeys(str(file) for row in rows for file in images(row).values())
+    path.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+
+
+def compare(table: Path, rows: Sequence[Row], delimiter: str) -> tuple[set[int], str]:
+    """Compare the Image table that CellProfiler wrote with what it was given.
+
+    Returns
+    -------
+    set of int
+        Local image numbers (from 1) that have a row.
+    str
+        What is wrong, or ``""``: another file, an image set too many or twice.
+    """
+    found: set[int] = set()
+    with table.open(newline="", encoding="utf-8", errors="replace") as file:
+        for got in csv.DictReader(file, delimiter=delimiter):
+            try:
+                number = int(float(got["ImageNumber"]))
+            except (KeyError, TypeError, ValueError):
+                return found, f"{table.name} has no ImageNumber"
+            if not 1 <= number <= len(rows):
+                return found, f"{table.name} has image set {number}, of {len(rows)}"
+            if number in found:
+                return found, f"{table.name} has image set {number} twice"
+            found.add(number)
+            for name in channels(rows[number - 1]):
+                wanted, there = rows[number - 1][f"FileName_{name}"], got.get(f"FileName_{name}")
+                if there is not None and there != wanted:
+                    text = f"image set {number}: CellProfiler took {there} as {name}, not {wanted}"
+                    return found, text
+    return found, ""

@@ -1,0 +1,287 @@
+"""Make the plan of a CellProfiler job: stages, tasks, and the files they need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from labkit.backends import base as backends
+from labkit.model import Environment, Resources, Stage, Task, safe_key, to_ranges
+from labkit.plan import Plan
+from labkit.viewers.places import EnvironmentMissingError, program
+from labkit.workflows.cellprofiler import costs, saves
+from labkit.workflows.cellprofiler.checks import ENVIRONMENT
+from labkit.workflows.cellprofiler.chunks import Chunks, plan_chunks
+from labkit.workflows.cellprofiler.gathering import saved
+from labkit.workflows.cellprofiler.images import ImageSets
+from labkit.workflows.cellprofiler.pipeline import Pipeline
+from labkit.workflows.cellprofiler.workflow import (
+    CellProfiler,
+    Prepared,
+    group_keys,
+    image_digest,
+)
+
+_HERE = Path(__file__).parent
+_DRIVER = (
+    _HERE / "inside" / "driver.py",
+    _HERE / "inside" / "listen.py",
+    _HERE / "inside" / "slices.py",
+    _HERE / "integrity.py",
+)
+_GATHER = tuple(
+    _HERE / "gathering" / f"{name}.py"
+    for name in ("collect", "gather", "tables", "saved", "profiles")
+)
+GATHER_KEY = "plate"
+_MAY_SKIP = ("FlagImage",)
+_EXTENSIONS = {"tiff": "tiff", "jpeg": "jpeg", "png": "png", "npy": "npy", "h5": "h5"}
+
+
+@dataclass(frozen=True)
+class Illumination:
+    """The illumination stage and what the analysis takes from it.
+
+    Attributes
+    ----------
+    stage : Stage
+    table : DataFrame
+        Its image sets.
+    columns : mapping of str to list of str
+        LoadData columns to add to the analysis' image sets.
+    needs : mapping of str to list of str
+        Plate -> files that its analysis tasks need (with ``${results}``).
+    """
+
+    stage: Stage
+    table: pd.DataFrame
+    columns: Mapping[str, list[str]]
+    needs: Mapping[str, list[str]]
+
+
+def make_plan(workflow: CellProfiler, found: Prepared, backend: str) -> Plan:
+    """Return the plan of a workflow whose check found nothing fatal."""
+    pipeline, sets = found.pipeline, found.sets
+    if pipeline is None or sets is None:
+        raise ValueError("the workflow was not checked")
+    light = _illumination(found, sets)
+    places = sets.places()
+    images = image_digest(sets)
+    chunks = _chunks(workflow, pipeline, sets, images, light, backend)
+    analysis = _analysis(workflow, sets, chunks, light)
+    table = pd.concat([places, sets.table], axis=1)
+    if light:
+        table = table.assign(**dict(light.columns))
+    files: dict[str, str | bytes | Path] = {
+        _file(pipeline, "analysis"): pipeline.path,
+        "analysis.json": json.dumps(_settings(workflow, pipeline, sets, "analysis", light)),
+        "images.csv": table.to_csv(index=False),
+    }
+    stages = [analysis]
+    if light and found.illumination and found.illumination_sets:
+        stages.insert(0, light.stage)
+        files[_file(found.illumination, "illumination")] = found.illumination.path
+        files["illumination.json"] = json.dumps(
+            _settings(workflow, found.illumination, found.illumination_sets, "illumination", None)
+        )
+        files["illumination.csv"] = light.table.to_csv(index=False)
+    plate_map = _plate_map(workflow)
+    if plate_map is not None:
+        files["platemap.csv"] = plate_map.to_csv(index=False)
+    files["gather.json"] = json.dumps(_gather_settings(workflow, pipeline, analysis))
+    stages.append(_gather(analysis))
+    version = found.probe.version if found.probe else ""
+    return Plan(
+        name=safe_key(workflow.name or f"cellprofiler-{pipeline.path.stem}")[:60],
+        tool=f"cellprofiler {version}".strip(),
+        stages=tuple(stages),
+        parameters={
+            "pipeline": pipeline.path.name,
+            "image_sets": len(sets),
+            "channels": sets.channels,
+            "group_by": list(workflow.group_by),
+            "images": images,
+            "plugins": str(workflow.plugins or ""),
+        },
+        files=files,
+        notes=(chunks.note,),
+    )
+
+
+def _chunks(
+    workflow: CellProfiler,
+    pipeline: Pipeline,
+    sets: ImageSets,
+    images: str,
+    light: Illumination | None,
+    backend: str,
+) -> Chunks:
+    """Split; the same work is split as it was before, so that it is found again."""
+    keys = group_keys(sets, workflow.group_by)
+    plates = list(sets.places()["plate"]) if light else None
+    content = hashlib.sha256(
+        repr((pipeline.digest, images, workflow.group_by, bool(light))).encode()
+    ).hexdigest()
+    size = workflow.chunk_size or costs.recall_size(content)
+    limits = backends.get(backend).limits()
+    workers = max(1, int(limits.cpu)) if backend == "local" else None
+    chunks = plan_chunks(keys, workflow.cost_now, workers, size, plates)
+    if workflow.chunk_size is None:
+        costs.remember_size(content, chunks.size)
+    return chunks
+
+
+def _analysis(
+    workflow: CellProfiler,
+    sets: ImageSets,
+    chunks: Chunks,
+    light: Illumination | None,
+) -> Stage:
+    numbers = list(sets.table["ImageNumber"])
+    plates = list(sets.places()["plate"])
+    tasks = []
+    for index, rows in enumerate(chunks.rows):
+        plate = plates[rows[0]]
+        key = f"{numbers[rows[0]]:06d}"
+        params = {
+            "settings": "analysis.json",
+            "rows": to_ranges(int(numbers[row]) for row in rows),
+            "needs": list(light.needs.get(plate, [])) if light else [],
+        }
+        tasks.append(Task(key, index, outputs=("parts.json",), units=len(rows), params=params))
+    memory = workflow.cost_now.memory
+    return Stage(
+        "analysis",
+        tuple(tasks),
+        Resources(memory=max(1024**3, int(memory * 1.3)) if memory else costs.MEMORY),
+        Environment(ENVIRONMENT),
+        depends_on=("illumination",) if light else (),
+        tolerate_failures=True,  # plates whose illumination failed say so; the others run
+        driver=_DRIVER,
+    )
+
+
+def _settings(
+    workflow: CellProfiler,
+    pipeline: Pipeline,
+    sets: ImageSets,
+    stage: str,
+    light: Illumination | None,
+) -> dict[str, Any]:
+    """Return what all tasks of a stage share."""
+    return {
+        "pipeline": _file(pipeline, stage),
+        "table": "images.csv" if stage == "analysis" else "illumination.csv",
+        "loads_data": sets.loads_data,
+        "modules": {str(module.number): module.name for module in pipeline.enabled},
+        "may_skip": bool(pipeline.named(*_MAY_SKIP)),
+        "grouped": bool(pipeline.groups),
+        "whole": stage == "illumination",
+        "plugins": str(workflow.plugins or ""),
+        "expand": [name for name in light.columns if name.startswith("Path")] if light else [],
+        **saves.tables(pipeline),
+    }
+
+
+def _illumination(found: Prepared, sets: ImageSets) -> Illumination | None:
+    """Plan one task per plate, and where the analysis finds what it saves."""
+    pipeline, mine = found.illumination, found.illumination_sets
+    if pipeline is None or mine is None:
+        return None
+    places = mine.places()
+    table = pd.concat([places, mine.table], axis=1)
+    described = saves.saved_images(pipeline)
+    tasks: list[Task] = []
+    where: dict[str, dict[str, str]] = {}
+    for index, (name, rows) in enumerate(table.groupby("plate", sort=False)):
+        plate = str(name)
+        key = safe_key(plate or "all")
+        last = {str(column): str(value) for column, value in rows.iloc[-1].items()}
+        where[plate] = {
+            save["image"]: (
+                f"${{results}}/illumination/{key}/part-1/{saved.stem_of(save, last, len(rows))}"
+                f".{_EXTENSIONS.get(save['format'], save['format'])}"
+            )
+            for save in described
+        }
+        params = {
+            "settings": "illumination.json",
+            "rows": to_ranges(map(int, rows["ImageNumber"])),
+            "needs": [],
+        }
+        outputs = tuple(path.split(f"/{key}/", 1)[1] for path in where[plate].values())
+        tasks.append(Task(key, index, outputs=outputs, units=len(rows), params=params))
+    stage = Stage(
+        "illumination",
+        tuple(tasks),
+        Resources(memory=costs.MEMORY),
+        Environment(ENVIRONMENT),
+        driver=_DRIVER,
+    )
+    columns: dict[str, list[str]] = {}
+    plates = list(sets.places()["plate"])
+    for save in described:
+        paths = [Path(where.get(plate, {}).get(save["image"], "")) for plate in plates]
+        columns[f"FileName_{save['image']}"] = [path.name for path in paths]
+        columns[f"PathName_{save['image']}"] = [str(path.parent) for path in paths]
+    needs = {plate: list(files.values()) for plate, files in where.items()}
+    return Illumination(stage, table, columns, needs)
+
+
+def _gather(analysis: Stage) -> Stage:
+    units = sum(task.units for task in analysis.tasks)
+    try:
+        program("notebook", "python")
+        environment, python = Environment("notebook"), "python"
+    except EnvironmentMissingError:
+        environment, python = None, sys.executable
+    task = Task(
+        GATHER_KEY,
+        0,
+        argv=(python,),
+        outputs=("gather.json",),
+        params={"image_sets": units},
+    )
+    return Stage(
+        "gather",
+        (task,),
+        Resources(memory=4 * 1024**3),
+        environment,
+        depends_on=("analysis",),
+        tolerate_failures=True,
+        driver=_GATHER,
+    )
+
+
+def _gather_settings(workflow: CellProfiler, pipeline: Pipeline, analysis: Stage) -> dict[str, Any]:
+    exported = saves.tables(pipeline)
+    return {
+        "tasks": [{"key": t.key, "rows": t.params["rows"]} for t in analysis.tasks],
+        "saves": saves.saved_images(pipeline),
+        "prefixes": exported["prefixes"],
+        "delimiter": exported["delimiter"],
+        "profiles": workflow.profiles is not False,
+        "fingerprint": costs.fingerprint(pipeline),
+    }
+
+
+def _plate_map(workflow: CellProfiler) -> pd.DataFrame | None:
+    if isinstance(workflow.profiles, pd.DataFrame):
+        return workflow.profiles
+    if isinstance(workflow.profiles, (str, Path)):
+        return pd.read_csv(workflow.profiles, sep=None, engine="python", dtype=str)
+    return None
+
+
+def _file(pipeline: Pipeline, stage: str) -> str:
+    """Return a pipeline's name in the run folder."""
+    suffix = pipeline.path.suffix if re.fullmatch(r"\.\w+", pipeline.path.suffix) else ".cppipe"
+    return f"{stage}{suffix}"
