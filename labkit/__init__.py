@@ -12,14 +12,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labkit.job import Job, jobs, open_job
+    from labkit.model import Resources
     from labkit.viewers.cellxgene import cellxgene
+    from labkit.workflows.command import Command
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "cellxgene"]
+__all__ = ["Command", "Job", "Resources", "__version__", "cellxgene", "jobs", "open_job"]
 
 # public name -> module that holds it
-_PARTS = {"cellxgene": "labkit.viewers.cellxgene"}
+_PARTS = {
+    "Command": "labkit.workflows.command",
+    "Job": "labkit.job",
+    "Resources": "labkit.model",
+    "cellxgene": "labkit.viewers.cellxgene",
+    "jobs": "labkit.job",
+    "open_job": "labkit.job",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -365,3 +365,26 @@ def from_ranges(text: str) -> list[int]:
         first, _, last = part.partition("-")
         indices.extend(range(int(first), int(last or first) + 1))
     return indices
+
+
+def retry_memory(reason: str, memory: int, used: int, retries: int, most: int) -> int | None:
+    """Return the memory (bytes) of the next attempt, None where there shall be none.
+
+    Parameters
+    ----------
+    reason : str
+        Why the last attempt failed.
+    memory : int
+        Bytes it had.
+    used : int
+        Attempts of this submission so far.
+    retries : int
+        Further attempts that are allowed.
+    most : int
+        Bytes that the backend can give.
+    """
+    if reason not in TRANSIENT or used > retries:
+        return None
+    if reason != Reason.OUT_OF_MEMORY:
+        return memory
+    return min(2 * memory, most) if memory < most else None

@@ -305,6 +305,7 @@ class Run:
             self.folder.record(stage, index, attempt), dict(record), exclusive=True
         )
         self.folder.running(stage, index, attempt).unlink(missing_ok=True)
+        self.folder.reserved(stage, index, attempt).unlink(missing_ok=True)
         return written
 
 

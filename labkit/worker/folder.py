@@ -70,6 +70,10 @@ class Folder:
         """Return the record of an attempt that has ended."""
         return self.path / "tasks" / stage / f"{index}.{attempt}.json"
 
+    def reserved(self, stage: str, index: int, attempt: int) -> Path:
+        """Return the disk space that is kept for a record."""
+        return self.path / "tasks" / stage / f".{index}.{attempt}.reserved"
+
     def running(self, stage: str, index: int, attempt: int) -> Path:
         """Return the heartbeat of an attempt that runs."""
         return self.path / "running" / stage / f"{index}.{attempt}.json"
@@ -114,6 +118,16 @@ class Folder:
         with self.table(stage).open("rb") as lines:
             for line in lines:
                 yield json.loads(line)
+
+
+def mark(run: Path, stage: str, index: int, attempt: int) -> str:
+    """Return what all processes of an attempt carry as LABKIT_ATTEMPT in their environment."""
+    return f"{run}:{stage}:{index}.{attempt}"
+
+
+def unique_name(run: Path, stage: str, index: int, attempt: int) -> str:
+    """Return the name of an attempt's temporary folder and cgroup: found again after a crash."""
+    return f"labkit-{run.name.rpartition('-')[2]}-{stage}-{index}-{attempt}"
 
 
 def parse_name(name: str) -> tuple[int, int] | None:
@@ -184,7 +198,6 @@ def reserve(path: Path) -> None:
     with path.open("wb") as file:
         file.write(b" " * RESERVED)
         file.flush()
-        os.fsync(file.fileno())
 
 
 def fill(path: Path, data: dict[str, Any]) -> None:

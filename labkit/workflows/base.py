@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +55,9 @@ class Workflow(ABC):
         RefusedError
             With all problems; nothing was started.
         """
-        from labkit.job import backend_of, planned
+        from labkit.submit import backend_of, planned
 
-        chosen = backend_of(backend)
-        return planned(self, chosen, options)[0]
+        return planned(self, backend_of(backend), options)[0]
 
     def submit(self, backend: str | None = None, **options: Any) -> Job:
         """Submit the job, or find the same job that is there already.
@@ -81,7 +81,7 @@ class Workflow(ABC):
         RefusedError
             With all problems; nothing was started.
         """
-        from labkit.job import submit
+        from labkit.submit import submit
 
         return submit(self, backend, options)
 
@@ -106,7 +106,11 @@ def with_options(plan: Plan, options: dict[str, Any]) -> Plan:
     """
     problems: list[Problem] = []
     changes: dict[str, Any] = {}
-    readers = {"cpu": float, "memory": parse_memory, "time": parse_time}
+    readers: dict[str, Callable[[Any], Any]] = {
+        "cpu": float,
+        "memory": parse_memory,
+        "time": parse_time,
+    }
     for name, reader in readers.items():
         if options.get(name) is None:
             continue
