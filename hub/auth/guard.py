@@ -86,7 +86,9 @@ class PasswordGuard(Authenticator):
         ClosedError
             The door is closed.
         """
-        name = self.normalize_username(data.get("username", ""))
+        if "username" not in data:
+            raise web.HTTPError(400, "The form has no user name")
+        name = self.normalize_username(data["username"])
         password = data.get("password", "")
         counters = self._counters(handler, name)
         self._refuse_while_closed(counters)

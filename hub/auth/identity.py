@@ -123,7 +123,7 @@ class SignOn(StrictNames, OAuthenticator):
         if os.geteuid() == 0 and unix.taken(name, self.unix_group):
             raise PlainRefusal(
                 f"This machine has an account {name} of its own. If it is yours, an administrator"
-                f" can make it the portal's: labhub user add {name}"
+                f" can hand it over: usermod --append --groups {self.unix_group} {name}"
             )
         if self.promises.keep(handler):
             self.log.info("%s becomes an administrator by the one-time link", name)
@@ -157,8 +157,6 @@ class SignOn(StrictNames, OAuthenticator):
 
     def _claimed(self, user_info: dict[str, Any]) -> tuple[str, Any]:
         claim = str(self.username_claim)
-        if claim == "email" and user_info.get("email_verified") is False:
-            raise PlainRefusal("Your e-mail address at the sign-on service is not verified yet.")
         return claim, user_info.get(claim)
 
     def _name(self, value: str) -> str:

@@ -90,6 +90,12 @@ class OidcAuthenticator(SignOn, GenericOAuthenticator):
         self._description = description
         self.log.info("Sign-on by %s", description["issuer"])
 
+    def _claimed(self, user_info: dict[str, Any]) -> tuple[str, Any]:
+        verified = str(user_info.get("email_verified")).lower()  # Cognito sends a text
+        if self.username_claim == "email" and verified != "true":
+            raise PlainRefusal("Your e-mail address at the sign-on service is not verified yet.")
+        return super()._claimed(user_info)
+
     async def token_to_user(self, token_info: dict[str, Any]) -> dict[str, Any]:
         """Return the claims of the id token and of userinfo, which must be of one person.
 

@@ -7,6 +7,7 @@ import pwd
 from typing import Any
 
 from jupyterhub.auth import Authenticator
+from tornado import web
 from traitlets import Unicode, default
 
 from hub.auth.names import StrictNames, is_valid
@@ -35,8 +36,14 @@ class OwnerAuthenticator(StrictNames, Authenticator):
         return username == self.owner
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> None:  # noqa: ARG002
-        """Refuse: there is no password that could be right."""
-        return
+        """Refuse: there is no password that could be right.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            Always.
+        """
+        raise web.HTTPError(403, "Nobody logs in here by a password: use the one-time link.")
 
     async def add_user(self, user: Any) -> None:
         """Refuse everybody else.

@@ -48,7 +48,7 @@ class UnixAuthenticator(StrictNames, PasswordGuard, PAMAuthenticator):
         if not await asyncio.to_thread(self._may_enter, name):
             raise RightPasswordError(
                 f"Your Unix account is not in the group {self.unix_group}, which may use this"
-                f" portal. An administrator can add it: labhub user add {name}"
+                f" portal. An administrator can add it: labhub user add {name} --no-password"
             )
         return found
 

@@ -72,7 +72,10 @@ class Provider:
 
 @contextlib.contextmanager
 def sign_on(
-    oauth: Mapping[str, Any], auth: str = "client_secret_post", start: bool = True, **lab: Any
+    oauth: Mapping[str, Any],
+    auth: str = "client_secret_post",
+    start: bool = True,
+    config: str = "",
 ) -> Iterator[tuple[Portal, Provider]]:
     """Run a portal with a provider."""
     port = free_port()
@@ -82,7 +85,8 @@ def sign_on(
         "login_service": "the test provider",
         **oauth,
     }
-    portal = Portal({"authentication": {"method": "oidc", "oauth": settings}, **lab})
+    lab = {"authentication": {"method": "oidc", "oauth": settings}}
+    portal = Portal(lab, config=config)
     secret = portal.state / "secrets" / "oauth_client_secret"
     secret.write_text(SECRET + "\n")
     secret.chmod(0o600)
@@ -327,9 +331,28 @@ def test_mail_addresses_of_the_labs_domain_become_names() -> None:
         provider.add("p1", email="Ltada.Lovelace@Uni.Example", email_verified=True)
         provider.add("p2", email="ltada@elsewhere.example", email_verified=True)
         provider.add("p3", email="ltbob@uni.example", email_verified=False)
+        provider.add("p4", email="ltbob@uni.example")
         assert sign_in(portal.browser(), "p1").status_code == 200
         assert portal.api("GET", "/users/ltada-lovelace").status_code == 200
         page = sign_in(portal.browser(), "p2")
         assert page.status_code == 403
         assert "cannot be a user name here" in html.unescape(page.text)
-        assert "not verified" in sign_in(portal.browser(), "p3").text
+        for person in ("p3", "p4"):
+            assert "not verified" in sign_in(portal.browser(), person).text
+
+
+def test_a_sign_on_lasts_a_day() -> None:
+    config = (
+        "import hub.auth.identity\n"
+        "hub.auth.identity.SESSION_DAYS = 2 / 86400\n"
+        "c.OidcAuthenticator.auth_refresh_age = 1\n"
+    )
+    with sign_on({"allow_all": True}, config=config) as (portal, provider):
+        provider.add("ltada")
+        browser = portal.browser()
+        sign_in(browser, "ltada")
+        assert browser.get("/hub/home").url.path == "/hub/home"
+        time.sleep(3.1)
+        assert browser.get("/hub/home").url.path == "/hub/login"
+        sign_in(browser, "ltada")
+        assert browser.get("/hub/home").url.path == "/hub/home"
