@@ -66,7 +66,9 @@ class OAuth(Frozen):
     allowed_groups: tuple[str, ...] = ()
     groups_claim: str | None = Field(None, description="the claim that lists a person's groups")
     allowed_organizations: tuple[str, ...] = Field((), description="github")
-    hosted_domains: tuple[str, ...] = Field((), description="google")
+    hosted_domains: tuple[str, ...] = Field(
+        (), description="the one mail domain: ada@uni.example becomes ada, and may come in"
+    )
     allowed_idps: tuple[str, ...] = Field((), description="cilogon: entity ids")
 
     @model_validator(mode="after")
