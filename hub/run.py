@@ -6,7 +6,9 @@ configuration or on a command line.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -94,20 +96,17 @@ def _later(task: Callable[[], None]) -> None:
         os._exit(0)
 
 
-def _bring_routes(settings: Settings, paths: Paths) -> None:
+def _bring_routes(settings: Settings, paths: Paths, proxy: int) -> None:
     """Have the hub fill a new proxy: it keeps its routes in memory alone.
 
-    JupyterHub itself looks every five minutes.
+    JupyterHub itself looks every five minutes. Ends with the proxy, a pidfd.
     """
     asks = control.Control(settings, paths)
     end = time.monotonic() + _ROUTES
-    time.sleep(0.3)
-    while time.monotonic() < end:
-        try:
+    while time.monotonic() < end and not select.select([proxy], [], [], 0.5)[0]:
+        with contextlib.suppress(control.ControlError, ProblemsError):
             asks.check_routes()
             return
-        except (control.ControlError, ProblemsError):
-            time.sleep(1)
 
 
 def main(program: str) -> None:
@@ -120,7 +119,8 @@ def main(program: str) -> None:
     except (ProblemsError, BuildError) as error:
         sys.exit(f"labhub: {program} cannot start:\n{error}")
     if program == "proxy":
-        _later(lambda: _bring_routes(settings, paths))
+        proxy = os.pidfd_open(os.getpid())
+        _later(lambda: _bring_routes(settings, paths, proxy))
     # The repository is the hub's and nobody else's to import from: user servers would
     # inherit the variable, but not the working folder.
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LABHUB_CONFIG_DIGEST")}

@@ -61,7 +61,7 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    r"""Run a lab portal on this machine.
+    """Run a lab portal on this machine.
 
     The lab is described in one file, lab.yaml, in the state folder: /var/lib/labhub as
     root, else ~/.local/share/labhub (LABHUB_STATE names another).
@@ -71,7 +71,7 @@ def cli() -> None:
       ./labhub up            start, and print the address
       ./labhub check         is the lab file right?
       ./labhub COMMAND -h    what a command does
-    """
+    """  # noqa: D301
 
 
 def main() -> None:

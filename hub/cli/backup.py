@@ -12,7 +12,7 @@ from hub.paths import Paths
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 def backup(file: Path | None) -> None:
-    r"""Save the hub's database, the secrets and the lab file, also while the portal runs.
+    """Save the hub's database, the secrets and the lab file, also while the portal runs.
 
     FILE is a new .tar.gz; default: one in the state folder's backups/. Only you can read
     it: it holds the secrets. Homes, Unix accounts and logs are not in it.
@@ -20,7 +20,7 @@ def backup(file: Path | None) -> None:
     \b
     Example:
       labhub backup /mnt/backup/labhub-$(date +%F).tar.gz
-    """
+    """  # noqa: D301
     from hub import backups
 
     target = backups.create(Paths.from_environment(), file)

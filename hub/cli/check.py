@@ -18,14 +18,14 @@ from hub.problems import Problem, ProblemsError
 @config_option
 @json_option
 def check(config: Path | None, as_json: bool) -> None:
-    r"""Name every problem of the lab file and this machine, each with its place and mend.
+    """Name every problem of the lab file and this machine, each with its place and mend.
 
     Changes nothing. Exits with 0 where the portal can run (warnings or not), else with 1.
 
     \b
     Example:
       labhub check --config ~/lab/lab.yaml
-    """
+    """  # noqa: D301
     paths = Paths.from_environment()
     file = config or paths.lab_file
     if config is None and not file.exists():

@@ -14,14 +14,14 @@ from hub.paths import REPOSITORY, Paths
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    r"""Look into versions, ports, disk, permissions, clock, names, database and apps.
+    """Look into versions, ports, disk, permissions, clock, names, database and apps.
 
     Changes nothing. Exits with 0 where nothing is wrong (warnings or not), else with 1.
 
     \b
     Example:
       sudo ./labhub doctor
-    """
+    """  # noqa: D301
     from hub import doctor as doctors
     from hub import labfile
 

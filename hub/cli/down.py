@@ -19,7 +19,7 @@ _WAIT = 60  # seconds for all user servers
 @click.option("--keep-servers", is_flag=True, help="Leave user servers running.")
 @click.option("--yes", is_flag=True, help="Do not ask before user servers are stopped.")
 def down(keep_servers: bool, yes: bool) -> None:
-    r"""Stop the portal: the user servers, then culler, hub and proxy.
+    """Stop the portal: the user servers, then culler, hub and proxy.
 
     On a terminal it names the user servers that would be stopped and asks first. With
     --keep-servers they go on, unreachable until the next `up`, which finds them again.
@@ -28,7 +28,7 @@ def down(keep_servers: bool, yes: bool) -> None:
     Examples:
       labhub down
       labhub down --keep-servers && git pull && labhub up    an upgrade
-    """
+    """  # noqa: D301
     from hub.control import user_servers
     from hub.supervise import Supervisor
 

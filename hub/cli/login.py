@@ -10,7 +10,7 @@ from hub.paths import Paths
 
 @click.command()
 def login() -> None:
-    r"""Print a new one-time login link for an administrator.
+    """Print a new one-time login link for an administrator.
 
     For the first administrator, for one who cannot log in any more, and, in a portal
     without root, for its owner. It works once, within 24 hours; an earlier one ends.
@@ -18,10 +18,11 @@ def login() -> None:
     \b
     Example:
       labhub login
-    """
+    """  # noqa: D301
+    paths = Paths.from_environment()
+    settings = read_settings(paths)
     from hub.auth import first_admin
 
-    paths = Paths.from_environment()
-    link = first_admin.new_link(paths, read_settings(paths), again=True)
+    link = first_admin.new_link(paths, settings, again=True)
     click.echo(link)
     click.echo("It works once, within 24 hours.", err=True)

@@ -19,7 +19,7 @@ PROGRAMS = ("hub", "proxy", "culler", "supervisor")
 @click.option("-f", "--follow", is_flag=True, help="Go on as lines are written, until Ctrl-C.")
 @click.option("-n", "--lines", default=50, show_default=True, help="How many of the last lines.")
 def logs(what: str, follow: bool, lines: int) -> None:
-    r"""Show the log of a program or of a person's server.
+    """Show the log of a program or of a person's server.
 
     WHAT is hub, proxy, culler, supervisor, build-NAME (an environment's last build), a
     user's name, or USER/SERVER for a named server.
@@ -28,7 +28,7 @@ def logs(what: str, follow: bool, lines: int) -> None:
     Examples:
       labhub logs -f            the hub's
       labhub logs ada -n 200    of ada's server
-    """
+    """  # noqa: D301
     paths = Paths.from_environment()
     file = log_file(paths, what)
     if not file.is_file():

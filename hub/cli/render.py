@@ -13,14 +13,14 @@ from hub.paths import Paths
 @click.command()
 @click.argument("what", type=click.Choice(["settings", "supervisor"]), default="settings")
 def render(what: str) -> None:
-    r"""Print the settings in force, defaults included, or the supervisor's configuration.
+    """Print the settings in force, defaults included, or the supervisor's configuration.
 
     No secret is in either of them.
 
     \b
     Example:
       labhub render supervisor
-    """
+    """  # noqa: D301
     paths = Paths.from_environment()
     settings = read_settings(paths)
     if what == "supervisor":

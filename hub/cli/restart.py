@@ -12,19 +12,19 @@ from hub.problems import Problem, ProblemsError
 @click.command()
 @click.argument("program", type=click.Choice(["hub", "proxy", "culler", "all"]), default="hub")
 def restart(program: str) -> None:
-    r"""Restart the hub, the proxy or the culler; user servers go on.
+    """Restart the hub, the proxy or the culler; user servers go on.
 
     A restart of the proxy ends open connections; browsers connect again by themselves.
 
     \b
     Example:
       labhub restart hub
-    """
+    """  # noqa: D301
+    paths = Paths.from_environment()
+    settings = read_settings(paths)
     from hub import ready
     from hub.supervise import Supervisor, programs
 
-    paths = Paths.from_environment()
-    settings = read_settings(paths)
     supervisor = Supervisor(paths)
     known = supervisor.info()
     if not known:

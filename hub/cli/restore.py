@@ -14,14 +14,14 @@ from hub.problems import Problem, ProblemsError
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def restore(file: Path, yes: bool) -> None:
-    r"""Put a backup back, while the portal is down.
+    """Put a backup back, while the portal is down.
 
     What is there now is kept in the state folder's backups/.
 
     \b
     Example:
       labhub down && labhub restore labhub-2026-11-20.tar.gz && labhub up
-    """
+    """  # noqa: D301
     from hub import backups
     from hub.supervise import Supervisor
 

@@ -15,14 +15,14 @@ from hub.paths import Paths
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    r"""Show what runs: the portal's programs and the user servers.
+    """Show what runs: the portal's programs and the user servers.
 
     Exits with 0 where all of the portal runs and answers, else with 1.
 
     \b
     Example:
       labhub status --json | jq .programs
-    """
+    """  # noqa: D301
     from hub import ready
     from hub.control import user_servers
     from hub.supervise import Supervisor, programs

@@ -40,12 +40,12 @@ WantedBy={target}
 
 @click.command()
 def systemd() -> None:
-    r"""Print a systemd unit for this portal; on stderr, how to install it.
+    """Print a systemd unit for this portal; on stderr, how to install it.
 
     \b
     Example:
       sudo ./labhub systemd | sudo tee /etc/systemd/system/labhub.service
-    """
+    """  # noqa: D301
     paths = Paths.from_environment()
     lab = read_settings(paths).lab.name if paths.lab_file.exists() else "the lab"
     click.echo(unit(paths, lab), nl=False)

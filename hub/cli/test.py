@@ -16,7 +16,7 @@ NEEDED = ("dev", "notebook", "cellxgene", environments.PROXY)
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def test(arguments: tuple[str, ...]) -> None:
-    r"""Run the tests; ARGUMENTS go to pytest.
+    """Run the tests; ARGUMENTS go to pytest.
 
     Makes the environments that they need. What this machine cannot run is skipped, and the
     summary at the end names each with its reason.
@@ -26,7 +26,7 @@ def test(arguments: tuple[str, ...]) -> None:
       sudo ./labhub test
       ./labhub test tests/hub -k settings
       ./labhub test -m "not slow"
-    """
+    """  # noqa: D301
     paths = Paths.from_environment()
     build(list(NEEDED), paths)
     python = paths.env_bin("dev", "python")

@@ -17,7 +17,7 @@ from hub.settings import Settings
 @click.command()
 @config_option
 def up(config: Path | None) -> None:
-    r"""Start the portal, or put a changed lab file into force.
+    """Start the portal, or put a changed lab file into force.
 
     Makes what is missing: environments, the first lab file, secrets. Then it starts the
     proxy, the hub and the culler, and waits until the portal answers. What runs and is up
@@ -28,7 +28,7 @@ def up(config: Path | None) -> None:
     Examples:
       sudo ./labhub up
       ./labhub up --config ~/lab/lab.yaml    keep the lab file in your own git
-    """
+    """  # noqa: D301
     from hub import preflight
 
     paths = Paths.from_environment()

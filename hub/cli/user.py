@@ -16,7 +16,7 @@ stdin_option = click.option(
 
 @click.group()
 def user() -> None:
-    r"""Add, remove and list the people of the portal.
+    """Add, remove and list the people of the portal.
 
     Unix accounts where people log in by them, the sign-up list where they sign up.
     Passwords are asked for on the terminal or read from stdin, never given as arguments.
@@ -28,14 +28,14 @@ def user() -> None:
 @stdin_option
 @click.option("--no-password", is_flag=True, help="Set none: the account keeps the one it has.")
 def add(name: str, password_stdin: bool, no_password: bool) -> None:
-    r"""Let a person in: make their account, or take an existing one in.
+    """Let a person in: make their account, or take an existing one in.
 
     \b
     Examples:
       labhub user add ada
       labhub user add ada --no-password        ada has an account on this machine
       echo "$NEW" | labhub user add ada --password-stdin
-    """
+    """  # noqa: D301
     from hub import users
 
     if password_stdin and no_password:
@@ -54,12 +54,12 @@ def add(name: str, password_stdin: bool, no_password: bool) -> None:
 @click.argument("name")
 @stdin_option
 def passwd(name: str, password_stdin: bool) -> None:
-    r"""Give a person a new password.
+    """Give a person a new password.
 
     \b
     Example:
       labhub user passwd ada
-    """
+    """  # noqa: D301
     from hub import users
 
     paths = Paths.from_environment()
@@ -76,7 +76,7 @@ def passwd(name: str, password_stdin: bool) -> None:
 @click.option("--delete-home", is_flag=True, help="Delete the account and all files of its home.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(name: str, delete_home: bool, yes: bool) -> None:
-    r"""Take a person out: stop their servers, end their tokens, close their account.
+    """Take a person out: stop their servers, end their tokens, close their account.
 
     The home stays, and so does the locked account, so that nobody inherits the files;
     `labhub user add` opens it again. --delete-home deletes both for good.
@@ -84,7 +84,7 @@ def remove(name: str, delete_home: bool, yes: bool) -> None:
     \b
     Example:
       labhub user remove ada
-    """
+    """  # noqa: D301
     from hub import users
 
     paths = Paths.from_environment()
@@ -107,16 +107,17 @@ def remove(name: str, delete_home: bool, yes: bool) -> None:
 @user.command(name="list")
 @json_option
 def list_(as_json: bool) -> None:
-    r"""List the people of the portal.
+    """List the people of the portal.
 
     \b
     Example:
       labhub user list --json | jq -r '.[] | select(.admin) | .name'
-    """
+    """  # noqa: D301
+    paths = Paths.from_environment()
+    settings = read_settings(paths)
     from hub import users
 
-    paths = Paths.from_environment()
-    found = users.entries(read_settings(paths), paths)
+    found = users.entries(settings, paths)
     if as_json:
         print_json([entry.as_dict() for entry in found])
         return
