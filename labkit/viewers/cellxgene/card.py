@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from labkit.viewers.cellxgene import process
 from labkit.viewers.cellxgene.memory import human
 
@@ -91,7 +93,10 @@ class Card:
     def memory(self) -> int:
         """Return the memory it holds now, in bytes; 0 once stopped."""
         running = self._record.process
-        return 0 if running is None else int(running.memory_info().rss)
+        try:
+            return 0 if running is None else int(running.memory_info().rss)
+        except psutil.NoSuchProcess:
+            return 0  # ended this moment
 
     def stop(self) -> None:
         """Stop the viewer and free its memory; labels you made are kept."""
