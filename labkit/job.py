@@ -20,7 +20,7 @@ from labkit.runs.watch import Snapshot, Watch
 if TYPE_CHECKING:
     import pandas as pd
 
-_FASTEST, _SLOWEST = 0.2, 5.0  # seconds between two looks
+_FASTEST = 0.1  # seconds between two looks at first
 _BACK_OFF = 1.3
 
 # A tool whose jobs can do more brings its own class.
@@ -94,7 +94,7 @@ class Job:
                 "again; else submit it anew."
             )
         if self._watch is None:
-            self._watch = Watch(self.run)
+            self._watch = Watch(self.run, submitting.grace(self.run))
         return self._watch.look(submitting.sightings(self.run))
 
     def wait(self, timeout: float | None = None) -> Job:
@@ -150,7 +150,7 @@ class Job:
 
     def looks(self) -> Iterator[tuple[Snapshot, float]]:
         """Look until the job has ended; give each look and the pause after it."""
-        pause = _FASTEST
+        pause, slowest = _FASTEST, submitting.slowest(self.run)
         while True:
             began = time.thread_time()
             snapshot = self.refresh()
@@ -158,7 +158,7 @@ class Job:
                 return
             # Looking takes 1 % of a core at most, however many tasks there are.
             yield snapshot, max(pause, 100 * (time.thread_time() - began))
-            pause = min(_SLOWEST, pause * _BACK_OFF)
+            pause = min(slowest, pause * _BACK_OFF)
 
     def cancel(self) -> Job:
         """End the job; what has succeeded stays."""

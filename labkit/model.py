@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -291,6 +292,15 @@ class Task:
     def __post_init__(self) -> None:
         if not _KEY.fullmatch(self.key):
             raise ValueError(f"{self.key!r} is no key of a task: see labkit.model.safe_key")
+        for text in (*self.argv, *self.inputs, *self.outputs, *self.env.values()):
+            if "$" not in text:
+                continue
+            template = string.Template(text)
+            if not template.is_valid() or set(template.get_identifiers()) - set(PLACEHOLDERS):
+                raise ValueError(
+                    f"{text!r}: a dollar must be doubled (labkit.model.literal), or name one of "
+                    f"{', '.join(PLACEHOLDERS)}"
+                )
 
 
 def safe_key(text: object) -> str:

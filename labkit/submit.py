@@ -186,13 +186,26 @@ def reconcile(run: Run) -> None:
 
 def look(run: Run) -> Snapshot:
     """Return the run's state now, seen for the first time."""
-    return Watch(run).look(sightings(run))
+    return Watch(run, grace(run)).look(sightings(run))
+
+
+def grace(run: Run) -> float:
+    """Return the longest grace of the backends that a run was handed to."""
+    return max((base.get(name).grace for name in _backends(run)), default=0.0)
+
+
+def slowest(run: Run) -> float:
+    """Return the seconds between two looks that suit the backends of a run."""
+    return min((base.get(name).slowest for name in _backends(run)), default=1.0)
+
+
+def _backends(run: Run) -> list[str]:
+    return sorted({submission.backend for submission in run.submissions()})
 
 
 def sightings(run: Run) -> base.Sightings:
     """Ask the backends of a run's submissions what they have of it."""
-    names = {submission.backend for submission in run.submissions()}
-    answers = [base.get(name).poll([run])[run] for name in sorted(names)]
+    answers = [base.get(name).poll([run])[run] for name in _backends(run)]
     tasks: dict[tuple[str, int], base.Sighting] = {}
     for answer in answers:
         tasks.update(answer.tasks)

@@ -118,6 +118,12 @@ class Backend(ABC):
             for asked in over_limits(stage.resources.cpu, stage.resources.memory, limits)
         ]
 
+    #: Seconds between two looks at most while a job is waited for.
+    slowest: ClassVar[float] = 5.0
+    #: Seconds that a task may be missing, here and in the records, before it counts as lost: what
+    #: a shared disk may take to show a record.
+    grace: ClassVar[float] = 0.0
+
     @abstractmethod
     def limits(self) -> Limits:
         """Return what one task may ask for at most."""

@@ -31,6 +31,8 @@ class LocalBackend(Backend):
         "cpu": "most cores this job may use at once; the default is all there are",
     }
 
+    slowest: ClassVar[float] = 1.0
+
     def __init__(self, spool: Spool | None = None) -> None:
         self._spool = spool or Spool()
 

@@ -77,6 +77,11 @@ class Spool:
                 return
             yield True
 
+    def supervisor(self) -> int | None:
+        """Return the supervisor's process, None where none lives."""
+        with self.held() as free:
+            return None if free else int(self.lock.read_text() or 0)
+
     def supervised(self) -> bool:
         """Return whether a supervisor lives."""
         with self.held() as free:

@@ -263,6 +263,7 @@ def main() -> int:
     for _ in range(_TRIES):  # whoever looks whether a supervisor lives holds the lock for a moment
         with spool.held() as free:
             if free:
+                spool.lock.write_text(str(os.getpid()))
                 log.info("supervisor %s starts: %s", os.getpid(), capacity())
                 Supervisor(spool).serve()
                 log.info("supervisor %s ends: nothing to do", os.getpid())

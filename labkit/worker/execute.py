@@ -275,7 +275,7 @@ class Execution:
             tree.end(os.getpid(), 0 if failure is None else self._grace)
             watch.stop()
             if self._group:
-                self._record["peak_cgroup"] = self._group.peak()
+                watch.peak = watch.peak or self._group.peak()
                 self._group.remove()
         if watch.verdict:
             raise AttemptFailed(*watch.verdict, failure.exit_code if failure else None)
@@ -330,7 +330,7 @@ class Execution:
                 "EXIT", f"the program {argv[:1]} is not installed on {socket.gethostname()}", 127
             )
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [program, *argv[1:]],
                 env=env,
                 cwd=cwd,
@@ -341,6 +341,9 @@ class Execution:
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise AttemptFailed("EXIT", f"{argv[0]} cannot be started: {error}", 126) from error
+        if self._watch and self._watch.verdict:  # ended while it was starting
+            tree.end(os.getpid(), self._grace)
+        return process
 
     def _check_outputs(self, attempt: Attempt) -> None:
         if not self._out.is_dir():

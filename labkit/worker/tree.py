@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_AGAIN = 0.5  # seconds
 _SET_PDEATHSIG = 1
 _SET_CHILD_SUBREAPER = 36
 
@@ -140,16 +141,24 @@ def cpu_seconds(pids: list[int]) -> float:
 
 def end(root: int, grace: float) -> None:
     """End all processes below one: SIGTERM, after ``grace`` seconds SIGKILL."""
-    deadline = time.monotonic() + grace
-    _signal(descendants(root), signal.SIGTERM)
-    while _alive(descendants(root)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for _ in range(100):  # a fork bomb needs more than one round
+    begun = time.monotonic()
+    told: dict[int, float] = {}
+    while alive := _alive(descendants(root)):
+        now = time.monotonic()
+        if now > begun + grace:
+            break
+        for pid in alive:
+            # Twice: a signal between fork and exec is lost.
+            if pid not in told or (told[pid] < begun + _AGAIN and now > told[pid] + _AGAIN):
+                _signal([pid], signal.SIGTERM)
+                told[pid] = now
+        time.sleep(0.02)
+    for _ in range(500):  # a fork bomb needs more than one round
         alive = _alive(descendants(root))
         if not alive:
             return
         _signal(alive, signal.SIGKILL)
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def kill(pids: list[int]) -> None:
