@@ -121,10 +121,11 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=self.make_preexec_fn(self.user.name),
                 env={},
                 cwd="/",
             )
+            for file in self._join_files:
+                Path(file).write_text(str(self._writer.pid))
             streams = {"stdin": subprocess.DEVNULL, "stdout": writing, "stderr": writing}
             self.popen_kwargs = {**streams, "umask": 0o077, **popen}
             return await super().launch()  # type: ignore[no-any-return]

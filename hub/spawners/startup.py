@@ -17,6 +17,7 @@ from jupyterhub.spawner import SpawnException
 TAIL_BYTES = 8192
 TAIL_LINES = 25
 LINE_LENGTH = 400
+HEARTBEAT = 5.0  # seconds after which a watcher hears that the hub still lives
 LOG_INTERVAL = 1.0  # seconds between two looks at the log, while somebody watches
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -139,10 +140,12 @@ class Startup:
         """
         told = 0
         size: int | None = None
+        spoken = time.monotonic()
         while True:
             news = self._news
             for phase in self.phases[told:]:
                 told += 1
+                spoken = time.monotonic()
                 yield {
                     "progress": round(95 * (1 - 0.65**told)),
                     "message": phase.text,
@@ -154,7 +157,11 @@ class Startup:
                 size = now
                 text = await asyncio.to_thread(self.tail)
                 if text:
+                    spoken = time.monotonic()
                     yield {"log": text, "elapsed": round(self.elapsed, 1)}
+            if time.monotonic() - spoken >= HEARTBEAT:
+                spoken = time.monotonic()
+                yield {"elapsed": round(self.elapsed, 1)}
             try:
                 await asyncio.wait_for(news.wait(), LOG_INTERVAL)
             except TimeoutError:

@@ -19,6 +19,7 @@ async function refresh() {
   if (!document.hidden) {
     try {
       const answer = await fetch(location.pathname, { credentials: "same-origin" });
+      if (!answer.ok) throw new Error(answer.status);
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = fresh.getElementById("servers");
       const now = document.getElementById("servers");

@@ -9,12 +9,27 @@ const logBox = document.getElementById("log-box");
 const cancel = document.getElementById("cancel");
 const status = document.getElementById("status");
 const RETRY_MS = 2000;
+const SILENCE_MS = 15000; // the hub says something every 5 s, but its end may go unnoticed
 let began = performance.now();
+let heard = performance.now();
+
+/** Load the page again as soon as the hub answers: it knows where this leads. */
+async function goOn() {
+  try {
+    const answer = await fetch(location.href, { credentials: "same-origin", redirect: "manual" });
+    const hub = answer.type === "opaqueredirect" || answer.headers.has("X-JupyterHub-Version");
+    if (hub) return location.reload();
+  } catch { /* the hub restarts */ }
+  setTimeout(goOn, RETRY_MS);
+}
 
 function tick() {
+  if (source.readyState !== EventSource.CLOSED && performance.now() - heard > SILENCE_MS) {
+    source.close();
+    goOn();
+  }
   clock.textContent = `${Math.floor((performance.now() - began) / 1000)} s`;
 }
-setInterval(tick, 1000);
 
 function showPhase(event) {
   const item = document.createElement("li");
@@ -37,6 +52,7 @@ const source = new EventSource(root.dataset.progress);
 // The hub tells everything again to whoever comes (back).
 source.onopen = () => phases.replaceChildren();
 source.onmessage = (message) => {
+  heard = performance.now();
   const event = JSON.parse(message.data);
   if (event.elapsed !== undefined) began = performance.now() - event.elapsed * 1000;
   if (event.log !== undefined) showLog(event.log);
@@ -46,8 +62,9 @@ source.onmessage = (message) => {
 };
 source.onerror = () => {
   // Closed for good: the start has ended, or the hub restarts.
-  if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), RETRY_MS);
+  if (source.readyState === EventSource.CLOSED) setTimeout(goOn, RETRY_MS);
 };
+setInterval(tick, 1000);
 
 cancel.addEventListener("click", async () => {
   cancel.disabled = true;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -293,6 +294,18 @@ def test_a_start_that_fails_at_once_shows_why_beside_the_choice(
     expect(page.get_by_role("alert")).to_contain_text("exit status 3")
     expect(page.get_by_role("alert")).to_contain_text("the disk is on fire")
     expect(page.get_by_role("button", name="Try again")).to_be_enabled()
+
+
+@pytest.mark.slow
+def test_a_hub_that_is_killed_meanwhile_leaves_no_page_waiting_for_ever(
+    page: Page, portal: Portal, owner: str
+) -> None:
+    start(page, portal, "Slow")
+    expect(page.get_by_text("Waiting for the server to answer")).to_be_visible()
+    portal.restart_hub(signal.SIGKILL)
+    expect(page.get_by_role("heading", name="not running")).to_be_visible(timeout=40_000)
+    page.get_by_role("link", name="Start", exact=True).click()
+    expect(page.get_by_label("Slow")).to_be_checked()
 
 
 # -- what goes wrong ------------------------------------------------------------------

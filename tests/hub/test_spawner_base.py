@@ -390,3 +390,13 @@ async def test_a_late_watcher_hears_all_phases_then_the_new_ones(tmp_path: Path)
     (tmp_path / "log").write_text("hello\nagain\n")
     assert (await asyncio.wait_for(waiting, 3))["log"] == "hello\nagain"
     await events.aclose()
+
+
+async def test_a_watcher_hears_that_the_hub_lives_while_nothing_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.spawners.startup.HEARTBEAT", 0.05)
+    monkeypatch.setattr("hub.spawners.startup.LOG_INTERVAL", 0.02)
+    events = Startup(tmp_path / "log").events()
+    assert set(await asyncio.wait_for(anext(events), 2)) == {"elapsed"}
+    await events.aclose()
