@@ -171,6 +171,12 @@ def test_first_admin_with_sign_up() -> None:
         page = follow(browser, token, username="ltfirst", **twice(GOOD))
         assert page.url.path == "/hub/home"
         assert first_admin.administrators(paths, lab) == ["ltfirst"]
+        # A further link does not take over somebody's account.
+        token = token_of(first_admin.new_link(paths, lab, again=True))
+        page = follow(portal.browser(), token, username="ltfirst", **twice("seven green kettles"))
+        assert page.status_code == 400
+        assert "There is an account ltfirst already" in page.text
+        assert follow(portal.browser(), token, username="ltfirst", **twice(GOOD)).is_success
         # The administrator stays one after a restart.
         portal.restart_hub()
         browser = portal.browser()

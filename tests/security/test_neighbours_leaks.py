@@ -171,3 +171,14 @@ def test_two_portals_with_one_subnet_do_not_meet(
         assert reach(other, bob, host, 8888) in {"EHOSTUNREACH", "ECONNREFUSED"}
     assert portal.run(ada, "print('alive')").strip() == "alive"
     assert traces(boxes, box)
+
+
+def test_a_start_that_takes_too_long(ada: str) -> None:
+    with Portal(config="c.Spawner.start_timeout = 3\n") as impatient:
+        boxes = boxes_behind(impatient)
+        impatient.api("POST", f"/users/{ada}")
+        answer = impatient.api("POST", f"/users/{ada}/server", json={"profile": "slow"})
+        assert answer.status_code == 500
+        assert "did not answer within 3 seconds" in answer.json()["message"]
+        assert traces(boxes, box_key(pwd.getpwnam(ada).pw_uid, "")) == []
+    assert not boxes.network.in_force()
