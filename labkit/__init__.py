@@ -15,18 +15,31 @@ if TYPE_CHECKING:
     from labkit.job import Job, jobs, open_job
     from labkit.model import Resources
     from labkit.viewers.cellxgene import cellxgene
+    from labkit.workflows.cellprofiler import CellProfiler, image_sets
     from labkit.workflows.command import Command
 
 __version__ = "0.1.0"
 
-__all__ = ["Command", "Job", "Resources", "__version__", "cellxgene", "jobs", "open_job"]
+__all__ = [
+    "CellProfiler",
+    "Command",
+    "Job",
+    "Resources",
+    "__version__",
+    "cellxgene",
+    "image_sets",
+    "jobs",
+    "open_job",
+]
 
 # public name -> module that holds it
 _PARTS = {
+    "CellProfiler": "labkit.workflows.cellprofiler",
     "Command": "labkit.workflows.command",
     "Job": "labkit.job",
     "Resources": "labkit.model",
     "cellxgene": "labkit.viewers.cellxgene",
+    "image_sets": "labkit.workflows.cellprofiler",
     "jobs": "labkit.job",
     "open_job": "labkit.job",
 }

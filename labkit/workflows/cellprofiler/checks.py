@@ -102,7 +102,7 @@ def _probe(
         True,
         found["version"],
         tuple(found["dropped"]),
-        tuple(f for f in found["invalid"] if f["module"] not in INPUT_MODULES),
+        tuple(f for f in found["invalid"] if f["module"] not in (*INPUT_MODULES, "LoadData")),
         tuple(found["across"]),
         found["error"],
     )

@@ -88,15 +88,17 @@ def recall(pipeline: Pipeline) -> Cost:
         return estimate(pipeline)
 
 
-def remember(key: str, cost: Cost) -> None:
+def remember(key: str, cost: Cost, file: Path | None = None) -> None:
     """Keep a measured cost for the next run; the file is only a convenience and may be deleted.
 
     Parameters
     ----------
     key : str
         See :func:`fingerprint`.
+    file : Path, optional
+        Instead of :func:`place`.
     """
-    _keep(key, asdict(cost))
+    _keep(key, asdict(cost), file)
 
 
 def combine(measurements: list[dict[str, float]]) -> Cost | None:
@@ -105,21 +107,21 @@ def combine(measurements: list[dict[str, float]]) -> Cost | None:
     Parameters
     ----------
     measurements : list of dict
-        ``startup`` and ``cpu`` (seconds), ``image_sets`` and ``memory`` (bytes) of each task.
+        ``startup`` and ``working`` (CPU seconds), ``image_sets``, ``memory`` (bytes) of a task.
     """
     whole = [m for m in measurements if m.get("image_sets")]
     count = sum(m["image_sets"] for m in whole)
     if not count:
         return None
     startup = sorted(m["startup"] for m in whole)[len(whole) // 2]
-    working = sum(max(0.0, m["cpu"] - m["startup"]) for m in whole)
+    working = sum(m["working"] for m in whole)
     memory = max(int(m.get("memory", 0)) for m in whole)
     return Cost(startup, max(0.01, working / count), memory, int(count), time.time())
 
 
-def _keep(key: str, entry: dict[str, Any]) -> None:
-    path = place()
-    costs = _read() | {key: entry}
+def _keep(key: str, entry: dict[str, Any], file: Path | None = None) -> None:
+    path = file or place()
+    costs = _read(path) | {key: entry}
     recent = sorted(costs.items(), key=lambda item: item[1].get("measured", 0))[-_KEPT:]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -127,9 +129,9 @@ def _keep(key: str, entry: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _read() -> dict[str, dict[str, Any]]:
+def _read(file: Path | None = None) -> dict[str, dict[str, Any]]:
     try:
-        data = json.loads(place().read_text())
+        data = json.loads((file or place()).read_text())
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -12,7 +12,6 @@ import pandas as pd
 
 from labkit.job import Job
 from labkit.problems import LabkitError, unknown_name
-from labkit.workflows.cellprofiler import costs
 from labkit.workflows.cellprofiler.images import ImageSets
 
 if TYPE_CHECKING:
@@ -53,9 +52,6 @@ class CellProfilerJob(Job):
     def summary(self) -> dict[str, Any]:
         """What the gather found: image sets, tables with their rows, what failed."""
         content: dict[str, Any] = json.loads((self.gathered / "gather.json").read_text())
-        cost = costs.combine(content["facts"])
-        if cost is not None:
-            costs.remember(content["fingerprint"], cost)
         return content
 
     @property

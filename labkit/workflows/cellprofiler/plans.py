@@ -37,9 +37,13 @@ _DRIVER = (
     _HERE / "inside" / "slices.py",
     _HERE / "integrity.py",
 )
-_GATHER = tuple(
-    _HERE / "gathering" / f"{name}.py"
-    for name in ("collect", "gather", "tables", "saved", "profiles")
+_GATHER = (
+    _HERE / "gathering" / "collect.py",
+    _HERE / "gathering" / "gather.py",
+    _HERE / "gathering" / "tables.py",
+    _HERE / "gathering" / "saved.py",
+    _HERE / "gathering" / "profiles.py",
+    _HERE / "costs.py",
 )
 GATHER_KEY = "plate"
 _MAY_SKIP = ("FlagImage",)
@@ -270,6 +274,7 @@ def _gather_settings(workflow: CellProfiler, pipeline: Pipeline, analysis: Stage
         "delimiter": exported["delimiter"],
         "profiles": workflow.profiles is not False,
         "fingerprint": costs.fingerprint(pipeline),
+        "costs": str(costs.place()),
     }
 
 

@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 
 tables = import_module("tables")
 saved = import_module("saved")
+costs = import_module("costs")
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _REAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
@@ -75,11 +76,21 @@ def main(run: Path, out: Path, memory: int) -> None:
         "saved_images": saved_images,
         "profiles": gather_profiles(run, out, rows, settings),
         "facts": facts,
-        "fingerprint": settings["fingerprint"],
         "gathered": time.time(),
     }
     (out / "gather.json").write_text(json.dumps(result))
+    remember(facts, settings["fingerprint"], Path(settings["costs"]))
     print(f"GATHERED {len(found) + 1}/{len(found) + 1}", flush=True)
+
+
+def remember(facts: list[dict[str, Any]], fingerprint: str, file: Path) -> None:
+    """Keep what the pipeline costs for the next plan; nothing depends on it."""
+    cost = costs.combine(facts)
+    if cost is not None:
+        try:
+            costs.remember(fingerprint, cost, file)
+        except OSError as error:
+            print(f"the cost is not remembered: {error}", flush=True)
 
 
 def read_rows(path: Path) -> dict[int, dict[str, str]]:
@@ -177,6 +188,7 @@ def gather_images(parts: list[Any], rows: dict[int, dict[str, str]], saves: Any,
             place = {name: row.get(name, "") for name in ("plate", "well", "site")}
             path = os.path.relpath(entry["path"], results)
             entries.append({**entry, **place, "path": path})
+    entries.sort(key=lambda entry: (entry["ImageNumber"] or 0, entry["path"]))
     schema = pa.schema(
         [("ImageNumber", pa.int64())]
         + [(name, pa.string()) for name in ("image", "path", "plate", "well", "site")]
@@ -191,10 +203,7 @@ def gather_profiles(
     """Make the profiles; what stands against them is told, and costs nobody the tables."""
     if not settings["profiles"]:
         return {"made": False, "text": "not asked for (profiles=False)"}
-    try:
-        profiles = import_module("profiles")
-    except ImportError as error:
-        return {"made": False, "text": f"the notebook environment lacks {error.name}"}
+    profiles = import_module("profiles")
     plate_map = run / "files" / "platemap.csv"
     try:
         made = profiles.make(
@@ -202,6 +211,8 @@ def gather_profiles(
         )
     except profiles.ProfileError as error:
         return {"made": False, "text": str(error)}
+    except ImportError as error:
+        return {"made": False, "text": f"the notebook environment lacks {error.name}"}
     except Exception as error:
         import traceback
 

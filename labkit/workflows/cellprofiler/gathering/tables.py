@@ -103,8 +103,7 @@ def gather(
     for part, path in files:
         table = _read(part, path, delimiter, planned or {})
         schemas.append(table.schema)
-        span = pc.min_max(table[KEY]).as_py() if len(table) else {"min": 0, "max": 0}
-        order.append((span["min"] or 0, span["max"] or 0))
+        order.append(_span(table))
         held += table.nbytes
         if held > memory:
             tables.append(_put_aside(table, target.with_name(f".{target.name}.{len(tables)}")))
@@ -123,12 +122,13 @@ def gather(
 def _read(part: Part, path: Path, delimiter: str, planned: Mapping[str, pa.Array]) -> pa.Table:
     """Read one CSV, its image numbers turned into those of the whole job."""
     table = _parse(path, delimiter)
-    if KEY not in table.column_names:
+    key = key_of(table.column_names)
+    if key is None:
         return table
     try:
-        local = table[KEY].cast(pa.int64())
+        local = table[key].cast(pa.int64())
     except pa.ArrowInvalid as error:
-        raise GatherError(f"{path}: {KEY} is no number: {error}") from error
+        raise GatherError(f"{path}: {key} is no number: {error}") from error
     if len(local) and (local.null_count or pc.max(local).as_py() > len(part.numbers)):
         raise GatherError(f"{path} has image sets that were not planned for it")
     numbers = pa.array((0, *part.numbers), pa.int64())
@@ -142,8 +142,8 @@ def _read(part: Part, path: Path, delimiter: str, planned: Mapping[str, pa.Array
             table = table.set_column(place, name, pc.if_else(valid, taken, values))
     good = pa.array(sorted(part.good), pa.int64())
     if len(part.good) < len(part.numbers):
-        table = table.filter(pc.is_in(table[KEY], value_set=good))
-    where = pc.subtract(table[KEY], 1)
+        table = table.filter(pc.is_in(table[key], value_set=good))
+    where = pc.subtract(table[key], 1)
     for name, values in planned.items():
         if name in table.column_names:
             place = table.column_names.index(name)
@@ -151,16 +151,32 @@ def _read(part: Part, path: Path, delimiter: str, planned: Mapping[str, pa.Array
     return table
 
 
+def key_of(names: Sequence[str]) -> str | None:
+    """Return the column that tells the image set; None in tables about the whole run."""
+    return next((key for key in (KEY, "First Image Number") if key in names), None)
+
+
+def _span(table: pa.Table) -> tuple[int, int]:
+    key = key_of(table.column_names)
+    if key is None or not len(table):
+        return 0, 0
+    span = pc.min_max(table[key]).as_py()
+    return span["min"] or 0, span["max"] or 0
+
+
 def _parse(path: Path, delimiter: str) -> pa.Table:
     names, skip = _header(path, delimiter)
     if not names:
         return pa.table({})
-    return pacsv.read_csv(
-        path,
-        read_options=pacsv.ReadOptions(column_names=names, skip_rows=skip, block_size=_BLOCK),
-        parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=False),
-        convert_options=pacsv.ConvertOptions(strings_can_be_null=False),
-    )
+    try:
+        return pacsv.read_csv(
+            path,
+            read_options=pacsv.ReadOptions(column_names=names, skip_rows=skip, block_size=_BLOCK),
+            parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=False),
+            convert_options=pacsv.ConvertOptions(strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        raise GatherError(f"{path} is damaged: {error}") from error
 
 
 def _header(path: Path, delimiter: str) -> tuple[list[str], int]:
@@ -237,11 +253,14 @@ def _fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _write(
     tables: Sequence[pa.Table | Path], schema: pa.Schema, target: Path, disjoint: bool
 ) -> tuple[int, set[int]]:
-    keyed = KEY in schema.names
+    key = key_of(schema.names)
     pieces: Iterable[pa.Table] = (_fit(_load(table), schema) for table in tables)
-    if keyed and not disjoint:
+    if key is None:  # about the whole run, the same from every process
         whole = pa.concat_tables(list(pieces))
-        keys = [(KEY, "ascending")]
+        pieces = [whole.group_by(schema.names, use_threads=False).aggregate([])]
+    elif not disjoint:
+        whole = pa.concat_tables(list(pieces))
+        keys = [(key, "ascending")]
         if "ObjectNumber" in schema.names:
             keys.append(("ObjectNumber", "ascending"))
         pieces = [whole.sort_by(keys)]
@@ -254,8 +273,8 @@ def _write(
                 continue
             writer.write_table(piece)
             rows += len(piece)
-            if keyed:
-                here = set(pc.unique(piece[KEY]).to_pylist())
+            if key is not None:
+                here = set(pc.unique(piece[key]).to_pylist())
                 if twice := here & seen:
                     raise GatherError(
                         f"{target.stem}: image sets {sorted(twice)[:5]} are there twice"
