@@ -1,0 +1,84 @@
+"""The server extension: registers everything, starts and stops what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinjaMixin
+
+from labkit import busy
+from labkit.server import pages, routes, tutorials, viewer
+from labkit.server.activity import Activity, Rules
+from labkit.server.keep import Keep
+from labkit.server.proxy import UPSTREAMS
+from labkit.server.tiles import DATA, tiles
+from labkit.server.upstream import Upstreams
+from labkit.server.usage import Meter
+
+
+class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
+    """labkit's part of a user's Jupyter server."""
+
+    name = "labkit"
+    app_name = "labkit"
+    description = "Fast proxy to web apps, honest activity, and the pages below labkit/"
+    static_paths = [str(DATA / "static")]
+    template_paths = [str(DATA / "templates")]
+
+    @property
+    def _web_app(self) -> Any:
+        assert self.serverapp is not None  # noqa: S101 - linked before anything is called
+        return self.serverapp.web_app
+
+    def initialize_settings(self) -> None:
+        """Put what the handlers share into the web application's settings."""
+        settings = self._web_app.settings
+        self.activity = Activity(settings, Keep.from_environment(), Rules.from_environment())
+        settings[UPSTREAMS] = Upstreams()
+        settings[pages.ACTIVITY] = self.activity
+        settings[pages.METER] = Meter()
+        settings[viewer.OPENER] = viewer.Opener()
+
+    def initialize_handlers(self) -> None:
+        """Register the pages, then the proxy in jupyter-server-proxy's place."""
+        self.handlers.extend([*pages.rules(), *viewer.rules()])
+        if self._stock_is_enabled():
+            self.log.warning(
+                "jupyter_server_proxy is enabled beside labkit.server: its slow proxy answers. "
+                'Set "jupyter_server_proxy": false in jupyter_server_config.d.'
+            )
+            return
+        self._web_app.add_handlers(".*", routes.proxy_rules(self.serverapp, tiles()))
+        self.log.info("labkit proxies for jupyter-server-proxy %s", routes.version())
+
+    def _stock_is_enabled(self) -> bool:
+        manager: Any = self.serverapp.extension_manager if self.serverapp else None
+        stock = manager.extensions.get("jupyter_server_proxy") if manager else None
+        return stock is not None and stock.enabled
+
+    async def _start_jupyter_server_extension(self, _serverapp: Any) -> None:
+        self.activity.start()
+        source = os.environ.get("LABHUB_TUTORIALS")
+        if source:
+            await asyncio.to_thread(self._copy_tutorials, Path(source))
+
+    def _copy_tutorials(self, source: Path) -> None:
+        try:
+            copied = tutorials.copy_in(source, Path.home(), busy.folder())
+        except OSError as error:
+            self.log.warning("The tutorials could not be copied: %s", error)
+        else:
+            if copied:
+                self.log.info("New tutorials: %s", ", ".join(copied))
+
+    def current_activity(self) -> list[str] | None:
+        """Return what is going on, for Jupyter Server's own shut-down when idle."""
+        return [reason.text for reason in self.activity.reasons()] or None
+
+    async def stop_extension(self) -> None:
+        """Stop looking and close the connections to apps."""
+        self.activity.stop()
+        await self._web_app.settings[UPSTREAMS].close()

@@ -1,0 +1,123 @@
+// The page "My server": asks for the numbers while it is seen; asking is no activity.
+"use strict";
+(() => {
+  const main = document.getElementById("main");
+  const base = main.dataset.base;
+  const at = (id) => document.getElementById(id);
+  const clock = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
+  const when = (seconds) => clock.format(new Date(seconds * 1000));
+  const span = (seconds) => {
+    const minutes = Math.max(0, Math.round(seconds / 60));
+    if (minutes < 1) return "less than a minute";
+    if (minutes < 60) return `${minutes} min`;
+    const hours = Math.floor(minutes / 60);
+    return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  };
+  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`);
+
+  const ask = async (method, path, body) => {
+    const answer = await fetch(base + path, {
+      method,
+      headers: { "X-XSRFToken": main.dataset.xsrf, "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store",
+    });
+    const fields = answer.status === 204 ? {} : await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Error(fields.message || `The server answered ${answer.status}.`);
+    return fields;
+  };
+
+  const say = (text) => {
+    at("trouble").textContent = text;
+    at("trouble").hidden = !text;
+  };
+  const put = (id, text) => {
+    // Screen readers read a status again whenever it is written.
+    if (at(id).textContent !== text) at(id).textContent = text;
+  };
+
+  const stopText = (s) => {
+    const now = Date.now() / 1000;
+    if (s.stops === null) return "This server is not stopped by itself. Stop it on the portal's home page when you need it no more.";
+    const oldest = s.max_age_seconds ? s.started + s.max_age_seconds : Infinity;
+    if (s.stops >= oldest) return `This server stops at ${when(oldest)}: the portal ends every server after ${span(s.max_age_seconds)}.`;
+    if (s.busy.length) return `Busy. When the work is done, the server stops after ${span(s.idle_seconds)} without use.`;
+    const kept = s.keep_until && s.stops <= s.keep_until + 1 ? " You have asked to keep it until then." : "";
+    return `If nothing happens, this server stops at ${when(s.stops)}, in ${span(s.stops - now)}.${kept}`;
+  };
+
+  const show = (s) => {
+    put("stops", stopText(s));
+    const now = Date.now() / 1000;
+    const items = s.busy.map((one) => {
+      const li = document.createElement("li");
+      const name = document.createElement("span");
+      name.textContent = one.kind === "kernel" ? `Running: ${one.text}` : one.text;
+      li.append(name);
+      if (one.since) {
+        const since = document.createElement("span");
+        since.className = "muted";
+        since.textContent = one.kind === "kernel" ? `last sign ${span(now - one.since)} ago` : `for ${span(now - one.since)}`;
+        li.append(since);
+      }
+      return li;
+    });
+    if (!items.length) {
+      const li = document.createElement("li");
+      li.className = "muted";
+      li.textContent = `Nothing. Last used at ${when(s.last_activity)}.`;
+      items.push(li);
+    }
+    at("busy").replaceChildren(...items);
+    const u = s.usage;
+    put("memory", u.memory_limit ? `${size(u.memory)} of ${size(u.memory_limit)}` : size(u.memory));
+    put("cores", u.cores_limit ? `${u.cores.toFixed(1)} of ${u.cores_limit}` : u.cores.toFixed(1));
+    for (const [id, value, limit] of [["memory", u.memory, u.memory_limit], ["cores", u.cores, u.cores_limit]]) {
+      const meter = at(`${id}-meter`);
+      meter.hidden = !limit;
+      if (limit) {
+        meter.value = Math.min(1, value / limit);
+        meter.textContent = at(id).textContent;
+      }
+    }
+    put("processes", String(u.processes));
+    put("started", when(s.started));
+    at("release").hidden = !s.keep_until;
+    for (const button of at("keep").querySelectorAll("[data-hours]")) {
+      button.hidden = button.dataset.hours * 3600 > s.keep_most_seconds;
+      button.disabled = !s.idle_seconds;
+    }
+  };
+
+  let failures = 0;
+  const refresh = async () => {
+    try {
+      show(await ask("GET", "labkit/api/status"));
+      if (failures) say("");
+      failures = 0;
+    } catch (error) {
+      failures += 1;
+      if (failures > 1) say(`The server does not answer: ${error.message} It may have been stopped; reload the page.`);
+    }
+  };
+  const change = async (button, method, body) => {
+    button.disabled = true;
+    try {
+      await ask(method, "labkit/api/keep", body);
+      say("");
+    } catch (error) {
+      say(error.message);
+    }
+    button.disabled = false;
+    await refresh();
+  };
+  at("keep").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.id === "release") change(button, "DELETE");
+    else change(button, "PUT", { seconds: button.dataset.hours * 3600 });
+  });
+  refresh();
+  setInterval(() => { if (!document.hidden) refresh(); }, 5000);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+})();

@@ -1,0 +1,221 @@
+"""A real Jupyter server with labkit's extension, and small apps behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+
+from tests.portal import REPOSITORY, free_port
+
+TOKEN = "0f" * 20
+BASE = "/user/ada/"
+
+
+class Server:
+    """A Jupyter server process on a free port, in a home of its own."""
+
+    def __init__(self, config: str = "", env: dict[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="labkit-server-"))
+        self.home = self.folder / "home"
+        self.home.mkdir()
+        place = self.folder / "config" / "jupyter_server_config.d"
+        place.mkdir(parents=True)
+        shutil.copy(REPOSITORY / "labkit" / "server" / "data" / "config" / "labkit.json", place)
+        quiet = dict.fromkeys(("jupyterlab", "jupyter_lsp", "notebook_shim"), False)
+        (place / "tests.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": quiet}}))
+        (self.folder / "config" / "jupyter_server_config.py").write_text(config)
+        self.port = free_port()
+        self.base = f"http://127.0.0.1:{self.port}{BASE}"
+        self.log = self.folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "LABHUB"))},
+            "PYTHONPATH": str(REPOSITORY),
+            "HOME": str(self.home),
+            "JUPYTER_CONFIG_PATH": str(self.folder / "config"),
+            "JUPYTER_CONFIG_DIR": str(self.folder / "nothing"),
+            "JUPYTER_RUNTIME_DIR": str(self.folder / "run"),
+            "JUPYTER_TOKEN": TOKEN,
+            "LABHUB_ENVS": os.environ.get("LABHUB_ENVS", ""),
+            **(env or {}),
+        }
+        self.env.pop("XDG_DATA_HOME", None)
+
+    def start(self) -> None:
+        arguments = [f"--ServerApp.{k}={v}" for k, v in self._options().items()]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jupyter_server", "--allow-root", *arguments],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        end = time.monotonic() + 40
+        while time.monotonic() < end:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{self.base}api", timeout=2).status_code == 200:
+                    return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(self.log.read_text()[-4000:])
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "port": self.port,
+            "port_retries": 0,
+            "ip": "127.0.0.1",
+            "base_url": BASE,
+            "open_browser": False,
+            "root_dir": self.home,
+        }
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def client(self, **kwargs: Any) -> httpx.Client:
+        headers = {"Authorization": f"token {TOKEN}", **kwargs.pop("headers", {})}
+        return httpx.Client(base_url=self.base, headers=headers, timeout=30, **kwargs)
+
+    def rss(self) -> int:
+        """Return the largest resident memory that the process had, in bytes."""
+        assert self.process is not None
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(text.split("VmHWM:")[1].split()[0]) * 1024
+
+    def reset_rss(self) -> None:
+        assert self.process is not None
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def cpu(self) -> float:
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def status(self) -> dict[str, Any]:
+        with self.client() as client:
+            return dict(client.get("labkit/api/status").json())
+
+
+class App:
+    """A small aiohttp app in a thread of its own."""
+
+    def __init__(self, *, unix_socket: str | None = None) -> None:
+        self.app = web.Application(client_max_size=1 << 40)
+        self.unix_socket = unix_socket
+        self.port = free_port()
+        self.seen: list[web.Request] = []
+        self.notes: dict[str, Any] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._ready = threading.Event()
+
+    def on(self, method: str, path: str) -> Callable[[Any], Any]:
+        def add(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+            async def seen(request: web.Request) -> web.StreamResponse:
+                self.seen.append(request)
+                return await handler(request)
+
+            self.app.router.add_route(method, path, seen)
+            return handler
+
+        return add
+
+    def start(self) -> App:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+
+        async def serve() -> None:
+            self._runner = web.AppRunner(self.app, access_log=None, handler_cancellation=True)
+            await self._runner.setup()
+            if self.unix_socket:
+                await web.UnixSite(self._runner, self.unix_socket).start()
+            else:
+                await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+            self._ready.set()
+
+        self._loop.run_until_complete(serve())
+        self._loop.run_forever()
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+
+def wait_for(check: Callable[[], Any], timeout: float = 15) -> Any:
+    """Wait until something is true; return it."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if value := check():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not become true in time")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    running = Server()
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+def kernel_run(server: Server, kernel: str, code: str) -> Any:
+    """Send code to a kernel over a WebSocket; return the open connection."""
+    import websocket  # websocket-client
+
+    address = server.base.replace("http", "ws", 1) + f"api/kernels/{kernel}/channels"
+    connection = websocket.create_connection(
+        address, header=[f"Authorization: token {TOKEN}"], timeout=20
+    )
+    connection.send(
+        json.dumps(
+            {
+                "channel": "shell",
+                "header": {
+                    "msg_id": "1",
+                    "msg_type": "execute_request",
+                    "username": "",
+                    "session": "s",
+                    "version": "5.3",
+                    "date": "2026-01-01T00:00:00Z",
+                },
+                "parent_header": {},
+                "metadata": {},
+                "content": {"code": code, "silent": False},
+                "buffers": [],
+            }
+        )
+    )
+    return connection
