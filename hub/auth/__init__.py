@@ -45,6 +45,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
         c.JupyterHub.authenticator_class = chosen
         c[chosen.__name__].unix_group = settings.authentication.unix_group
         c[chosen.__name__].auth_refresh_age = 60
+        c[chosen.__name__].auth_refresh_strict = True  # tokens of who is out are worth nothing
         c.PasswordGuard.failures = settings.authentication.lockout.failures
         c.PasswordGuard.wait = settings.authentication.lockout.wait.total_seconds()
 
@@ -75,8 +76,8 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         if not is_valid(name)
     ]
     place, root = "authentication.method", os.geteuid() == 0
-    if method == "pam" and not root:
-        text = "pam needs root, to check other people's passwords"
+    if not root and (method == "pam" or (settings.target == "local" and method != "owner")):
+        text = f"{method} needs root: without, all servers here would run as one account"
         found.append(Problem(place, text, "run labhub as root, or choose method: owner"))
     if method == "owner" and root:
         text = "owner is for a portal without root: its user would be root"

@@ -9,7 +9,7 @@ from jupyterhub.handlers.base import BaseHandler
 
 from hub.auth import first_admin, unix
 from hub.auth.names import RULE, is_valid
-from hub.auth.passwords import SHORTEST, hashed, problems
+from hub.auth.passwords import SHORTEST, hashed, matches, problems
 from hub.auth.signup_pages import two_passwords
 from hub.isolation import AccountError, accounts_of
 from hub.paths import Paths
@@ -65,7 +65,7 @@ class LinkHandler(BaseHandler):  # type: ignore[misc]
             self.get_body_argument("username", "", strip=False)
         )
         password, again = two_passwords(self)
-        known = is_valid(name) and self.method == "pam" and unix.exists(name)
+        known = is_valid(name) and self._is_known(name)
         if not is_valid(name):
             wrong = [RULE]
         elif known:
@@ -81,7 +81,9 @@ class LinkHandler(BaseHandler):  # type: ignore[misc]
             await self._show([_USED], 403)
             return
         try:
-            if self.method == "signup":
+            if self.method == "signup" and known:
+                self.authenticator.people.approve(name)
+            elif self.method == "signup":
                 secret = await asyncio.to_thread(hashed, password)
                 self.authenticator.people.add(name, secret, approved=True)
             else:
@@ -93,18 +95,28 @@ class LinkHandler(BaseHandler):  # type: ignore[misc]
             return
         await self._enter(name)
 
+    def _is_known(self, name: str) -> bool:
+        if self.method == "signup":
+            return self.authenticator.people.find(name) is not None
+        return unix.exists(name)
+
     async def _own_account(self, name: str, password: str) -> list[str]:
         """Say why an account that exists cannot become the administrator's."""
-        refusal = unix.refusal(name)
-        if refusal:
-            return [f"The account {name} cannot be used: {refusal}."]
-        data = {"username": name, "password": password}
-        if await self.authenticator.unguarded(self, data) is None:
-            return [
-                f"This machine has an account {name} already: give its own password,"
-                " or choose another name."
-            ]
-        return []
+        if self.method == "signup":
+            known = self.authenticator.people.password_hash(name)
+            right = await asyncio.to_thread(matches, password, known)
+        else:
+            refusal = unix.refusal(name)
+            if refusal:
+                return [f"The account {name} cannot be used: {refusal}."]
+            data = {"username": name, "password": password}
+            right = await self.authenticator.unguarded(self, data) is not None
+        if right:
+            return []
+        return [
+            f"There is an account {name} already: give its own password, or choose another"
+            f" name. To set a new password: labhub user passwd {name}"
+        ]
 
     async def _enter(self, name: str) -> None:
         model: dict[str, Any] = {"name": name, "admin": True}

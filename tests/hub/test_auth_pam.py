@@ -137,7 +137,7 @@ def test_lock_out_is_alike_for_names_that_exist_and_others_and_spares_known_brow
             # Closed: even the right password, at once, from any browser that is not known.
             begin = time.monotonic()
             page = portal.browser().login(name)
-            assert time.monotonic() - begin < 0.5
+            assert time.monotonic() - begin < 1.5  # PAM itself takes 2 to 4 seconds
             assert page.status_code == 429
             assert 50 < int(page.headers["Retry-After"]) <= 60
             assert "Too many failed attempts. Try again in a minute or from" in page.text
