@@ -11,7 +11,6 @@ from typing import Any
 
 from traitlets.config import Config
 
-from hub.auth import oauth
 from hub.auth.first_admin import PAGE, method_of
 from hub.auth.link_page import LinkHandler
 from hub.auth.names import is_valid
@@ -39,6 +38,8 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
         c.JupyterHub.authenticator_class = OwnerAuthenticator
         c.OwnerAuthenticator.owner = owner_name()
     elif settings.authentication.oauth is not None:
+        from hub.auth import oauth
+
         oauth.configure(c, settings, paths, settings.authentication.oauth)
     else:
         chosen = UnixAuthenticator if method == "pam" else SignupAuthenticator
@@ -63,7 +64,12 @@ def template_vars(settings: Settings) -> dict[str, Any]:
 def problems(settings: Settings, paths: Paths) -> list[Problem]:
     """Return what keeps people from logging in, for ``configure`` and ``labhub check``."""
     method = method_of(settings)
-    found = oauth.problems(settings, paths)
+    found: list[Problem] = []
+    if settings.authentication.oauth is not None:
+        # Imported where it is used: all providers' libraries cost more than a second.
+        from hub.auth import oauth
+
+        found += oauth.problems(settings, paths)
     found += [
         Problem("admins", f"{name} cannot be a user", "name an account of a person")
         for name in settings.admins

@@ -106,6 +106,10 @@ def test_first_admin_with_unix_accounts(people: People) -> None:
         # Previews and mistakes do not use it up.
         for _ in range(3):
             assert browser.get("/hub/link").status_code == 200
+        # Without the code nothing is told of the machine's accounts.
+        page = follow(portal.browser(), "made-up", username="daemon", **twice(GOOD))
+        assert page.status_code == 403
+        assert "system account" not in page.text
         page = follow(browser, token, username="root", **twice(GOOD))
         assert "A user name is 1 to 31" in page.text
         page = follow(browser, token, username="daemon", **twice(GOOD))
