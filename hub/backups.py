@@ -5,6 +5,7 @@ Homes, Unix accounts, environments and logs are not in it.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import sqlite3
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -142,7 +144,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def _unpack(source: Path, target: Path) -> None:
     """Unpack plain files of known names; a link, a device or a way out refuses the archive."""
     try:
-        with tarfile.open(source, mode="r:gz") as archive:
+        with gzip.open(source) as packed, tarfile.open(fileobj=packed, mode="r:") as archive:
             for member in archive:
                 if not _is_ours(member):
                     text = f"holds {member.name!r}, which no backup of a portal does"
@@ -155,7 +157,9 @@ def _unpack(source: Path, target: Path) -> None:
                 with os.fdopen(handle, "wb") as stream:
                     if content is not None:
                         shutil.copyfileobj(content, stream)
-    except (tarfile.TarError, EOFError, OSError) as error:
+            while packed.read(1 << 20):  # to the end, where the checksum is
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         text = f"cannot be read as a backup: {reason}"
         raise ProblemsError([Problem(str(source), text, "nothing was changed")]) from None
