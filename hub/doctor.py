@@ -135,13 +135,13 @@ def built(settings: Settings, paths: Paths) -> Finding:
     """Look whether the environments are what images/ says."""
     own = environments.Environments(paths)
     found = []
-    names_ = [n for n in preflight.wanted_environments(settings) if environments.exists(n)]
-    for name in names_:
+    wanted = preflight.wanted_environments(settings)
+    for name in wanted:
         if not own.is_current(name):
             there = "is out of date" if own.folder(name).exists() else "is not there"
             found.append(Problem(f"environment {name}", there, "labhub up"))
-    linked = [name for name in names_ if own.is_adopted(name)]
-    detail = ", ".join(f"{name} (a link)" if name in linked else name for name in names_)
+    linked = [name for name in wanted if own.is_adopted(name)]
+    detail = ", ".join(f"{name} (a link)" if name in linked else name for name in wanted)
     return Finding("environments", detail, tuple(found))
 
 

@@ -45,9 +45,12 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
 
 
 def wanted_environments(settings: Settings) -> list[str]:
-    """Return the environments that a lab file needs, hub and proxy first."""
+    """Return the environments of images/ that a lab file needs, hub and proxy first.
+
+    One that the administrator has made is not in images/, and left to them.
+    """
     names = dict.fromkeys([*(p.environment for p in settings.profiles), "cellxgene"])
-    return ["hub", environments.PROXY, *names]
+    return ["hub", environments.PROXY, *filter(environments.exists, names)]
 
 
 def _target(settings: Settings) -> Iterator[Problem]:
