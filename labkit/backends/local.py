@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,9 +13,10 @@ from typing import Any, ClassVar
 from labkit.backends.base import Backend, BackendError, Limits, Sighting, Sightings
 from labkit.backends.capacity import capacity
 from labkit.backends.spool import Spool
-from labkit.model import Container, State, from_ranges
+from labkit.model import Container, Environment, Stage, State, from_ranges
 from labkit.plan import Plan
 from labkit.problems import Problem
+from labkit.runs.manifest import environment_folder
 from labkit.runs.store import Run, Submission
 from labkit.worker.folder import read_json, write_json
 
@@ -58,6 +60,8 @@ class LocalBackend(Backend):
             for stage in plan.stages
             if stage.resources.gpus
         ]
+        for stage in plan.stages:
+            problems += _check_programs(stage)
         cpu = options.get("cpu")
         if cpu is not None and not (isinstance(cpu, int | float) and cpu > 0):
             problems.append(Problem("local_cpu", f"must be above zero, not {cpu!r}."))
@@ -156,6 +160,34 @@ class LocalBackend(Backend):
                 self._spool.wake()
         except (OSError, subprocess.SubprocessError) as error:
             raise BackendError(f"The local queue cannot be read: {error}") from error
+
+
+def _check_programs(stage: Stage) -> list[Problem]:
+    """Return what is not installed here: the environment, or the programs of the tasks."""
+    path = os.environ.get("PATH", os.defpath)
+    place = "your PATH"
+    if isinstance(stage.environment, Environment):
+        folder = environment_folder(stage.environment.name) / "bin"
+        if not folder.is_dir():
+            return [
+                Problem(
+                    f"stage {stage.name}",
+                    f"the environment {stage.environment.name!r} is not installed: no {folder}.",
+                    "Ask your lab's admin, or set LABHUB_ENVS to where the environments are.",
+                )
+            ]
+        path = f"{folder}{os.pathsep}{path}"
+        place = f"the environment {stage.environment.name!r} nor in your PATH"
+    programs = {task.argv[0] for task in stage.tasks if task.argv and not stage.driver}
+    return [
+        Problem(
+            f"stage {stage.name}",
+            f"the program {program!r} is not in {place}.",
+            "Is it spelled right? environment= names one of the lab's environments.",
+        )
+        for program in sorted(programs)
+        if "$" not in program and shutil.which(program, path=path) is None
+    ]
 
 
 def _touched(run: Run, submission: Submission) -> bool:

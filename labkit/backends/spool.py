@@ -97,7 +97,7 @@ class Spool:
         }
         with self.log.open("ab") as log:
             subprocess.run(
-                [sys.executable, "-m", "labkit.backends.supervisor", str(self.path)],
+                [sys.executable, "-c", _START, str(self.path)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -120,6 +120,15 @@ class Spool:
         finally:
             os.close(descriptor)
 
+
+# It detaches before it loads anything: nobody waits for that.
+_START = """\
+import os
+if os.fork():
+    os._exit(0)
+from labkit.backends.supervisor import main
+raise SystemExit(main())
+"""
 
 # What tasks and their supervisor see of the notebook server's environment. Tokens stay behind.
 _KEPT = (

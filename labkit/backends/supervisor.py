@@ -1,4 +1,4 @@
-"""The local supervisor: ``python -m labkit.backends.supervisor SPOOL``.
+"""The local supervisor, started by :meth:`labkit.backends.spool.Spool.ensure_supervisor`.
 
 One per user and machine. It detaches at once, outlives the kernel that started it, and ends when
 it has had nothing to do for a while. All it knows is in the run folders and the queue: when it is
@@ -255,10 +255,8 @@ def _keep_server_awake() -> ExitStack:
 
 
 def main() -> int:
-    """Detach and supervise."""
+    """Supervise the spool that the first argument names, if nobody does."""
     spool = Spool(Path(sys.argv[1]))
-    if os.fork():
-        os._exit(0)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for _ in range(_TRIES):  # whoever looks whether a supervisor lives holds the lock for a moment
         with spool.held() as free:
@@ -271,7 +269,3 @@ def main() -> int:
             return 0
         time.sleep(0.05)
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

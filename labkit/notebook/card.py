@@ -55,14 +55,18 @@ def card(job: Job, snapshot: Snapshot | None = None, *, live: bool = False) -> s
     return (
         f"<div style='{_BOX}' role='region' aria-label='Job {escape(shown.title, quote=True)}'>"
         f"<div><strong>{escape(shown.title)}</strong> "
-        f"<span style='color:{COLOURS[shown.state]};font-weight:bold'>"
-        f"{_SIGNS[shown.state]} {escape(shown.headline)}</span></div>"
+        f"{_sign(shown.state)} {escape(shown.headline)}</div>"
         f"{_bar(shown)}{_grids(shown)}"
         f"<table style='margin:4px 0'><tbody>{facts}</tbody></table>"
         f"{_failures(shown)}"
         f"<div style='font-size:90%'>{_when(shown, live)} <code>{escape(shown.hint)}</code></div>"
         "</div>"
     )
+
+
+def _sign(state: State) -> str:
+    """Return a state's sign: colour alone tells nothing to everybody."""
+    return f"<span aria-hidden='true' style='color:{COLOURS[state]}'>{_SIGNS[state]}</span>"
 
 
 def _bar(shown: View) -> str:
@@ -106,8 +110,8 @@ def _said(stage: str, cells: list[Cells]) -> str:
 
 def _failures(shown: View) -> str:
     parts = [
-        f"<details><summary style='color:{COLOURS[State.FAILED]}'>{escape(failure.title)}: "
-        f"<span>{escape(failure.text)}</span></summary>"
+        f"<details><summary>{_sign(State.FAILED)} {escape(failure.title)}: "
+        f"{escape(failure.text)}</summary>"
         f"<pre style='margin:4px 0 4px 16px;white-space:pre-wrap'>"
         f"{escape(failure.log) or '(its log is empty)'}</pre></details>"
         for failure in shown.failed
@@ -122,7 +126,7 @@ def _when(shown: View, live: bool) -> str:
         return f"Final, as of {escape(shown.when)}."
     later = f'<code>labkit.open_job("{escape(shown.title)}")</code> shows it as it is now.'
     if live:
-        return f"As of {escape(shown.when)}, updated while this kernel lives. Is that long ago? {later}"
+        return f"As of {escape(shown.when)}; updated while this kernel lives. Long ago? {later}"
     return f"As of {escape(shown.when)}. {later}"
 
 
@@ -135,7 +139,7 @@ def listing(jobs: Sequence[Job]) -> str:
         unknown = "" if snapshot.known else " (as last known)"
         values = (
             f"<code>{escape(job.name)}</code>",
-            f"<span style='color:{COLOURS[state]}'>{_SIGNS[state]} {state}{unknown}</span>",
+            f"{_sign(state)} {state}{unknown}",
             f"{snapshot.count(State.SUCCEEDED):,} of {snapshot.tasks:,}",
             escape(job.backend),
             escape(job.run.manifest.created),

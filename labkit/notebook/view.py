@@ -104,7 +104,9 @@ def _facts(job: Job, snapshot: Snapshot) -> list[tuple[str, str]]:
     facts = [("Where", job.backend or "not submitted")]
     if snapshot.units != snapshot.tasks:
         share = snapshot.units_done / max(1, snapshot.units)
-        facts.append(("Done", f"{snapshot.units_done:,} of {snapshot.units:,} units ({share:.0%})"))
+        facts.append(
+            ("Done", f"{int(snapshot.units_done):,} of {snapshot.units:,} units ({share:.0%})")
+        )
     if snapshot.started:
         facts.append(("Time", _time(snapshot)))
     if snapshot.attempts > snapshot.tasks - snapshot.count(State.PENDING):

@@ -10,6 +10,7 @@ import os
 import pwd
 import socket
 import string
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -103,7 +104,7 @@ class Manifest:
     created : str
         Time in UTC, ISO 8601.
     user, host, folder, path, envs : str
-        Who asked, where; PATH and LABHUB_ENVS there.
+        Who asked, where; PATH and the place of the environments there.
     """
 
     name: str
@@ -145,7 +146,7 @@ class Manifest:
             host=socket.gethostname(),
             folder=str(Path.cwd()),
             path=os.environ.get("PATH", os.defpath),
-            envs=os.environ.get("LABHUB_ENVS", ""),
+            envs=str(environments_root()),
         )
 
     @property
@@ -304,6 +305,12 @@ def environment_digest(environment: Environment | Container | None) -> str:
     return f"env:{environment.name}:" + hashlib.sha256("\n".join(packages).encode()).hexdigest()
 
 
+def environments_root() -> Path:
+    """Return where the lab's environments lie: ``$LABHUB_ENVS``, else beside this Python's."""
+    named = os.environ.get("LABHUB_ENVS")
+    return Path(named) if named else Path(sys.prefix).parent
+
+
 def environment_folder(name: str) -> Path:
-    """Return where an environment of the lab lies: ``$LABHUB_ENVS/<name>``."""
-    return Path(os.environ.get("LABHUB_ENVS", "")) / name
+    """Return where an environment of the lab lies, whether it is there or not."""
+    return environments_root() / name

@@ -19,6 +19,7 @@ from labkit.runs.store import Run, Submission
 from labkit.worker.folder import parse_name
 
 _ENOUGH = 3  # units that must have been done before their pace is believed
+_PATIENCE = 60.0  # seconds after which less is believed too
 _RACY = 2.0  # seconds in which a folder may change twice within one tick of its clock
 
 
@@ -61,8 +62,8 @@ class Snapshot:
         By stage.
     open : list of TaskStatus
         Tasks that have not succeeded.
-    units, units_done : int
-        Progress, e.g. in image sets.
+    units, units_done : int, float
+        Progress, e.g. in image sets; parts of one count where a program tells them.
     cpu_seconds, asked_cpu_seconds : float
         CPU time of all attempts that ended, and their time times the cores they asked for.
     peak_memory, memory, cpu : int, int, float
@@ -82,7 +83,7 @@ class Snapshot:
     counts: dict[str, Counter[State]]
     open: list[TaskStatus]
     units: int
-    units_done: int
+    units_done: float
     cpu_seconds: float
     asked_cpu_seconds: float
     peak_memory: int
@@ -202,7 +203,7 @@ class Watch:
         self._grace = grace
         self._missing: dict[tuple[str, int], float] = {}
         self._before: dict[tuple[str, int], TaskStatus] = {}
-        self._first: tuple[float, int] | None = None
+        self._first: tuple[float, float] | None = None
         self.stages = {info.name: _StageView(run, info) for info in run.manifest.stages}
 
     def look(self, sightings: Sightings) -> Snapshot:
@@ -220,7 +221,7 @@ class Watch:
         latest = _latest(submissions)
         counts: dict[str, Counter[State]] = {}
         tasks: list[TaskStatus] = []
-        done = 0
+        done = 0.0
         for view in self.stages.values():
             counter = counts[view.info.name] = Counter[State]()
             for status in self._stage(view, latest, sightings, tasks):
@@ -335,7 +336,7 @@ class Watch:
         counts: dict[str, Counter[State]],
         tasks: list[TaskStatus],
         sightings: Sightings,
-        done: int,
+        done: float,
     ) -> Snapshot:
         views = list(self.stages.values())
         units = sum(view.info.units for view in views)
@@ -364,7 +365,7 @@ class Watch:
             rate=self._rate(done, min(starts, default=None)),
         )
 
-    def _rate(self, done: int, started: float | None) -> float:
+    def _rate(self, done: float, started: float | None) -> float:
         """Return units per second since this watch began, or since the start while that is young.
 
         After a retry the run's own start tells nothing.
@@ -373,7 +374,7 @@ class Watch:
         if self._first is None:
             self._first = (now, done)
         since, before = self._first
-        if done - before >= _ENOUGH:
+        if done - before >= _ENOUGH or (done > before and now - since > _PATIENCE):
             return (done - before) / max(1e-3, now - since)
         return done / max(1e-3, now - started) if started and done else 0.0
 
@@ -404,10 +405,10 @@ def _set(status: TaskStatus, sighting: Sighting) -> None:
     status.text = sighting.text
 
 
-def _units_done(status: TaskStatus) -> int:
+def _units_done(status: TaskStatus) -> float:
     if status.state is State.PENDING:
         return 0
-    done: int = status.record.get("units_done", 0)
+    done: float = status.record.get("units_done", 0)
     if status.record.get("units_failed"):  # a partial result: all the others are done
         done = status.record.get("units", 1) - len(status.record["units_failed"])
     return done if status.state is State.RUNNING or "units_failed" in status.record else 0

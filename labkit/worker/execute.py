@@ -410,17 +410,16 @@ class Execution:
         except OSError:
             return ""
 
-    def _units(self, attempt: Attempt, state: str) -> tuple[int, int]:
+    def _units(self, attempt: Attempt, state: str) -> tuple[float, int]:
+        """Return done and planned units; a program that counts otherwise is scaled to the plan."""
+        planned: int = self._task.get("units", 1)
         if state == "SUCCEEDED":
-            return attempt.units_total, attempt.units_total
+            return planned, planned
         done, total = attempt.units_done, attempt.units_total
         if not done and self._watch and self._watch.told:
             done, told = self._watch.told
-            if told and attempt.units_total == 1:  # a task of one unit may have finer steps
-                total = told
-            elif told:
-                done = done * attempt.units_total // told
-        return min(done, total), total
+            total = told or total
+        return round(min(1.0, done / max(1, total)) * planned, 3), planned
 
     def _beat(self, now: dict[str, Any]) -> None:
         done, total = self._watch.units() if self._watch else (0, 0)

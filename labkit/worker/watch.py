@@ -56,12 +56,12 @@ class Watch(threading.Thread):
         self._done = threading.Event()
         self._since = time.monotonic()
         self._beaten = -_HEARTBEAT
-        self._shown: tuple[int, int] | None = None
+        self._shown: tuple[float, int] | None = None
         self._kills = group.kills() if group else 0
         self._oom_above = cgroup.oom_kills()
         self.peak = 0
         self.told: tuple[int, int] | None = None
-        self.units: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.units: Callable[[], tuple[float, int]] = lambda: (0, 0)
         self.verdict: tuple[str, str] | None = None
 
     def run(self) -> None:

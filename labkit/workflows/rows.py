@@ -35,8 +35,8 @@ def read(over: Any) -> tuple[list[dict[str, Any]], Path | None, list[Problem]]:
     elif hasattr(over, "iter_rows"):  # polars
         rows = list(over.iter_rows(named=True))
     else:
-        rows = list(over) if isinstance(over, Iterable) else []
-        if not all(isinstance(row, Mapping) for row in rows) or isinstance(over, Mapping):
+        rows = list(over) if isinstance(over, Iterable) else [over]
+        if isinstance(over, Mapping) or not all(isinstance(row, Mapping) for row in rows):
             problem = Problem(
                 "over", "is no table.", "Give a DataFrame, a CSV file or a list of dictionaries."
             )

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from string import Formatter
 from typing import Any
 
@@ -139,6 +140,7 @@ def _fill(parts: list[tuple[str, str | None]], row: Mapping[str, Any]) -> str:
     return filled
 
 
+@lru_cache(maxsize=256)  # the same few words for 10,000 rows
 def _parse(text: str) -> list[tuple[str, str | None]]:
     """Return (text before, name) pairs.
 
@@ -160,6 +162,7 @@ def _parse(text: str) -> list[tuple[str, str | None]]:
     return parts or [("", None)]
 
 
+@lru_cache(maxsize=16)
 def _split(text: str) -> list[str]:
     try:
         # A column's name may hold spaces: a name in braces is one word.

@@ -157,9 +157,7 @@ class BackendContract:
     def test_over_its_memory_is_retried_with_more(self, site: Site) -> None:
         job = site.run(hog(150, "100 MB"))
         assert job.state is State.SUCCEEDED
-        first, second = (
-            job.run.folder.record("hog", 0, attempt).read_text() for attempt in (1, 2)
-        )
+        first, second = (job.run.folder.record("hog", 0, attempt).read_text() for attempt in (1, 2))
         assert '"reason":"OUT_OF_MEMORY"' in first
         assert f'"memory":{200 * MB}' in second
         assert job.refresh().attempts == 2, "a retry is visible"

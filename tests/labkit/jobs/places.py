@@ -15,8 +15,8 @@ from labkit.job import Job
 from labkit.model import Resources, Stage, Task, literal
 from labkit.plan import Plan
 from labkit.problems import Problem
-from labkit.workflows.base import Workflow
 from labkit.worker import tree
+from labkit.workflows.base import Workflow
 
 MB = 1024**2
 PYTHON = sys.executable

@@ -1,0 +1,351 @@
+"""What jobs on this machine survive: nothing lost, nothing doubled, the state tells the truth."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit.backends.spool import Spool
+from labkit.job import Job, open_job
+from labkit.model import Resources, Stage, State, Task
+from labkit.problems import LabkitError
+from labkit.runs.store import Run
+from labkit.worker import tree
+from tests.conftest import needs_root
+from tests.labkit.jobs.contract import HOG, Site
+from tests.labkit.jobs.places import (
+    PYTHON,
+    Staged,
+    end_supervisor,
+    ran,
+    records,
+    shell,
+    stage,
+    until,
+    workers,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def site(tmp_path: Path, lab_home: Path) -> Site:
+    return Site("local", tmp_path)
+
+
+def once(site: Site, seconds: float = 1.5) -> Stage:
+    """Return a task that leaves a line when it starts, and fails where its twin still lives."""
+    twin = site.folder / "twin"
+    return stage(
+        "once",
+        f"if [ -e {twin} ] && grep -q 'State:.[RSD]' /proc/$(cat {twin})/status; "
+        f"then echo DOUBLED >> {site.trace}; fi; "
+        f"echo $$ > {twin}; echo ran >> {site.trace}; sleep {seconds}; echo done > out",
+        outputs=("out",),
+    )
+
+
+def running(site: Site) -> None:
+    until(lambda: ran(site.trace))
+
+
+def reasons(job: Job, name: str = "once") -> list[str]:
+    """Return how each attempt of the first task ended."""
+    found = []
+    for index, attempt in records(job, name):
+        if index == 0:
+            text = job.run.folder.record(name, index, attempt).read_text()
+            found.append("SUCCEEDED" if '"SUCCEEDED"' in text else text.split('"reason":"')[1])
+    return [text.partition('"')[0] for text in found]
+
+
+def test_a_killed_worker_is_lost_and_tried_again(site: Site, lab_home: Path) -> None:
+    job = site.submit(once(site))
+    running(site)
+    (worker,) = workers(lab_home)
+    os.kill(worker, signal.SIGKILL)
+    job.wait(20)
+    assert job.state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran", "ran"], "the first one's program was ended before the second"
+    assert reasons(job) == ["LOST", "SUCCEEDED"]
+
+
+def test_a_killed_program_is_not_taken_for_a_lost_worker(site: Site, lab_home: Path) -> None:
+    job = site.submit(once(site))
+    running(site)
+    (worker,) = workers(lab_home)
+    tree.kill(tree.descendants(worker))
+    job.wait(20)
+    assert reasons(job) == ["EXIT"]
+    assert "signal 9" in job.failed()["text"][0]
+
+
+def test_another_supervisor_adopts_what_runs(site: Site, lab_home: Path) -> None:
+    job = site.submit(once(site, 2.5), stage("after", "true", depends_on=("once",)))
+    running(site)
+    first = end_supervisor()
+    assert workers(lab_home), "workers outlive their supervisor"
+    assert open_job(job.run).refresh().state is State.RUNNING
+    second = until(lambda: Spool().supervisor())
+    assert second != first
+    job.wait(20)
+    assert job.state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+    assert reasons(job) == ["SUCCEEDED"]
+
+
+def test_what_ended_while_no_supervisor_lived_is_not_run_again(site: Site) -> None:
+    job = site.submit(once(site, 1), stage("after", "true", depends_on=("once",)))
+    running(site)
+    end_supervisor()
+    until(lambda: records(job, "once"))
+    assert job.wait(20).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+
+def test_all_processes_of_all_jobs_are_killed(site: Site, lab_home: Path) -> None:
+    job = site.submit(once(site, 2), stage("after", "echo x > y", depends_on=("once",)))
+    running(site)
+    everything = [pid for pid in tree.marked("HOME", str(lab_home)) if pid != os.getpid()]
+    assert len(everything) >= 3
+    tree.kill(everything)
+    until(lambda: not workers(lab_home))
+    assert job.wait(20).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran", "ran"]
+    assert reasons(job) == ["LOST", "SUCCEEDED"]
+
+
+KERNEL = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from labkit.backends.local import LocalBackend
+from tests.labkit.jobs.contract import Site
+from tests.labkit.jobs.places import stage
+site = Site("local", Path({folder!r}))
+work = stage("once", "echo ran >> " + str(site.trace) + "; sleep 1; echo done > out")
+{before}
+job = site.submit(work)
+{after}
+"""
+
+
+def kernel(site: Site, before: str = "", after: str = "") -> subprocess.Popen[bytes]:
+    code = KERNEL.format(root=str(ROOT), folder=str(site.folder), before=before, after=after)
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+DIE = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize("moment", ["before the queue", "after the queue"])
+def test_the_kernel_dies_between_intent_and_answer(site: Site, moment: str) -> None:
+    before = f"""
+original = LocalBackend.submit
+def dying(self, run, submission):
+    if {moment == "after the queue"}:
+        original(self, run, submission)
+    {DIE}
+LocalBackend.submit = dying
+"""
+    assert kernel(site, before).wait(30) == -signal.SIGKILL
+    (run,) = (site.folder / "runs").glob("staged-*")
+    assert [s.handle for s in Run(run).submissions()] == [None]
+    assert kernel(site).wait(30) == 0
+    job = open_job(Run(run)).wait(20)
+    assert job.state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+    assert len(job.run.submissions()) == 1
+
+
+def test_the_kernel_dies_after_the_submit_and_the_job_goes_on(site: Site) -> None:
+    assert kernel(site, after=DIE).wait(30) == -signal.SIGKILL
+    (run,) = (site.folder / "runs").glob("staged-*")
+    # Nobody looks: the supervisor alone brings it to its end.
+    until(lambda: Run(run).folder.attempts("tasks", "once"))
+    assert open_job(Run(run)).state is State.SUCCEEDED
+
+
+def test_two_kernels_submit_at_once(site: Site) -> None:
+    go = site.folder / "go"
+    wait = f"while not Path({str(go)!r}).exists(): time.sleep(0.001)"
+    kernels = [kernel(site, wait) for _ in range(4)]
+    go.touch()
+    assert [process.wait(60) for process in kernels] == [0] * 4
+    (run,) = (site.folder / "runs").glob("staged-*")
+    assert len(Run(run).submissions()) == 1
+    assert not list((site.folder / "runs").glob(".staged-*")), "nothing is left aside"
+    assert open_job(Run(run)).wait(20).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+
+def test_the_run_folder_vanishes_and_comes_back(site: Site, lab_home: Path) -> None:
+    job = site.submit(once(site, 30))
+    running(site)
+    away = site.folder / "away"
+    (site.folder / "runs").rename(away)
+    with pytest.raises(LabkitError, match="is gone"):
+        job.refresh()
+    until(lambda: not workers(lab_home))
+    (site.folder / "trace").unlink()
+    away.rename(site.folder / "runs")
+    until(lambda: ran(site.trace))
+    assert job.refresh().state is State.RUNNING
+    assert reasons(job) == ["LOST"]
+    job.cancel().wait(20)
+
+
+def test_a_deleted_run_folder_ends_its_job_alone(site: Site, lab_home: Path) -> None:
+    job = site.submit(once(site, 30))
+    running(site)
+    other = site.submit(stage("other", "sleep 1; echo x > y"))
+    shutil.rmtree(job.path)
+    assert other.wait(20).state is State.SUCCEEDED
+    until(lambda: not workers(lab_home))
+    again = site.submit(once(site, 0.1))
+    assert again.wait(20).state is State.SUCCEEDED
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(folder)]
+    if subprocess.run(options, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    end_supervisor()
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave not one byte."""
+    with (disk / "filler").open("ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+
+
+@needs_root
+def test_a_program_fills_the_disk(site: Site, small_disk: Path) -> None:
+    work = stage("big", "head -c 2000000 /dev/zero > a; head -c 2000000 /dev/zero > b")
+    job = Staged(work, output=small_disk).submit()
+    job.wait(20)
+    failed = job.failed()
+    assert list(failed["reason"]) == ["DISK_FULL"]
+    assert "no space left" in failed["text"][0]
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    assert job.retry().wait(20).state is State.SUCCEEDED
+
+
+@needs_root
+def test_the_disk_is_full_when_a_task_ends(site: Site, small_disk: Path) -> None:
+    work = stage("calm", f"echo ran >> {site.trace}; echo x > y; sleep 1.5")
+    job = Staged(work, output=small_disk).submit()
+    running(site)
+    fill(small_disk)
+    job.wait(20)
+    assert job.state is State.SUCCEEDED, "the record's space was kept from the start"
+    assert ran(site.trace) == ["ran"]
+
+
+@needs_root
+def test_the_disk_is_full_before_a_task_starts(site: Site, small_disk: Path) -> None:
+    first = f"echo ran >> {site.trace}; sleep 1"
+    job = Staged(
+        stage("one", first), stage("two", "echo x > y", depends_on=("one",)), output=small_disk
+    ).submit()
+    running(site)
+    fill(small_disk)
+    until(lambda: records(job, "one"))
+    snapshot = job.refresh()
+    assert snapshot.state in (State.RUNNING, State.FAILED)
+    (small_disk / "filler").unlink()
+    job.wait(20)
+    if job.state is State.FAILED:
+        assert list(job.failed()["reason"]) == ["DISK_FULL"]
+        job.retry().wait(20)
+    assert job.state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+
+@needs_root
+def test_a_submit_onto_a_full_disk_says_so_and_leaves_nothing(site: Site, small_disk: Path) -> None:
+    fill(small_disk)
+    with pytest.raises(LabkitError, match="No space left"):
+        Staged(stage("one", "true"), output=small_disk).submit()
+    assert not [path for path in small_disk.iterdir() if path.name != "filler"]
+
+
+def without_cgroups(work: Stage, folder: Path) -> Job:
+    """Submit with a worker that may make no cgroups, as most people's may not."""
+    flow = Staged(work, output=folder)
+    run = Run.create(flow.build("local"), folder)
+    code = run.path / "worker/labkit/worker/cgroup.py"
+    code.write_text(
+        code.read_text().replace(
+            "        parent, self._v2 =",
+            '        raise PermissionError("for this test")\n        parent, self._v2 =',
+        )
+    )
+    return flow.submit()
+
+
+def test_memory_is_watched_without_cgroups(site: Site) -> None:
+    task = Task(
+        "hog", 0, (PYTHON, "-c", HOG.replace("{size}", "300") + "; import time; time.sleep(3)")
+    )
+    work = Stage("hog", (task,), Resources.of(0.5, "100 MB"), retries=0)
+    job = without_cgroups(work, site.folder / "runs").wait(20)
+    failed = job.failed()
+    assert list(failed["reason"]) == ["OUT_OF_MEMORY"]
+    assert "100 MB" in failed["text"][0]
+    assert job.retry(memory="500 MB").wait(30).state is State.SUCCEEDED
+
+
+def test_memory_counts_for_the_whole_tree(site: Site) -> None:
+    one = "x = b'x' * (60 << 20); import time; time.sleep(8)"
+    script = " & ".join([f'{PYTHON} -c "{one}"'] * 3) + " & wait"
+    work = stage("tree", script, resources=Resources.of(0.5, "100 MB"), retries=0)
+    job = without_cgroups(work, site.folder / "runs").wait(20)
+    assert list(job.failed()["reason"]) == ["OUT_OF_MEMORY"]
+
+
+def test_shared_memory_counts_once_without_cgroups(site: Site) -> None:
+    code = (
+        "import os, time; x = bytearray(b'x' * (60 << 20)); "
+        "[os.fork() or (time.sleep(2), os._exit(0)) for _ in range(3)]; "
+        "[os.wait() for _ in range(3)]"
+    )
+    task = Task("fork", 0, (PYTHON, "-c", code))
+    work = Stage("fork", (task,), Resources.of(0.5, "140 MB"), retries=0)
+    job = without_cgroups(work, site.folder / "runs").wait(20)
+    assert job.state is State.SUCCEEDED
+
+
+def test_background_processes_end_with_their_task(site: Site, lab_home: Path) -> None:
+    work = stage("left", "setsid sleep 300 & echo x > y", outputs=("y",))
+    job = site.run(work)
+    assert job.state is State.SUCCEEDED
+    commands = [
+        Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree.marked("HOME", str(lab_home))
+    ]
+    assert not [command for command in commands if b"300" in command]
+
+
+def test_a_stubborn_program_ends_on_time(site: Site) -> None:
+    script = shell("trap '' TERM; while :; do sleep 1; done")
+    work = Stage("deaf", (Task("t", 0, script),), Resources.of(0.5, "100 MB", "1 s"))
+    job = site.run(work)
+    assert list(job.failed()["reason"]) == ["TIMEOUT"]
