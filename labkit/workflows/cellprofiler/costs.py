@@ -134,7 +134,9 @@ def _read(file: Path | None = None) -> dict[str, dict[str, Any]]:
         data = json.loads((file or place()).read_text())
     except (OSError, ValueError):
         return {}
-    return data if isinstance(data, dict) else {}
+    if not isinstance(data, dict):
+        return {}
+    return {key: entry for key, entry in data.items() if isinstance(entry, dict)}
 
 
 def recall_size(content: str) -> int | None:

@@ -107,9 +107,13 @@ def read_parts(
     for index, task in enumerate(settings["tasks"]):
         folder = run / "results" / "analysis" / task["key"]
         numbers = from_ranges(task["rows"])
-        record = last_record(run / "tasks" / "analysis", index)
-        if record.get("facts"):
-            facts.append({**record["facts"], "memory": record.get("peak_rss", 0)})
+        records = records_of(run / "tasks" / "analysis", index)
+        record = records[-1] if records else {}
+        facts += [
+            {**each["facts"], "memory": each.get("peak_rss", 0)}
+            for each in records
+            if "facts" in each
+        ]
         good: set[int] = set()
         if (folder / "parts.json").is_file():
             for part in json.loads((folder / "parts.json").read_text()):
@@ -129,13 +133,12 @@ def read_parts(
     return parts, failed, facts
 
 
-def last_record(folder: Path, index: int) -> dict[str, Any]:
-    """Return the record of a task's last attempt, or nothing."""
-    number, record = 1, {}
-    while (path := folder / f"{index}.{number}.json").is_file():
-        record = json.loads(path.read_text())
-        number += 1
-    return record
+def records_of(folder: Path, index: int) -> list[dict[str, Any]]:
+    """Return the records of a task's attempts, the last one last."""
+    records = []
+    while (path := folder / f"{index}.{len(records) + 1}.json").is_file():
+        records.append(json.loads(path.read_text()))
+    return records
 
 
 def from_ranges(text: str) -> list[int]:

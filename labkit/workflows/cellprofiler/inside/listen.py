@@ -12,6 +12,8 @@ _ERROR = re.compile(r"Error detected during run of module (\w+)")
 # What CellProfiler logs, and then goes on without the module or without its images.
 _LOADING = re.compile(r"Failed to load pipeline|Could not find the \w+ module")
 _PREPARE = re.compile(r"Failed to prepare run for module (\w+)|Exception.* in prepare_run")
+# What stands between chained exceptions: only the last one counts.
+_TRACEBACK = ("Traceback (most recent", "During handling of", "The above exception")
 _LONGEST = 300
 
 
@@ -48,7 +50,7 @@ class Listener:
         self.by_module: dict[str, float] = {}
         self._seen: set[int] = set()
         self._error: str | None = None
-        self._last_line = ""
+        self._said: list[str] = []
 
     def __call__(self, line: str) -> None:
         """Take one line of output."""
@@ -63,9 +65,11 @@ class Listener:
             self.distrust = self.distrust or f"{name} could not be prepared"
         if error := _ERROR.search(line):
             self._error = error[1]
-            self._last_line = ""
+            self._said = []
+        elif line.startswith(_TRACEBACK):
+            self._said = []
         elif line.strip() and not line[0].isspace():
-            self._last_line = line.strip()
+            self._said.append(line.strip())
 
     def _module(self, image: int, name: str, number: int, seconds: float) -> None:
         self.working += seconds
@@ -79,9 +83,8 @@ class Listener:
         self._seen.add(image)
         self.current = (image, name)
         if self._error is not None:
-            self.failed[image] = f"{self._error}: {self._last_line or 'no reason was given'}"[
-                :_LONGEST
-            ]
+            said = " ".join(self._said) or "no reason was given"
+            self.failed[image] = f"{self._error}: {said}"[:_LONGEST]
             self._error = None
         elif number == self.last:
             self.done.add(image)

@@ -41,6 +41,8 @@ def main() -> None:
 
     pipeline.add_listener(listen)
     error = ""
+    if needs_java(options.pipeline):
+        import_module("cellprofiler_core.utilities.java").start_java()
     try:
         pipeline.load(options.pipeline)
     except Exception as problem:
@@ -68,6 +70,12 @@ def main() -> None:
     }
     sys.stdout.write("PROBE " + json.dumps(findings) + "\n")
     sys.stdout.flush()
+
+
+def needs_java(path: str) -> bool:
+    """Whether metadata is looked up in Java: where images do not come from LoadData."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return "NamesAndTypes" in file.read()
 
 
 def describe(error: BaseException) -> str:
