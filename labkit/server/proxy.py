@@ -53,6 +53,7 @@ class Streaming(StreamingWebSocket, _Base):
     _upload: Upload | None = None
     _exchange: asyncio.Task[None] | None = None
     _client_gone = False
+    _body_unread = False
 
     # -- the request ------------------------------------------------------------------
 
@@ -61,6 +62,7 @@ class Streaming(StreamingWebSocket, _Base):
         # Tornado reads the body by the headers that the stock handler deletes from.
         self.request.headers = self.request.headers.copy()
         self._hop_by_hop = HOP_BY_HOP | named_in_connection(self.request.headers)
+        self._body_unread = True
         await super().prepare(*args, **kwargs)  # type: ignore[misc]
         if self._finished or self.is_websocket:
             return
@@ -73,10 +75,22 @@ class Streaming(StreamingWebSocket, _Base):
             self.request.connection.set_max_body_size(_UNLIMITED)  # type: ignore[union-attr]
             self._upload = Upload()
             self._begin()
+        self._body_unread = self._upload is not None
+
+    def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
+        """Say that the connection ends here, where Tornado will close it.
+
+        It does so after an answer that comes before the body was read (a login page, a
+        refusal). A proxy in front that is not told sends the next person's request into
+        the closing connection, and they get a 503.
+        """
+        if self._body_unread and not self._headers_written:
+            self.set_header("Connection", "close")
+        return web.RequestHandler.flush(self, include_footers)
 
     def _lacks_slash(self) -> bool:
         # Relative links of the app would lead out of its prefix.
-        return bool(self.path_args) and self.path_args[-1] == ""
+        return not self.path_args[-1] and not self.request.path.endswith("/")
 
     def _begin(self) -> None:
         """Run the handler's method now; Tornado calls it once the body is complete."""
@@ -87,6 +101,7 @@ class Streaming(StreamingWebSocket, _Base):
         self._upload_answer = task
 
         async def join(*_: Any, **__: Any) -> None:
+            self._body_unread = False
             if self._upload is not None:
                 self._upload.end()
             await task
@@ -239,7 +254,7 @@ class Streaming(StreamingWebSocket, _Base):
 
     async def _copy(self, response: aiohttp.ClientResponse) -> None:
         # The stock mixin's own write and flush drop the future that says "written".
-        await web.RequestHandler.flush(self)
+        await self.flush()
         if self.request.method == "HEAD":
             return
         async for chunk in response.content.iter_any():

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -192,30 +194,42 @@ def server() -> Iterator[Server]:
 
 
 def kernel_run(server: Server, kernel: str, code: str) -> Any:
-    """Send code to a kernel over a WebSocket; return the open connection."""
+    """Send code to a kernel of the server; return the open connection."""
+    return kernel_run_at(server.base, TOKEN, kernel, code)
+
+
+def kernel_run_at(base: str, token: str, kernel: str, code: str, wait: bool = False) -> Any:
+    """Send code to a kernel over a WebSocket, wait for its end if asked to; return the socket."""
     import websocket  # websocket-client
 
-    address = server.base.replace("http", "ws", 1) + f"api/kernels/{kernel}/channels"
+    parts = urlsplit(base)
+    raw = socket.create_connection(("127.0.0.1", parts.port), timeout=20)
     connection = websocket.create_connection(
-        address, header=[f"Authorization: token {TOKEN}"], timeout=20
+        f"ws://{parts.netloc}{parts.path}api/kernels/{kernel}/channels",
+        header=[f"Authorization: token {token}"],
+        timeout=20,
+        socket=raw,
     )
-    connection.send(
-        json.dumps(
-            {
-                "channel": "shell",
-                "header": {
-                    "msg_id": "1",
-                    "msg_type": "execute_request",
-                    "username": "",
-                    "session": "s",
-                    "version": "5.3",
-                    "date": "2026-01-01T00:00:00Z",
-                },
-                "parent_header": {},
-                "metadata": {},
-                "content": {"code": code, "silent": False},
-                "buffers": [],
-            }
-        )
-    )
+    header = {
+        "msg_id": "1",
+        "msg_type": "execute_request",
+        "username": "",
+        "session": "s",
+        "version": "5.3",
+        "date": "2026-01-01T00:00:00Z",
+    }
+    message = {
+        "channel": "shell",
+        "header": header,
+        "parent_header": {},
+        "metadata": {},
+        "content": {"code": code, "silent": False},
+        "buffers": [],
+    }
+    connection.send(json.dumps(message))
+    while wait:
+        answer = json.loads(connection.recv())
+        if answer["msg_type"] == "execute_reply":
+            assert answer["content"]["status"] == "ok", answer
+            break
     return connection

@@ -539,3 +539,18 @@ def test_environment_proxies_are_not_used(app: App) -> None:
             assert client.get(f"proxy/{app.port}/echo").status_code == 200
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("path", ["proxy/5005/", "proxy/absolute/5005/", "proxy/5005"])
+def test_a_refusal_says_when_the_connection_ends(server: Server, path: str) -> None:
+    """Else a proxy in front sends the next person's request into a closing connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        for _ in range(3):
+            connection.request("GET", f"{BASE}{path}", headers={"Accept": "text/html"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status in (302, 403)
+            # http.client opens anew after "Connection: close", and only then.
+    finally:
+        connection.close()
