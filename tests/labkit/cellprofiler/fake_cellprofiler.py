@@ -20,7 +20,7 @@ for name in ("pipeline", "output-directory", "done-file", "temporary-directory",
 for name in ("run-headless", "run", "always-continue"):
     parser.add_argument(f"--{name}", action="store_true")
 options = parser.parse_args()
-with open(options.data_file, newline="") as file:
+with Path(options.data_file).open(newline="") as file:
     rows = list(csv.DictReader(file))
 names = [row["FileName_DNA"] for row in rows]
 modules = MODULES[1:] if any("drop" in name for name in names) else MODULES

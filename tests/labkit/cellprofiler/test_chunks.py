@@ -55,7 +55,7 @@ def test_groups_stay_together_and_plates_apart() -> None:
     for chunk in chunks:
         assert len({plates[row] for row in chunk}) == 1
         assert len(chunk) % 3 == 0 and len(chunk) <= 7
-    assert sorted(sum(chunks, [])) == list(range(30))
+    assert sorted(row for chunk in chunks for row in chunk) == list(range(30))
 
 
 def test_a_group_larger_than_the_size_is_one_chunk() -> None:

@@ -110,7 +110,7 @@ def test_nothing_that_matches_is_refused(tmp_path: Path) -> None:
             'and (or (file does eq "a.tif") (file does eq "b.tif")) (extension does isimage)',
             "b.tif",
             True,
-        ),  # noqa: E501
+        ),
     ],
 )
 def test_rules(tmp_path: Path, rule: str, name: str, fits: bool) -> None:

@@ -21,7 +21,7 @@ from labkit.workflows.cellprofiler.job import CellProfilerJob
 from tests.conftest import needs_env
 from tests.labkit.cellprofiler import pipelines
 
-pytestmark = [needs_env("cellprofiler"), needs_env("notebook")]
+pytestmark = [needs_env("cellprofiler"), needs_env("notebook"), pytest.mark.timeout(400)]
 
 needs_example_fly = pytest.mark.skipif(
     not pipelines.EXAMPLE_FLY.is_dir(), reason="needs ExampleFly (../shared/data/imaging)"

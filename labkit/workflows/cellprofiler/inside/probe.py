@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
@@ -74,8 +75,7 @@ def main() -> None:
 
 def needs_java(path: str) -> bool:
     """Whether metadata is looked up in Java: where images do not come from LoadData."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return "NamesAndTypes" in file.read()
+    return "NamesAndTypes" in Path(path).read_text(encoding="utf-8", errors="replace")
 
 
 def describe(error: BaseException) -> str:
