@@ -110,9 +110,14 @@ class Environments:
             self._require_packages(name)
             self.log(name).write_text("")
             old = os.umask(0o022)  # everybody runs them
+            before = self._stamp(name) or {}
             try:
                 (self.folder(name) / STAMP).unlink(missing_ok=True)
-                self._build_proxy() if name == PROXY else self._build_python(name)
+                if name == PROXY:
+                    self._build_proxy()
+                else:
+                    packages = any(before.get(k) != v for k, v in self._packages(name).items())
+                    self._build_python(name, packages)
                 self._verify(name)
                 _write(self.folder(name) / STAMP, json.dumps(self._wanted(name)) + "\n")
             finally:
@@ -121,27 +126,34 @@ class Environments:
 
     # -- Python -----------------------------------------------------------------------
 
-    def _build_python(self, name: str) -> None:
+    def _build_python(self, name: str, packages: bool) -> None:
         uv = self._uv(name)
         env = uv_settings(uv.parent / "python")
-        folder, lock = self.folder(name), _lock(name)
+        folder = self.folder(name)
         python = folder / "bin" / "python"
         if not python.exists():
             # --clear: one whose Python is gone cannot be mended.
             base = ("--no-project", "--python", _base_python())
             self._run(name, uv, "venv", "--clear", *base, folder, env=env)
-        count = sum(1 for line in lock.read_text().splitlines() if re.match(r"[\w.-]+==", line))
-        self.say(f"installing up to {count} packages")
         into = ("--compile-bytecode", "--python", python)
-        constraints = _image(name) / "build-constraints.txt"
-        built: tuple[str | Path, ...] = ("--build-constraints", constraints)
-        options = ("--require-hashes", *(built if constraints.is_file() else ()))
-        self._run(name, uv, "pip", "sync", *options, *into, lock, env=env)
+        if packages:
+            self._sync(name, uv, env, *into)
         if name in _WITH_LABKIT:
             self.say("installing labkit")
             with tempfile.TemporaryDirectory() as out:
                 wheel = self._labkit(name, uv, env, Path(out))
-                self._run(name, uv, "pip", "install", "--no-deps", *into, wheel, env=env)
+                again = ("--no-deps", "--reinstall", *into)
+                self._run(name, uv, "pip", "install", *again, wheel, env=env)
+
+    def _sync(self, name: str, uv: Path, env: Mapping[str, str], *into: str | Path) -> None:
+        """Install exactly what the lock says."""
+        lock = _lock(name)
+        count = sum(1 for line in lock.read_text().splitlines() if re.match(r"[\w.-]+==", line))
+        self.say(f"installing up to {count} packages")
+        constraints = _image(name) / "build-constraints.txt"
+        built: tuple[str | Path, ...] = ("--build-constraints", constraints)
+        options = ("--require-hashes", *(built if constraints.is_file() else ()))
+        self._run(name, uv, "pip", "sync", *options, *into, lock, env=env)
 
     def _labkit(self, name: str, uv: Path, env: Mapping[str, str], out: Path) -> Path:
         """Build labkit's wheel from a copy, so that nothing is left in the repository."""
@@ -186,14 +198,15 @@ class Environments:
     def _wanted(self, name: str) -> dict[str, str]:
         if name == PROXY:
             return {"lock": _digest(_lock(name)), "verify": _digest(_verify_script(name))}
-        made = {
-            "lock": _digest(_lock(name)),
-            "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
-            "verify": _digest(_verify_script(name)),
-        }
+        made = {**self._packages(name), "verify": _digest(_verify_script(name))}
         if name in _WITH_LABKIT:
             made["labkit"] = _digest(*_labkit_sources())
         return made
+
+    def _packages(self, name: str) -> dict[str, str]:
+        """Return what the installed packages depend on."""
+        python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        return {"lock": _digest(_lock(name)), "python": python}
 
     def _stamp(self, name: str) -> dict[str, str] | None:
         folder = self.folder(name)

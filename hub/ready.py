@@ -10,7 +10,8 @@ from collections.abc import Callable
 from hub.settings import Settings
 from hub.supervise import Supervisor, programs
 
-_FAILURES = 2  # starts that ended at once, until `up` gives up waiting
+# How often a program may end at once, until `up` gives up: the culler may be before the hub.
+_FAILURES = {"culler": 3}
 
 
 class NotReadyError(Exception):
@@ -69,7 +70,7 @@ def wait(
         for name, program in known.items():
             if program.state in ("BACKOFF", "FATAL", "EXITED"):
                 ends.setdefault(name, set()).add(program.stopped)
-                if program.state == "FATAL" or len(ends[name]) >= _FAILURES:
+                if program.state == "FATAL" or len(ends[name]) >= _FAILURES.get(name, 1):
                     raise NotReadyError(name, f"{name} ends as soon as it is started")
         slow = [n for n in programs(settings) if n not in known or not known[n].running]
         if not [name for name in slow if name != "culler"] and answers(settings):

@@ -191,7 +191,8 @@ class Supervisor:
             self._call("addProcessGroup", name)
             done[name] = "restarted" if name in changed else "started"
         for name, program in self.info().items():
-            if program.state in ("STOPPED", "EXITED", "FATAL"):
+            if program.state in ("STOPPED", "EXITED", "FATAL", "BACKOFF"):
+                self.stop([name])  # a new try, with the count of failures at nought
                 self.start([name])
                 done.setdefault(name, "started")
         return done
