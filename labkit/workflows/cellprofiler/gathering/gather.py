@@ -135,7 +135,7 @@ def read_parts(
 
 def records_of(folder: Path, index: int) -> list[dict[str, Any]]:
     """Return the records of a task's attempts, the last one last."""
-    records = []
+    records: list[dict[str, Any]] = []
     while (path := folder / f"{index}.{len(records) + 1}.json").is_file():
         records.append(json.loads(path.read_text()))
     return records
