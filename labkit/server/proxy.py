@@ -53,7 +53,7 @@ class Streaming(StreamingWebSocket, _Base):
     _upload: Upload | None = None
     _exchange: asyncio.Task[None] | None = None
     _client_gone = False
-    _body_unread = False
+    _preparing = True
 
     # -- the request ------------------------------------------------------------------
 
@@ -62,31 +62,33 @@ class Streaming(StreamingWebSocket, _Base):
         # Tornado reads the body by the headers that the stock handler deletes from.
         self.request.headers = self.request.headers.copy()
         self._hop_by_hop = HOP_BY_HOP | named_in_connection(self.request.headers)
-        self._body_unread = True
         await super().prepare(*args, **kwargs)  # type: ignore[misc]
-        if self._finished or self.is_websocket:
+        if self._finished:
             return
-        if self.request.method in ("GET", "HEAD") and self._lacks_slash():
+        if not self.is_websocket and self.request.method in ("GET", "HEAD") and self._lacks_slash():
             parts = urlsplit(self.request.uri or "")
             self.redirect(urlunsplit(parts._replace(path=parts.path + "/")))
+            return
+        self._preparing = False
+        self._headers.pop("Connection", None)
+        if self.is_websocket:
             return
         headers = self.request.headers
         if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
             self.request.connection.set_max_body_size(_UNLIMITED)  # type: ignore[union-attr]
             self._upload = Upload()
             self._begin()
-        self._body_unread = self._upload is not None
 
-    def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
-        """Say that the connection ends here, where Tornado will close it.
+    def set_default_headers(self) -> None:
+        """Say that the connection ends with this answer, where Tornado will close it.
 
         It does so after an answer that comes before the body was read (a login page, a
         refusal). A proxy in front that is not told sends the next person's request into
         the closing connection, and they get a 503.
         """
-        if self._body_unread and not self._headers_written:
-            self.set_header("Connection", "close")
-        return web.RequestHandler.flush(self, include_footers)
+        super().set_default_headers()
+        if self._preparing:
+            self._headers["Connection"] = "close"
 
     def _lacks_slash(self) -> bool:
         # Relative links of the app would lead out of its prefix.
@@ -101,7 +103,6 @@ class Streaming(StreamingWebSocket, _Base):
         self._upload_answer = task
 
         async def join(*_: Any, **__: Any) -> None:
-            self._body_unread = False
             if self._upload is not None:
                 self._upload.end()
             await task
@@ -254,7 +255,7 @@ class Streaming(StreamingWebSocket, _Base):
 
     async def _copy(self, response: aiohttp.ClientResponse) -> None:
         # The stock mixin's own write and flush drop the future that says "written".
-        await self.flush()
+        await web.RequestHandler.flush(self)
         if self.request.method == "HEAD":
             return
         async for chunk in response.content.iter_any():
