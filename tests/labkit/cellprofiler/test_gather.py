@@ -62,7 +62,7 @@ def test_tables_that_do_not_fit_the_plan(tmp_path: Path, content: str, says: str
 
 def test_the_same_image_set_twice(tmp_path: Path) -> None:
     parts = [part(tmp_path, str(n), "ImageNumber,A\n1,1\n", (1,), {1}) for n in (1, 2)]
-    with pytest.raises(GatherError, match="twice|2 rows for 1"):
+    with pytest.raises(GatherError, match=r"twice|2 rows for 1"):
         gather(tmp_path, *parts)
 
 
