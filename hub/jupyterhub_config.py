@@ -4,11 +4,15 @@ What the lab file cannot say goes into ``config.d/*.py`` of the state folder: ea
 run last, with ``c``, ``settings`` and ``paths`` at hand.
 """
 
+import os
+
 from traitlets.config import get_config
 
 from hub.configure import configure
 from hub.labfile import read
 from hub.paths import Paths
+
+os.umask(0o077)  # the database, with its tokens' hashes, is the portal's alone
 
 c = get_config()
 paths = Paths.from_environment()

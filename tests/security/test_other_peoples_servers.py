@@ -134,10 +134,12 @@ def test_no_websocket(scene: Scene, path: str, kind: str) -> None:
     elif kind == "cookies":
         jar = scene.bobs_browser.cookies.jar
         headers["Cookie"] = "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)
-    with pytest.raises(InvalidStatus) as refused:
-        # websockets knows no *.localhost, so the connection is made for it.
-        with socket.create_connection(("127.0.0.1", scene.portal.port), timeout=20) as plain:
-            connect(url, sock=plain, additional_headers=headers, open_timeout=20).close()
+    # websockets knows no *.localhost, so the connection is made for it.
+    with (
+        socket.create_connection(("127.0.0.1", scene.portal.port), timeout=20) as plain,
+        pytest.raises(InvalidStatus) as refused,
+    ):
+        connect(url, sock=plain, additional_headers=headers, open_timeout=20).close()
     assert refused.value.response.status_code in (*REFUSED, 302)
 
 

@@ -73,14 +73,13 @@ def routes() -> Iterator[tuple[str, str]]:
 
 def _names(path: str) -> list[str]:
     first = path.split("/")[2]
-    names = {
+    return {
         "users": ["VICTIM", "NAMED", "NAMED"],
         "groups": ["GROUP", "VICTIM", "NAMED"],
         "services": ["test-admin"],
         "shares": ["VICTIM", "NAMED"],
         "share-codes": ["VICTIM", "NAMED"],
     }.get(first, ["nothing", "nothing"])
-    return names
 
 
 @pytest.fixture(scope="module")
