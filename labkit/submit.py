@@ -102,6 +102,8 @@ def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
     with run.lock():
         reconcile(run)
         submissions = run.submissions()
+        if not submissions:
+            raise LabkitError(f"{run.path.name} was never submitted: submit it again.")
         backend = base.get(name or submissions[-1].backend)
         changes = dict(changes)
         growth = changes.pop("memory", None)
@@ -162,8 +164,15 @@ def hand_over(
     """Record the intent, call the backend, record its answer; the caller holds the lock."""
     if not works:
         return
-    submission = run.intend(backend.name, works, options)
-    run.accept(submission, backend.submit(run, submission))
+    _call(run, backend, run.intend(backend.name, works, options))
+
+
+def _call(run: Run, backend: Backend, submission: Submission) -> None:
+    try:
+        run.accept(submission, backend.submit(run, submission))
+    except base.SubmitRefusedError:
+        run.request_cancel(submission)
+        raise
 
 
 def reconcile(run: Run) -> None:
@@ -181,7 +190,10 @@ def reconcile(run: Run) -> None:
             continue
         backend = base.get(submission.backend)
         handle = backend.find(run, submission)
-        run.accept(submission, handle if handle else backend.submit(run, submission))
+        if handle is None:
+            _call(run, backend, submission)
+        else:
+            run.accept(submission, handle)
 
 
 def look(run: Run) -> Snapshot:

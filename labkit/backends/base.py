@@ -21,10 +21,17 @@ _BACKENDS = {
 
 
 class BackendError(LabkitError):
-    """The backend could not be asked, or said no; the text says which and why.
+    """The backend could not be asked; the text says why.
 
     Nothing is known about a submit that ends so: the intent stays, and :meth:`Backend.find`
     tells later whether the backend has it.
+    """
+
+
+class SubmitRefusedError(BackendError):
+    """The backend surely did not take the submission; the text says why.
+
+    The intent is withdrawn, so that another submit can ask differently.
     """
 
 
@@ -141,8 +148,10 @@ class Backend(ABC):
 
         Raises
         ------
+        SubmitRefusedError
+            It said no: a wrong partition, a limit.
         BackendError
-            It said no, or could not be asked.
+            It could not be asked, or its answer was lost.
         """
 
     @abstractmethod

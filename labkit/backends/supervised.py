@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import shutil
+import signal
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ from labkit.worker.folder import mark, read_json, unique_name
 
 log = logging.getLogger("labkit.supervisor")
 
+_SILENCE = 45.0  # seconds: a heartbeat comes every ten
+
 
 @dataclass
 class Live:
@@ -29,6 +33,9 @@ class Live:
     ----------
     process : Popen or None
         None: an earlier supervisor started it.
+    beat : Path or None
+        Its heartbeat, where its pid means nothing here: another machine or process namespace that
+        shares this home.
     """
 
     stage: str
@@ -39,11 +46,14 @@ class Live:
     cpu: float
     memory: int
     process: Popen[bytes] | None = None
+    beat: Path | None = None
 
     def gone(self) -> bool:
         """Return whether the worker has ended."""
         if self.process is not None:
             return self.process.poll() is not None
+        if self.beat is not None:
+            return not fresh(self.beat)
         return tree.start_time(self.pid) != self.start
 
 
@@ -128,19 +138,16 @@ class Job:
                 continue
             if folder.record(stage, index, attempt).exists():
                 continue
-            if beat["boot"] == tree.boot_id() and tree.start_time(beat["pid"]) == beat["pid_start"]:
-                left.live[index] = Live(
-                    stage,
-                    index,
-                    attempt,
-                    beat["pid"],
-                    beat["pid_start"],
-                    beat["cpu"],
-                    beat["memory"],
-                )
-                self.attempts[stage, index] = attempt
+            live = Live(
+                stage, index, attempt, beat["pid"], beat["pid_start"], beat["cpu"], beat["memory"]
+            )
+            if beat["place"] != tree.place():
+                live.beat = folder.running(stage, index, attempt)
+            if live.gone():
+                lost.append(live)
             else:
-                lost.append(Live(stage, index, attempt, beat["pid"], 0, 0, beat["memory"]))
+                left.live[index] = live
+                self.attempts[stage, index] = attempt
         gone = {live.index for live in lost}
         for index in left.work.tasks:
             if index in left.live or index in gone:
@@ -184,10 +191,9 @@ class Job:
         for left in self.stages.values():
             left.todo.clear()
             for live in left.live.values():
-                try:
-                    os.kill(live.pid, 15)
-                except ProcessLookupError:
-                    continue
+                if live.beat is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(live.pid, signal.SIGTERM)
 
     def reap(self) -> bool:
         """Take note of workers that have ended; True where there were any."""
@@ -222,7 +228,7 @@ class Job:
             time.sleep(0.02)
         unique = unique_name(self.run.path, live.stage, live.index, live.attempt)
         for group, _ in cgroup.groups("memory"):
-            if (group / unique).is_dir():
+            with contextlib.suppress(OSError):
                 (group / unique).rmdir()
         shutil.rmtree(Path(os.environ.get("TMPDIR") or "/tmp") / unique, ignore_errors=True)  # noqa: S108
         beat = read_json(self.run.folder.running(live.stage, live.index, live.attempt)) or {}
@@ -297,6 +303,14 @@ class Job:
                 for name, left in self.stages.items()
             },
         }
+
+
+def fresh(beat: Path) -> bool:
+    """Return whether a heartbeat is young enough for its worker to live."""
+    try:
+        return time.time() - beat.stat().st_mtime < _SILENCE
+    except OSError:
+        return False
 
 
 def _how(live: Live) -> str:

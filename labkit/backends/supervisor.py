@@ -81,13 +81,9 @@ class Supervisor:
 
     def _look(self) -> None:
         self._take_queue()
-        for job in self._jobs.values():
-            if not job.cancelled and job.run.folder.cancelled(job.submission.number).exists():
-                job.cancel()
-            job.reap()
+        self._attend()
         while self._start_some():
-            for job in self._jobs.values():
-                job.reap()
+            self._attend()
         for name, job in list(self._jobs.items()):
             if job.over:
                 self._spool.remove(name)
@@ -98,6 +94,15 @@ class Supervisor:
                 self._abandon(name, job)
             else:
                 self._tell(name, job)
+
+    def _attend(self) -> None:
+        for name, job in self._jobs.items():
+            try:
+                if not job.cancelled and job.run.folder.cancelled(job.submission.number).exists():
+                    job.cancel()
+                job.reap()
+            except OSError as error:  # one job's disk must not end the others
+                log.warning("%s: %s", name, error)
 
     def _take_queue(self) -> None:
         new = {

@@ -109,9 +109,8 @@ def _facts(job: Job, snapshot: Snapshot) -> list[tuple[str, str]]:
         )
     if snapshot.started:
         facts.append(("Time", _time(snapshot)))
-    if snapshot.attempts > snapshot.tasks - snapshot.count(State.PENDING):
-        again = snapshot.attempts - (snapshot.tasks - snapshot.count(State.PENDING))
-        facts.append(("Attempts", f"{snapshot.attempts:,} ({again:,} further ones)"))
+    if snapshot.retries:
+        facts.append(("Attempts", f"{snapshot.attempts:,}, {snapshot.retries:,} of them again"))
     if snapshot.asked_cpu_seconds:
         share = snapshot.cpu_seconds / snapshot.asked_cpu_seconds
         facts.append(

@@ -102,7 +102,7 @@ class Index:
                 run
                 for run in runs
                 if run.path.name.startswith(name)
-                or (len(short) >= 4 and run.path.name.rpartition("-")[2].startswith(short))
+                or (len(short) >= 4 and run.path.name.rpartition("-")[2].startswith(short[:12]))
             ]
         if len(found) == 1:
             return found[0]

@@ -266,7 +266,19 @@ class Run:
     def intend(
         self, backend: str, stages: Sequence[StageWork], options: Mapping[str, Any]
     ) -> Submission:
-        """Record the intent of the next submission; the caller holds the lock."""
+        """Record the intent of the next submission; the caller holds the lock.
+
+        Raises
+        ------
+        LabkitError
+            The run folder is somebody else's: its worker would run as you.
+        """
+        owner = self.path.stat()
+        if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
+            raise LabkitError(
+                f"{self.path} belongs to somebody else, or others may write into it: what lies "
+                "there would run in your name. Choose another place with output=."
+            )
         number = len(self.submissions()) + 1
         submission = Submission(
             number=number,

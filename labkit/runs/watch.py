@@ -1,11 +1,7 @@
 """What has become of a run: its records, its heartbeats and what the backend says, put together."""
 
-# 10,000 records and 1,000 heartbeats are looked at: names and stats, no Path for each.
-# ruff: noqa: PTH118, PTH208
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,12 +11,11 @@ from typing import Any
 from labkit.backends.base import Sighting, Sightings
 from labkit.model import Reason, State
 from labkit.runs.manifest import StageInfo
+from labkit.runs.stages import StageView
 from labkit.runs.store import Run, Submission
-from labkit.worker.folder import parse_name
 
 _ENOUGH = 3  # units that must have been done before their pace is believed
 _PATIENCE = 60.0  # seconds after which less is believed too
-_RACY = 2.0  # seconds in which a folder may change twice within one tick of its clock
 
 
 @dataclass(slots=True)
@@ -68,8 +63,8 @@ class Snapshot:
         CPU time of all attempts that ended, and their time times the cores they asked for.
     peak_memory, memory, cpu : int, int, float
         The largest task's peak and what one task asked for.
-    attempts : int
-        Attempts of all tasks so far.
+    attempts, retries : int
+        Attempts of all tasks so far, and how many of them were not the first.
     started, ended : float or None
         Seconds since 1970.
     rate : float
@@ -89,6 +84,7 @@ class Snapshot:
     peak_memory: int
     memory: int
     attempts: int
+    retries: int
     started: float | None
     ended: float | None
     rate: float = 0.0
@@ -101,90 +97,6 @@ class Snapshot:
     def count(self, state: State) -> int:
         """Return how many tasks are in a state."""
         return sum(counter[state] for counter in self.counts.values())
-
-
-class _StageView:
-    """The records and heartbeats of one stage, read as they come."""
-
-    def __init__(self, run: Run, info: StageInfo) -> None:
-        self.info = info
-        self._records = str(run.path / "tasks" / info.name)
-        self._running = str(run.path / "running" / info.name)
-        self._seen: set[str] = set()
-        self._changed = -1
-        self._looked = 0.0
-        self._stats: dict[str, tuple[int, int]] = {}
-        self.last: dict[int, dict[str, Any]] = {}
-        self.attempts: Counter[int] = Counter()
-        self.beats: dict[int, dict[str, Any]] = {}
-        self.cpu_seconds = 0.0
-        self.asked_cpu_seconds = 0.0
-        self.peak = 0
-        self.started: float | None = None
-        self.ended: float | None = None
-
-    def take(self, records: dict[str, dict[str, Any]]) -> None:
-        """Take records that were read before (from the index)."""
-        for name, record in records.items():
-            self._take(name, record)
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        """Read what is new; return the new records by file name."""
-        new: dict[str, dict[str, Any]] = {}
-        try:
-            changed = os.stat(self._records).st_mtime_ns  # noqa: PTH116
-        except OSError:
-            return new
-        if changed != self._changed or self._looked * 1e9 - changed < _RACY * 1e9:
-            looked = time.time()
-            for name in os.listdir(self._records):
-                if name in self._seen or name.startswith("."):
-                    continue
-                record = _read(os.path.join(self._records, name))
-                if record is not None and parse_name(name):
-                    new[name] = record
-                    self._take(name, record)
-            self._changed, self._looked = changed, looked
-        self._read_beats()
-        return new
-
-    def _take(self, name: str, record: dict[str, Any]) -> None:
-        if name in self._seen:
-            return
-        self._seen.add(name)
-        index = record["index"]
-        self.attempts[index] += 1
-        if index not in self.last or record["attempt"] > self.last[index]["attempt"]:
-            self.last[index] = record
-        self.cpu_seconds += record.get("cpu_seconds", 0.0)
-        self.asked_cpu_seconds += record.get("cpu", 0.0) * record.get("seconds", 0.0)
-        self.peak = max(self.peak, record.get("peak_rss", 0))
-        if started := record.get("started"):
-            self.started = min(started, self.started or started)
-        self.ended = max(record.get("ended", 0.0), self.ended or 0.0)
-
-    def _read_beats(self) -> None:
-        beats: dict[int, dict[str, Any]] = {}
-        stats: dict[str, tuple[int, int]] = {}
-        try:
-            entries = list(os.scandir(self._running))
-        except OSError:
-            entries = []
-        for entry in entries:
-            found = parse_name(entry.name)
-            if found is None or entry.name in self._seen:
-                continue
-            try:
-                status = entry.stat()
-            except OSError:
-                continue
-            stats[entry.name] = mark = (status.st_mtime_ns, status.st_ino)
-            old = self.beats.get(found[0])
-            if old is not None and self._stats.get(entry.name) == mark:
-                beats[found[0]] = old
-            elif (beat := _read(entry.path)) is not None:
-                beats[found[0]] = beat
-        self.beats, self._stats = beats, stats
 
 
 class Watch:
@@ -204,7 +116,7 @@ class Watch:
         self._missing: dict[tuple[str, int], float] = {}
         self._before: dict[tuple[str, int], TaskStatus] = {}
         self._first: tuple[float, float] | None = None
-        self.stages = {info.name: _StageView(run, info) for info in run.manifest.stages}
+        self.stages = {info.name: StageView(run, info) for info in run.manifest.stages}
 
     def look(self, sightings: Sightings) -> Snapshot:
         """Return what the run is now.
@@ -236,7 +148,7 @@ class Watch:
 
     def _stage(
         self,
-        view: _StageView,
+        view: StageView,
         latest: dict[str, dict[int, Submission]],
         sightings: Sightings,
         tasks: list[TaskStatus],
@@ -263,7 +175,7 @@ class Watch:
     def _derive(
         self,
         status: TaskStatus,
-        view: _StageView,
+        view: StageView,
         submission: Submission | None,
         sightings: Sightings,
         blocked: str,
@@ -320,7 +232,7 @@ class Watch:
         if beat is not None:
             status.record = beat
 
-    def _succeeded_units(self, view: _StageView, counter: Counter[State]) -> int:
+    def _succeeded_units(self, view: StageView, counter: Counter[State]) -> int:
         if counter[State.SUCCEEDED] == view.info.tasks:
             return view.info.units
         if view.info.units == view.info.tasks:
@@ -357,9 +269,9 @@ class Watch:
             cpu_seconds=sum(view.cpu_seconds for view in views),
             asked_cpu_seconds=sum(view.asked_cpu_seconds for view in views),
             peak_memory=max([*peaks, *(view.peak for view in views)], default=0),
-            memory=max((view.info.resources.memory for view in views), default=0),
-            attempts=sum(view.attempts.total() for view in views)
-            + sum(len(view.beats) for view in views),
+            memory=max((view.memory for view in views), default=0),
+            attempts=sum(view.attempts.total() + len(view.beats) for view in views),
+            retries=sum(view.retries for view in views),
             started=min(starts, default=None),
             ended=max(ends, default=None) if state.final else None,
             rate=self._rate(done, min(starts, default=None)),
@@ -424,12 +336,3 @@ def _job_state(counts: dict[str, Counter[State]]) -> State:
     if total[State.FAILED]:
         return State.FAILED
     return State.CANCELLED if total[State.CANCELLED] else State.SUCCEEDED
-
-
-def _read(path: str) -> dict[str, Any] | None:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            data: dict[str, Any] = json.loads(file.read())
-    except (OSError, ValueError):
-        return None
-    return data

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
-from labkit.worker import cgroup, tree
+from labkit.worker import cgroup, commit, tree
 from labkit.worker.attempt import Attempt, AttemptFailed
 from labkit.worker.folder import (
     Folder,
     fill,
     mark,
     publish,
-    read_json,
     reserve,
     unique_name,
     write_json,
@@ -97,10 +93,10 @@ class Execution:
             "attempt": number,
             "submission": submission,
             "state": "RUNNING",
-            "host": socket.gethostname(),
+            "host": os.uname().nodename,
             "pid": os.getpid(),
             "pid_start": tree.start_time(os.getpid()),
-            "boot": tree.boot_id(),
+            "place": tree.place(),
             "started": round(self._started, 3),
             "cpu": self._asked["cpu"],
             "memory": self._memory,
@@ -150,16 +146,16 @@ class Execution:
             try:
                 self._tmp.mkdir(parents=True, exist_ok=True)
                 attempt = self._prepare(log)
-                self._check_inputs(attempt)
+                commit.check_inputs(attempt)
                 self._execute(attempt)
-                self._check_outputs(attempt)
-                result = self._commit()
+                commit.check_outputs(attempt)
+                result = commit.commit(self._folder, attempt, self._submission)
             except AttemptFailed as failure:
                 ended = self._failed(failure)
             except OSError as error:
                 ended = self._failed(AttemptFailed("STORAGE", f"{error}"))
             except Exception as error:
-                log.write(traceback.format_exc().encode())
+                log.write(_trace().encode())
                 ended = self._failed(AttemptFailed("DRIVER", f"{type(error).__name__}: {error}"))
             else:
                 ended = {"state": "SUCCEEDED", "result": result}
@@ -211,7 +207,7 @@ class Execution:
             place = self._environment(environment, envs)
             env["PATH"] = f"{place}{os.pathsep}{env['PATH']}"
         committed = self._folder.result(stage, self._task["key"])
-        before = [r for r in records_of(self._folder, stage, index) if r.get("units_failed")]
+        before = [r for r in commit.records_of(self._folder, stage, index) if r.get("units_failed")]
         return Attempt(
             run_folder=self._folder.path,
             stage=stage,
@@ -233,18 +229,8 @@ class Execution:
                 return place
         tried = ", ".join(map(str, places)) or "LABHUB_ENVS, which is not set"
         raise AttemptFailed(
-            "INPUT", f"the environment {name!r} is not on {socket.gethostname()}: tried {tried}"
+            "INPUT", f"the environment {name!r} is not on {os.uname().nodename}: tried {tried}"
         )
-
-    def _check_inputs(self, attempt: Attempt) -> None:
-        missing = [
-            path
-            for path in map(attempt.expand, self._task.get("inputs", ()))
-            if not os.access(path, os.R_OK)
-        ]
-        if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise AttemptFailed("INPUT", "cannot read " + ", ".join(missing[:3]) + more)
 
     def _execute(self, attempt: Attempt) -> None:
         limit = self._asked.get("time")
@@ -294,6 +280,8 @@ class Execution:
             raise AttemptFailed("EXIT", f"{attempt.argv[0]} ended with code {code}", code)
 
     def _drive(self, attempt: Attempt) -> None:
+        import importlib.util  # only a driver needs it: 10,000 short tasks start faster without
+
         place = self._folder.drivers(attempt.stage)
         name = self._stage["driver"]
         sys.path.insert(0, str(place))
@@ -307,7 +295,7 @@ class Execution:
         except AttemptFailed:
             raise
         except Exception as error:
-            attempt.say(traceback.format_exc())
+            attempt.say(_trace())
             if self._watch and self._watch.verdict:
                 raise AttemptFailed(*self._watch.verdict) from error
             raise AttemptFailed("DRIVER", f"{type(error).__name__}: {error}") from error
@@ -327,7 +315,7 @@ class Execution:
         program = shutil.which(argv[0], path=env["PATH"]) if argv else None
         if program is None:
             raise AttemptFailed(
-                "EXIT", f"the program {argv[:1]} is not installed on {socket.gethostname()}", 127
+                "EXIT", f"the program {argv[:1]} is not installed on {os.uname().nodename}", 127
             )
         try:
             process = subprocess.Popen(
@@ -344,41 +332,6 @@ class Execution:
         if self._watch and self._watch.verdict:  # ended while it was starting
             tree.end(os.getpid(), self._grace)
         return process
-
-    def _check_outputs(self, attempt: Attempt) -> None:
-        if not self._out.is_dir():
-            raise AttemptFailed("STORAGE", f"{self._out} has vanished")
-        bad = []
-        for pattern in map(attempt.expand, self._task.get("outputs", ())):
-            found = list(self._out.glob(pattern))
-            if not found:
-                bad.append(f"{pattern} was not written")
-            bad += [f"{p.relative_to(self._out)} is empty" for p in found if _empty(p)]
-        if bad:
-            raise AttemptFailed("CHECK", "the program said it was well, but " + "; ".join(bad[:5]))
-
-    def _commit(self) -> str:
-        """Rename the attempt's folder to the task's result and return where it is."""
-        stage, index, _ = self._where
-        records = records_of(self._folder, stage, index)
-        if any(
-            record["state"] == "SUCCEEDED" and record["submission"] >= self._submission
-            for record in records
-        ):
-            raise AttemptFailed("SUPERSEDED", "another attempt had finished before")
-        place = self._folder.result(stage, self._task["key"])
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for number in range(100):
-            try:
-                self._out.rename(place)
-                return str(place.relative_to(self._folder.path))
-            except OSError:
-                if not place.exists():
-                    raise
-                aside = self._out.with_name(f"{self._out.name}.before{number or ''}")
-                if not aside.exists():
-                    place.rename(aside)
-        raise AttemptFailed("STORAGE", f"{place} cannot be replaced")
 
     def _failed(self, failure: AttemptFailed) -> dict[str, Any]:
         reason, text = failure.reason, failure.text
@@ -438,20 +391,7 @@ class Execution:
             self._record["peak_rss"] = self._watch.peak
 
 
-def _empty(path: Path) -> bool:
-    if path.is_dir():
-        return not any(path.iterdir())
-    return path.stat().st_size == 0
+def _trace() -> str:
+    import traceback  # only a failure needs it
 
-
-def records_of(folder: Folder, stage: str, index: int) -> list[dict[str, Any]]:
-    """Return the records of a task's attempts, looked for by name: no listing of 10,000 files."""
-    found = []
-    number = 1
-    while (record := read_json(folder.record(stage, index, number))) is not None or folder.attempt(
-        stage, index, number
-    ).exists():
-        if record is not None:
-            found.append(record)
-        number += 1
-    return found
+    return traceback.format_exc()

@@ -10,7 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from labkit.worker.execute import Execution, records_of
+from labkit.worker.commit import records_of
+from labkit.worker.execute import Execution
 from labkit.worker.folder import Folder, read_json
 
 RECORDED_SUCCESS = 0

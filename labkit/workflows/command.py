@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -228,14 +229,14 @@ class Command(Workflow):
                 paths = self._paths(row[column])
                 values[column] = paths if isinstance(row[column], list) else paths[0]
                 files += paths
-            values.pop("key", None)
+            named = {name: glob.escape(_one(value)) for name, value in values.items()}
             tasks.append(
                 Task(
                     key=key,
                     index=index,
                     argv=self.template.argv(values),
                     inputs=tuple(map(literal, files)),
-                    outputs=tuple(template.fill(pattern, values) for pattern in self._outputs),
+                    outputs=tuple(template.fill(pattern, named) for pattern in self._outputs),
                     env=env,
                     params={"row": row} if row else {},
                 )
@@ -274,8 +275,11 @@ def _listed(value: Iterable[str] | str) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
+def _one(value: Any) -> str:
+    """Return a value as text; of a list the first item."""
+    return str(value[0]) if isinstance(value, list) and value else str(value)
+
+
 def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return _text(value[0]) if value else ""
-    text = str(value)
+    text = _one(value)
     return Path(text).name if "/" in text else text

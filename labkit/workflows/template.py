@@ -69,7 +69,6 @@ class Template:
                 f"Rename the column; {{{name}}} is the {PLACEHOLDERS[name]}.",
             )
             for name in sorted(names & set(columns) & set(PLACEHOLDERS))
-            if name != "key"
         ]
         if self.shell:
             found += [

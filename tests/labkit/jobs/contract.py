@@ -10,7 +10,6 @@ The folder of the site must be one that the backend's nodes see.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from typing import Any
 import pytest
 
 import labkit
-from labkit import submit as submitting
 from labkit.backends import base
-from labkit.backends.base import BackendError, Sightings
+from labkit.backends.base import BackendError, Sightings, SubmitRefusedError
 from labkit.job import Job, open_job
-from labkit.model import Reason, Resources, Stage, State, Task
+from labkit.model import Resources, Stage, State, Task
 from labkit.problems import LabkitError, RefusedError
 from labkit.runs.store import Run
 from tests.labkit.jobs.places import MB, PYTHON, Staged, ran, records, shell, stage, until
@@ -317,7 +315,7 @@ class BackendContract:
     ) -> None:
         work = stage("slow", f"echo ran >> {site.trace}; sleep 1.5")
         job = site.submit(work)
-        until(lambda: job.refresh().count(State.RUNNING) == 1, 30)
+        until(lambda: ran(site.trace) and job.refresh().count(State.RUNNING) == 1, 30)
 
         def blind(_: object, runs: list[Run]) -> dict[Run, Sightings]:
             return {run: Sightings(known=False, text="the scheduler is down") for run in runs}
@@ -338,6 +336,22 @@ class BackendContract:
             with pytest.raises(LabkitError, match="scheduler is down"):
                 job.retry()
         job.wait(site.patience)
+        assert ran(site.trace) == ["ran"]
+
+    def test_a_refusal_by_the_backend_is_withdrawn(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        work = stage("once", f"echo ran >> {site.trace}")
+
+        def refuse(*_: object) -> None:
+            raise SubmitRefusedError("no such partition")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(base.get(site.backend)), "submit", refuse)
+            with pytest.raises(SubmitRefusedError):
+                site.submit(work)
+        assert labkit.jobs()[0].state is State.CANCELLED, "nothing is handed over again by itself"
+        assert site.run(work).state is State.SUCCEEDED
         assert ran(site.trace) == ["ran"]
 
     def test_a_new_kernel_sees_the_same(self, site: Site) -> None:
@@ -368,11 +382,3 @@ class BackendContract:
         assert plan.backend == site.backend
         assert plan.payload
         assert not ran(site.trace)
-
-
-def no_warnings() -> Any:
-    """Let a warning fail a test."""
-    return warnings.catch_warnings(action="error")
-
-
-__all__ = ["BackendContract", "Reason", "Site", "no_warnings", "submitting"]

@@ -89,6 +89,15 @@ def test_a_csv_keeps_its_text_and_paths_count_from_it_too(files: Path, lab_home:
     assert job.logs("007") == "one\none\none"
 
 
+def test_names_with_wildcards_are_names(lab_home: Path) -> None:
+    rows = [{"s": "a[1]"}, {"s": "b*"}]
+    job = Command("cp /dev/null {out}/x{s}", over=rows, outputs=["x{s}"]).submit().wait(20)
+    assert list(job.failed()["text"]) == [
+        "the program said it was well, but xa[1] is empty",
+        "the program said it was well, but xb* is empty",
+    ]
+
+
 def test_a_list_is_several_arguments(files: Path, lab_home: Path) -> None:
     lanes = [str(files / "one.txt"), str(files / "two.txt")]
     job = Command("cat {lanes}", over=[{"s": "a", "lanes": lanes}], inputs=["lanes"]).submit()

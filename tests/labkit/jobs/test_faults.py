@@ -349,3 +349,36 @@ def test_a_stubborn_program_ends_on_time(site: Site) -> None:
     work = Stage("deaf", (Task("t", 0, script),), Resources.of(0.5, "100 MB", "1 s"))
     job = site.run(work)
     assert list(job.failed()["reason"]) == ["TIMEOUT"]
+
+
+def test_a_worker_of_another_process_namespace_is_known_by_its_heartbeat(
+    site: Site, lab_home: Path
+) -> None:
+    """Two servers of one person share the home, and a pid of one means nothing in the other."""
+    job = site.submit(once(site, 4))
+    running(site)
+    (worker,) = workers(lab_home)
+    end_supervisor()
+    beat = job.run.folder.running("once", 0, 1)
+    until(lambda: '"updated"' in beat.read_text())
+    beat.write_text(
+        beat.read_text().replace("pid:[", "pid:[9").replace(f'"pid":{worker}', '"pid":1')
+    )
+    job.refresh()
+    until(lambda: Spool().supervisor())
+    assert job.wait(20).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+
+@needs_root
+def test_a_run_folder_that_somebody_else_laid_out_is_not_run(site: Site) -> None:
+    work = once(site)
+    run = Run.create(Staged(work).build("local"), site.folder / "runs")
+    shutil.chown(run.path, "nobody")
+    with pytest.raises(LabkitError, match="somebody else"):
+        site.submit(work)
+    shutil.chown(run.path, "root")
+    run.path.chmod(0o777)
+    with pytest.raises(LabkitError, match="somebody else"):
+        site.submit(work)
+    assert ran(site.trace) == []
