@@ -39,7 +39,7 @@ def down(keep_servers: bool, yes: bool) -> None:
     if servers and not keep_servers:
         names = ", ".join(str(server) for server in servers)
         if sys.stdin.isatty() and not yes:
-            click.confirm(f"{len(servers)} user servers run ({names}). Stop them too?", abort=True)
+            click.confirm(f"User servers run: {names}. Stop them too?", abort=True)
         _stop_servers(read_settings(paths), paths)
     if running:
         with waiting("portal") as say:
@@ -48,10 +48,23 @@ def down(keep_servers: bool, yes: bool) -> None:
         click.echo("  The portal is down.")
     else:
         click.echo("  The portal was not running.")
+    if not keep_servers:
+        _remove_walls(paths)
     left = user_servers(paths) if keep_servers else []
     if left:
         names = ", ".join(str(server) for server in left)
-        click.echo(f"  {len(left)} user servers go on ({names}); the next `up` finds them again.")
+        click.echo(f"  User servers go on: {names}. The next `up` finds them again.")
+
+
+def _remove_walls(paths: Paths) -> None:
+    """Take the firewall's rules and the groups away: nothing of the portal is left running."""
+    if os.geteuid() != 0 or not paths.lab_file.exists():
+        return
+    settings = read_settings(paths)
+    if settings.target == "local":
+        from hub.isolation import boxes_of, remove_all
+
+        remove_all(boxes_of(settings, paths))
 
 
 def _stop_servers(settings: Settings, paths: Paths) -> None:
@@ -68,10 +81,8 @@ def _stop_servers(settings: Settings, paths: Paths) -> None:
             left = Control(settings, paths).stop_servers(servers, progress, _WAIT)
         except ControlError as error:
             if os.geteuid() == 0 and settings.target == "local":
-                from hub.isolation import boxes_of, remove_all
-
                 say("the hub does not answer; ending them without it")
-                remove_all(boxes_of(settings, paths))
+                _remove_walls(paths)
                 return
             names = ", ".join(map(str, servers))
             text = f"cannot be stopped now: {error}"

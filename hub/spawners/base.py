@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from hub.spawners.startup import StartError, Startup, ended
 _TEMPLATES = Environment(
     loader=FileSystemLoader(REPOSITORY / "hub" / "templates"), autoescape=True, trim_blocks=True
 )
+
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class LabSpawner(Spawner):
@@ -151,6 +155,9 @@ class LabSpawner(Spawner):
             env["LABHUB_TUTORIALS"] = str(environment / "share" / "labhub" / "tutorials")
             env["LABHUB_PROFILE"] = self.profile.name
             env["LABHUB_MEMORY_BYTES"] = str(self.profile.memory)
+            # Libraries count the machine's cores, not those that the profile has.
+            threads = str(max(1, math.ceil(self.profile.cpu)))
+            env |= dict.fromkeys(THREADS, threads)
         return env
 
     # -- its token --------------------------------------------------------------------

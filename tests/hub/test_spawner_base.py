@@ -183,6 +183,7 @@ def test_the_server_gets_the_settled_environment(doors: Portal, eve: str) -> Non
     assert env["LABHUB_PROFILE"] == "stub"
     assert env["LABHUB_ENVS"] == str(doors.envs)
     assert Path(env["LABHUB_TUTORIALS"]).name == "tutorials"
+    assert env["OMP_NUM_THREADS"] == "1"  # the profile's cores, not the machine's
     assert "CONFIGPROXY_AUTH_TOKEN" not in env
     assert "TEST_ADMIN_TOKEN" not in env
 
