@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-import numpy as np
 import pytest
 import scanpy as sc
-from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 import labkit
+from tests.browser.cells import WEBGL, colours_drawn
 from tests.conftest import CHROMIUM, needs_chromium, needs_env
 
 pytestmark = [needs_env("cellxgene"), needs_chromium]
-
-_FLAGS = [
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]
-
-
-def colours_drawn(page: Page) -> tuple[int, int]:
-    """Return how many pixels of the plot are not background, and in how many colours."""
-    picture = page.locator("[data-testid=layout-graph], canvas").first.screenshot()
-    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
-    drawn = pixels[(pixels < 235).any(axis=2)]
-    return len(drawn), len(np.unique(drawn // 32, axis=0))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -38,7 +21,7 @@ def test_cells_are_drawn_and_coloured(home: Path, port: int, artifacts: Path) ->
     card = labkit.cellxgene(adata, port, title="700 blood cells")
     foreign, failed = [], []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(WEBGL))
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.on(
             "request",
