@@ -69,7 +69,8 @@ def _kind(schema: dict[str, Any], value: dict[str, Any]) -> str:
         if option.get("type") != "null":
             return _kind(schema, option)
     kind = {"string": "text", "integer": "number", "array": "list", "object": "map"}
-    return kind.get(value.get("type", "string"), value.get("type", "text"))
+    name = str(value.get("type", "string"))
+    return kind.get(name, name)
 
 
 def _default(schema: dict[str, Any], value: dict[str, Any]) -> str:
