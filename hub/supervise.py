@@ -276,7 +276,7 @@ def _digest(name: str, settings: Settings, paths: Paths) -> str:
     """Return one digest over all that a program is made from, secrets by their age alone."""
     parts = [settings.model_dump_json(), *command(name, settings, paths)]
     if name == "proxy":
-        parts = parts[1:]
+        parts = parts[2:]  # nor which Node a shell's PATH has first
         parts += _content([paths.envs / "proxy" / STAMP])
         parts += _ages([paths.secrets / "proxy_token"])
         if settings.tls:

@@ -11,13 +11,15 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pexpect
 import psutil
 import pytest
 
 from tests.conftest import needs_env, needs_root
-from tests.hub.cli_portal import LabhubPortal, eventually, leftovers, run
+from tests.hub.cli_portal import LABHUB, LabhubPortal, eventually, leftovers, run
 from tests.portal import PASSWORD, free_port
 
 pytestmark = [needs_root, needs_env("proxy"), needs_env("notebook"), needs_env("cellxgene")]
@@ -187,7 +189,7 @@ def test_restore_refuses_while_the_portal_runs(portal: LabhubPortal) -> None:
 
 def test_down_can_leave_servers_running_for_the_next_up(portal: LabhubPortal, ada: str) -> None:
     done = portal.labhub("down", "--keep-servers")
-    assert f"1 user servers go on ({ada})" in done.stdout
+    assert f"User servers go on: {ada}." in done.stdout
     assert not any(portal.pids().values())
     portal.labhub("up")
     eventually(lambda: answers(portal, ada))
@@ -217,8 +219,23 @@ def test_backup_and_restore_bring_users_and_tokens_back(portal: LabhubPortal, bo
     assert browser.login(bob, PASSWORD).status_code == 200
 
 
-def test_down_stops_all_and_leaves_nothing(portal: LabhubPortal, ada: str) -> None:
+def test_down_asks_before_it_stops_peoples_servers(portal: LabhubPortal, ada: str) -> None:
     portal.spawn(ada)
+    before = portal.pids()
+    environ: Any = portal.environ
+    child = pexpect.spawn(str(LABHUB), ["down"], env=environ, encoding="utf-8", timeout=60)
+    child.expect(f"User servers run: {ada}. Stop them too")
+    child.sendline("n")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert portal.pids() == before
+    assert answers(portal, ada)
+
+
+def test_down_stops_all_and_leaves_nothing(portal: LabhubPortal, ada: str) -> None:
+    if not answers(portal, ada):
+        portal.spawn(ada)
     done = portal.labhub("down", "--yes")
     assert "The portal is down" in done.stdout
     assert leftovers(portal.folder) == []
