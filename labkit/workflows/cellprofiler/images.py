@@ -222,6 +222,9 @@ def read_images(
         if table is None:
             table, base = _pipelines_own_csv(pipeline, base, files)
         return _loaddata(pipeline, table, base)
+    if odd := [path for path in files if "\n" in str(path) or "\r" in str(path)]:
+        text = "its name holds a line break, which a list of files cannot carry."
+        raise RefusedError([Problem(repr(path.name), text, "Rename it.") for path in odd])
     if table is not None:
         sets = _loaddata(pipeline, table, base)
         files = sorted({Path(path) for column in sets.paths().items() for path in column[1]})
@@ -246,6 +249,9 @@ def _source(
     """Return the table, the folder that relative paths begin at, and the files."""
     if isinstance(images, pd.DataFrame):
         return images.copy(), None, []
+    if not isinstance(images, (str, Path)) and not isinstance(images, Iterable):
+        mend = "Give a folder, a CSV, a table or paths."
+        raise RefusedError([Problem("images", f"{images!r} is none of these.", mend)])
     if not isinstance(images, (str, Path)):
         paths = [Path(os.path.abspath(Path(path).expanduser())) for path in images]  # noqa: PTH100
         return None, None, paths

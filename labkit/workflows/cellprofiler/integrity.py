@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from operator import add
 from pathlib import Path
 
 # Bytes of one value of each TIFF field type (TIFF 6.0, section 2; 16 to 18 are BigTIFF's).
@@ -114,9 +115,8 @@ class _Tiff:
             if tag in (_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS):
                 fields[tag] = self._values(kind, body, index * entry_size + 4, word)
         for where, length in ((_STRIP_OFFSETS, _STRIP_COUNTS), (_TILE_OFFSETS, _TILE_COUNTS)):
-            ends = (
-                a + b for a, b in zip(fields.get(where, ()), fields.get(length, ()), strict=False)
-            )
+            # not zip(): the node may have Python 3.9, without its strict=
+            ends = map(add, fields.get(where, ()), fields.get(length, ()))
             self.end = max(self.end, max(ends, default=0))
         (following,) = struct.unpack_from(self.order + word, body, count * entry_size)
         return int(following)

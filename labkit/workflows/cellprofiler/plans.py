@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,8 @@ def _analysis(
     light: Illumination | None,
 ) -> Stage:
     numbers = list(sets.table["ImageNumber"])
-    plates = list(sets.places()["plate"])
+    places = sets.places()
+    plates, wells = list(places["plate"]), list(places["well"])
     tasks = []
     for index, rows in enumerate(chunks.rows):
         plate = plates[rows[0]]
@@ -159,6 +160,8 @@ def _analysis(
             "settings": "analysis.json",
             "rows": to_ranges(int(numbers[row]) for row in rows),
             "needs": list(light.needs.get(plate, [])) if light else [],
+            "row": {"plate": _brief(plates[row] for row in rows)}
+            | {"well": _brief(wells[row] for row in rows)},
         }
         tasks.append(Task(key, index, outputs=("parts.json",), units=len(rows), params=params))
     memory = workflow.cost_now.memory
@@ -171,6 +174,12 @@ def _analysis(
         tolerate_failures=True,  # plates whose illumination failed say so; the others run
         driver=_DRIVER,
     )
+
+
+def _brief(values: Iterable[str]) -> str:
+    """Return the values of a task, for people: ``"A01, A02"`` or ``"A01 to B03"``."""
+    found = list(dict.fromkeys(values))
+    return ", ".join(found) if len(found) <= 4 else f"{found[0]} to {found[-1]}"
 
 
 def _settings(
@@ -208,6 +217,8 @@ def _illumination(found: Prepared, sets: ImageSets) -> Illumination | None:
     for index, (name, rows) in enumerate(table.groupby("plate", sort=False)):
         plate = str(name)
         key = safe_key(plate or "all")
+        if any(task.key == key for task in tasks):  # "P 1" and "P_1"
+            key = f"{key[:100]}-{index}"
         last = {str(column): str(value) for column, value in rows.iloc[-1].items()}
         where[plate] = {
             save["image"]: (

@@ -151,6 +151,9 @@ class CellProfiler(Workflow):
         return recall(pipeline)
 
     def _read_pipeline(self, path: str | Path, found: Prepared) -> Pipeline | None:
+        if not isinstance(path, (str, Path)):
+            found.problems.append(Problem("pipeline", f"must be a path, not {path!r}."))
+            return None
         try:
             pipeline = Pipeline.read(path)
         except (PipelineError, OSError) as error:

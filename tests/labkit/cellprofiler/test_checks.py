@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import labkit
+from labkit import jobfile
 from labkit.problems import Problem, RefusedError
 from labkit.workflows.cellprofiler import checks, example, modules
 from labkit.workflows.cellprofiler.pipeline import Pipeline
@@ -260,3 +261,21 @@ def test_cellprofiler_has_nothing_against_the_examples(tmp_path: Path) -> None:
     assert workflow.check() == []
     assert workflow.prepared.probe is not None
     assert workflow.prepared.probe.version.startswith("4.2.8")
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_a_job_file_describes_the_same(tmp_path: Path) -> None:
+    images, _ = example.make_plate(tmp_path / "img", wells=2, sites=1)
+    images.to_csv(tmp_path / "load.csv", index=False)
+    content = {
+        "workflow": "cellprofiler",
+        "pipeline": str(example.ANALYSIS),
+        "images": str(tmp_path / "load.csv"),
+        "group_by": ["Well"],
+        "chunk_size": 1,
+    }
+    plan = jobfile.parse(content).plan("local")
+    assert [stage.name for stage in plan.stages] == ["analysis", "gather"]
+    assert [task.params["rows"] for task in plan.stage("analysis").tasks] == ["1", "2"]
+    wrong = jobfile.parse({**content, "pipeline": 3, "images": 4})
+    assert {problem.where for problem in wrong.workflow.check()} == {"pipeline"}

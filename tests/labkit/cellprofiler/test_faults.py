@@ -120,7 +120,7 @@ def test_complete_and_wrong_never_passes(envs: Path, tmp_path: Path, fault: str,
 
 
 def test_a_process_that_always_dies_is_given_up(envs: Path, tmp_path: Path) -> None:
-    job = run(tmp_path, *["crash"] * 10, "fine")
+    job = run(tmp_path, *["crash"] * 10, "fine", chunk=11)
     failed = job.failed()
     assert len([text for text in failed["text"] if "not run" in text]) == 2
     assert job.state is State.FAILED

@@ -191,3 +191,9 @@ def test_image_sets_by_pattern(tmp_path: Path) -> None:
         labkit.image_sets(tmp_path, "x")
     with pytest.raises(RefusedError, match="no regular expression"):
         labkit.image_sets(tmp_path, "(")
+
+
+def test_line_breaks_in_names_do_not_add_files_to_the_list(tmp_path: Path) -> None:
+    odd = tmp_path / "x_w1.tif\n/etc/passwd_w1.tif"
+    with pytest.raises(RefusedError, match="line break"):
+        sets(tmp_path, pipelines.names_and_types(), [odd])
