@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FASTEST = 0.1  # seconds between two looks at first
 _BACK_OFF = 1.3
+_TAIL = 1024**2  # bytes of a log that are read at once: some logs are large
 
 # A tool whose jobs can do more brings its own class.
 _CLASSES = {"cellprofiler": "labkit.workflows.cellprofiler.job:CellProfilerJob"}
@@ -225,7 +226,12 @@ class Job:
             The task; None: the first that failed, else the first that runs.
         """
         path = self.log_path(key, stage=stage)
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL))
+                text = file.read().decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
         return "\n".join(text.splitlines()[-lines:])
 
     def follow(self, key: str | None = None, *, stage: str | None = None) -> Iterator[str]:
@@ -243,8 +249,10 @@ class Job:
             newest = max(self._attempts(*where), default=0)
             if newest != attempt:
                 attempt, position = newest, 0
-            if attempt:
+            while attempt:
                 position, text = _read_from(self.run.folder.log(*where, attempt), position)
+                if not text:
+                    break
                 yield from text.splitlines()
             if over:
                 return
@@ -291,13 +299,13 @@ class Job:
 
 
 def _read_from(path: Path, position: int) -> tuple[int, str]:
-    """Return the whole lines after a position, and the position after them."""
+    """Return the whole lines after a position (1 MB at once), and the position after them."""
     if not path.exists():
         return position, ""
     with path.open("rb") as file:
         file.seek(position)
-        data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
+        data = file.read(_TAIL)
+    whole = data if len(data) == _TAIL else data[: data.rfind(b"\n") + 1]
     return position + len(whole), whole.decode("utf-8", "replace")
 
 

@@ -65,6 +65,14 @@ class LocalBackend(Backend):
         cpu = options.get("cpu")
         if cpu is not None and not (isinstance(cpu, int | float) and cpu > 0):
             problems.append(Problem("local_cpu", f"must be above zero, not {cpu!r}."))
+        elif cpu is not None:
+            problems += [
+                Problem(
+                    f"stage {stage.name}", f"needs {stage.resources.cpu:g} cores, above local_cpu."
+                )
+                for stage in plan.stages
+                if stage.resources.cpu > cpu
+            ]
         return problems
 
     def payload(self, plan: Plan, options: Mapping[str, Any]) -> str:
@@ -160,6 +168,21 @@ class LocalBackend(Backend):
                 self._spool.wake()
         except (OSError, subprocess.SubprocessError) as error:
             raise BackendError(f"The local queue cannot be read: {error}") from error
+
+
+def resume() -> bool:
+    """Take up again what a stopped server has left in the queue; for the server's start.
+
+    Returns
+    -------
+    bool
+        Whether there was anything.
+    """
+    spool = Spool()
+    if not spool.names():
+        return False
+    spool.ensure_supervisor()
+    return True
 
 
 def _check_programs(stage: Stage) -> list[Problem]:

@@ -95,7 +95,8 @@ class Spool:
             **clean_environment(),
             "PYTHONPATH": str(Path(labkit.__file__).parent.parent),
         }
-        with self.log.open("ab") as log:
+        long = self.log.exists() and self.log.stat().st_size > _LOG
+        with self.log.open("wb" if long else "ab") as log:
             subprocess.run(
                 [sys.executable, "-c", _START, str(self.path)],
                 env=environment,
@@ -120,6 +121,8 @@ class Spool:
         finally:
             os.close(descriptor)
 
+
+_LOG = 1024**2  # bytes of the supervisor's log, beyond which the next one starts it anew
 
 # It detaches before it loads anything: nobody waits for that.
 _START = """\

@@ -57,7 +57,7 @@ def card(job: Job, snapshot: Snapshot | None = None, *, live: bool = False) -> s
         f"<div><strong>{escape(shown.title)}</strong> "
         f"{_sign(shown.state)} {escape(shown.headline)}</div>"
         f"{_bar(shown)}{_grids(shown)}"
-        f"<table style='margin:4px 0'><tbody>{facts}</tbody></table>"
+        f"<table style='margin:4px 0;color:inherit'><tbody>{facts}</tbody></table>"
         f"{_failures(shown)}"
         f"<div style='font-size:90%'>{_when(shown, live)} <code>{escape(shown.hint)}</code></div>"
         "</div>"
@@ -151,4 +151,6 @@ def listing(jobs: Sequence[Job]) -> str:
         f"<th scope='col' style='{_CELL}'>{name}</th>"
         for name in ("job", "state", "succeeded", "where", "created")
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return (
+        f"<table style='color:inherit'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )

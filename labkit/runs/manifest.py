@@ -142,7 +142,7 @@ class Manifest:
             ),
             parameters=plan.parameters,
             created=now(),
-            user=pwd.getpwuid(os.geteuid()).pw_name,
+            user=_user(),
             host=socket.gethostname(),
             folder=str(Path.cwd()),
             path=os.environ.get("PATH", os.defpath),
@@ -186,6 +186,13 @@ class Manifest:
 
 
 _TEXTS = ("name", "tool", "key", "created", "user", "host", "folder", "path", "envs")
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's user often has no name
+        return str(os.geteuid())
 
 
 def now() -> str:

@@ -14,6 +14,7 @@ from labkit.runs.manifest import StageInfo
 from labkit.runs.store import Run
 from labkit.worker.folder import parse_name
 
+_TRUSTED = 10.0  # seconds: a network disk shows an old time of change for a while
 _RACY = 2.0  # seconds in which a folder may change twice within one tick of its clock
 
 
@@ -44,8 +45,9 @@ class StageView:
             changed = os.stat(self._records).st_mtime_ns
         except OSError:
             return
-        if changed != self._changed or self._looked * 1e9 - changed < _RACY * 1e9:
-            looked = time.time()
+        looked = time.time()
+        old = looked - self._looked > _TRUSTED
+        if old or changed != self._changed or self._looked * 1e9 - changed < _RACY * 1e9:
             for name in os.listdir(self._records):
                 if name in self._seen or parse_name(name) is None:
                     continue

@@ -388,7 +388,8 @@ class Execution:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._record["cpu_seconds"] = round(used.ru_utime + used.ru_stime, 3)
         if self._watch:
-            self._record["peak_rss"] = self._watch.peak
+            # Too short to be looked at: at most what the largest process ever had.
+            self._record["peak_rss"] = self._watch.peak or used.ru_maxrss * 1024
 
 
 def _trace() -> str:

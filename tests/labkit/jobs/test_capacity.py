@@ -83,6 +83,11 @@ def test_a_cap_must_be_a_number(site: Site) -> None:
         site.run(busy(site, 1), local_cpu="many")  # type: ignore[arg-type]
 
 
+def test_a_task_above_the_cap_is_refused(site: Site) -> None:
+    with pytest.raises(RefusedError, match="above local_cpu"):
+        site.run(busy(site, 1, cpu=1, memory="50 MB"), local_cpu=0.5)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def small_group() -> Iterator[list[Path]]:
     """Cgroups with half a core and 300 MB (v1 or v2)."""

@@ -165,3 +165,12 @@ def test_options_go_before_the_file(here: Path) -> None:
         jobfile.load("job.yaml").submit(memmory="2 GB")
     plan = jobfile.load("job.yaml").plan(memory="1 GB")
     assert plan.stages[0].resources.memory == 1 << 30
+
+
+def test_a_large_log_is_not_read_whole(here: Path) -> None:
+    (here / "table.csv").write_text("name,script\na,seq 1 400000; echo x > out.txt\n")
+    job = jobfile.load("job.yaml").submit().wait(20)
+    assert job.log_path("a").stat().st_size > 2 << 20
+    assert job.logs("a", lines=2) == "399999\n400000"
+    lines = list(job.follow("a"))
+    assert len("".join(lines)) + 400_000 == job.log_path("a").stat().st_size

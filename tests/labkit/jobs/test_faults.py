@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from labkit.backends.local import resume
 from labkit.backends.spool import Spool
 from labkit.job import Job, open_job
 from labkit.model import Resources, Stage, State, Task
@@ -99,6 +100,17 @@ def test_another_supervisor_adopts_what_runs(site: Site, lab_home: Path) -> None
     assert job.state is State.SUCCEEDED
     assert ran(site.trace) == ["ran"]
     assert reasons(job) == ["SUCCEEDED"]
+
+
+def test_a_server_that_starts_takes_up_what_was_left(site: Site, lab_home: Path) -> None:
+    assert not resume()
+    job = site.submit(once(site, 0.5))
+    running(site)
+    tree.kill([pid for pid in tree.marked("HOME", str(lab_home)) if pid != os.getpid()])
+    until(lambda: Spool().supervisor() is None)
+    assert resume()
+    until(lambda: (0, 2) in records(job, "once"))  # nobody but the supervisor looks
+    assert reasons(job) == ["LOST", "SUCCEEDED"]
 
 
 def test_what_ended_while_no_supervisor_lived_is_not_run_again(site: Site) -> None:
