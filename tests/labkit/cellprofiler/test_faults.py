@@ -81,6 +81,7 @@ def test_an_image_set_that_kills_the_process_fails_alone(
     failed = job.failed()
     assert list(failed["well"]) == ["A02", "A05"]
     assert set(failed["reason"]) == {"EXIT"}
+    assert failed["text"].str.contains("after LoadData").all()
     assert list(job.results("Image")["ImageNumber"]) == [1, 3, 4]
 
 
@@ -122,7 +123,9 @@ def test_complete_and_wrong_never_passes(envs: Path, tmp_path: Path, fault: str,
 def test_a_process_that_always_dies_is_given_up(envs: Path, tmp_path: Path) -> None:
     job = run(tmp_path, *["crash"] * 10, "fine", chunk=11)
     failed = job.failed()
-    assert len([text for text in failed["text"] if "not run" in text]) == 2
+    analysis = failed[failed["stage"] == "analysis"]
+    assert len(analysis) == 11
+    assert sum(text.startswith("not run: 9 others died") for text in analysis["text"]) == 2
     assert job.state is State.FAILED
     assert "not one of 11 image sets is good" in str(list(failed["text"]))
 

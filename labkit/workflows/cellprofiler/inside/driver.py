@@ -174,7 +174,8 @@ class Work:
             where = "before its first image set" if not listener.done else "while it exported"
             self.task.fail("EXIT", f"{how} {where}")
         number = todo[culprit - 1]
-        module = f" in {listener.current[1]}" if listener.current else ""
+        image, last = listener.current or (None, "")
+        module = f" after {last}" if image == culprit else " at its beginning"
         self.failed[number] = ("EXIT", f"{how}{module}")
         self.task.say(f"labkit: image set {number} ended the process ({how}); the others go on")
         return number, how

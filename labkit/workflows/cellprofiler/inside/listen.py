@@ -41,7 +41,7 @@ class Listener:
         self.failed: dict[int, str] = {}
         #: local image numbers that went through their last module
         self.done: set[int] = set()
-        #: local image number and module it is in
+        #: local image number and the last module it went through
         self.current: tuple[int, str] | None = None
         #: why nothing of this process can be trusted
         self.distrust = ""
