@@ -216,7 +216,8 @@ def gather_speed(folder: Path, megabytes: int) -> None:
     packed = (folder / "Nuclei.parquet").stat().st_size
     print(
         f"\nGather: {size / 1e6:.0f} MB of CSV ({rows:,} rows) in {seconds:.1f} s: "
-        f"{size / 1e6 / seconds:.0f} MB/s, {size / 1e6 / cpu:.0f} MB per CPU second; Parquet {packed / 1e6:.0f} MB.",
+        f"{size / 1e6 / seconds:.0f} MB/s, {size / 1e6 / cpu:.0f} MB per CPU second; "
+        f"Parquet {packed / 1e6:.0f} MB.",
         flush=True,
     )
 
