@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import math
 import secrets
+from abc import abstractmethod
 from collections.abc import Hashable
 from typing import Any
 
@@ -59,6 +60,7 @@ class PasswordGuard(Authenticator):
         self._accounts = Lockout(self.failures, self.wait)
         self._addresses = Lockout(self.failures * ADDRESS_FAILURES, self.wait * ADDRESS_WAIT)
 
+    @abstractmethod
     async def check_password(self, handler: Any, name: str, password: str) -> Any:
         """Return what ``authenticate`` returns; None where the password is wrong.
 
@@ -76,7 +78,6 @@ class PasswordGuard(Authenticator):
         RightPasswordError
             The password is right, but the person may not come in.
         """
-        raise NotImplementedError
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> Any:
         """Check a name and a password, unless the door is closed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Limits:
     processes: int
 
 
-class Cgroups:
+class Cgroups(ABC):
     """The cgroups of one portal: a parent, and below it one group per user server.
 
     Parameters
@@ -68,16 +69,16 @@ class Cgroups:
         except OSError as error:
             raise CgroupError(f"cgroup {key}: {error}") from error
 
-    def _limit(self, key: str, limits: Limits) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _limit(self, key: str, limits: Limits) -> None: ...
 
+    @abstractmethod
     def oom_kills(self, key: str) -> int:
         """Return how many processes the kernel ended for want of memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def views(self, key: str) -> list[tuple[Path, str]]:
         """Return what the server may read of its own limits: (folder, place in the box)."""
-        raise NotImplementedError
 
     def join_files(self, key: str) -> list[str]:
         """Return the files into which a process writes ``0`` to join the group."""
