@@ -7,7 +7,7 @@ from pathlib import Path
 from jupyter_server_proxy.config import ServerProcess
 
 DATA = Path(__file__).parent / "data"
-_CATEGORY = "Lab"
+_CATEGORY = "Notebook"  # elsewhere JupyterLab shows no icon that has an address
 
 
 def tiles() -> list[ServerProcess]:

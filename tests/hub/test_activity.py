@@ -281,8 +281,9 @@ def test_the_token_is_not_on_the_command_line(portal: Culled) -> None:
     if "culler" not in portal.processes:
         portal.start_culler()
     pid = portal.processes["culler"].pid
-    words = Path(f"/proc/{pid}/cmdline").read_bytes()
-    assert b"jupyterhub_idle_culler" in words
+    place = Path(f"/proc/{pid}/cmdline")
+    wait_for(lambda: b"jupyterhub_idle_culler" in place.read_bytes())
+    words = place.read_bytes()
     assert portal.env[activity.TOKEN].encode() not in words
     assert not re.search(rb"[0-9a-f]{32}", words)
 
