@@ -34,6 +34,8 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     if found:
         raise ProblemsError(found)
     method = method_of(settings)
+    if settings.isolation == "subdomain":
+        c.StrictNames.address = settings.url
     if method == "owner":
         c.JupyterHub.authenticator_class = OwnerAuthenticator
         c.OwnerAuthenticator.owner = owner_name()

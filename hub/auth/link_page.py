@@ -8,7 +8,7 @@ from typing import Any
 from jupyterhub.handlers.base import BaseHandler
 
 from hub.auth import first_admin, unix
-from hub.auth.names import RULE, is_valid
+from hub.auth.names import RULE, is_valid, refuse_elsewhere
 from hub.auth.passwords import SHORTEST, hashed, matches, problems
 from hub.auth.signup_pages import two_passwords
 from hub.isolation import AccountError, accounts_of
@@ -42,6 +42,7 @@ class LinkHandler(BaseHandler):  # type: ignore[misc]
 
     async def post(self) -> None:
         """Do what the link is for; the base class checks ``_xsrf``."""
+        refuse_elsewhere(self, self.authenticator.address)
         token = self.get_body_argument("token", "")[:200]
         if not first_admin.is_good(self.paths, token):
             self.log.warning("A one-time link was refused (%s)", self.request.remote_ip)

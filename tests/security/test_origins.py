@@ -139,3 +139,17 @@ def test_a_foreign_origin_is_refused(
         headers={"Origin": origin, "Access-Control-Request-Method": "POST"},
     )
     assert "Access-Control-Allow-Origin" not in preflight.headers
+
+
+def test_nobody_logs_in_on_a_users_origin(scene: tuple[Portal, Page, str, str], bob: str) -> None:
+    """JupyterHub answers there, too: a session would be at hand for that server's pages."""
+    portal, _, ada, _ = scene
+    elsewhere = f"http://{ada}.localhost:{portal.port}"
+    client = portal.browser()
+    client.base_url = httpx.URL(elsewhere)
+    client.get("/hub/login")
+    xsrf = next(str(c.value) for c in client.cookies.jar if c.name == "_xsrf")
+    answer = client.post("/hub/login", data={"username": bob, "password": PASSWORD, "_xsrf": xsrf})
+    assert answer.status_code == 403
+    assert f"Log in at {portal.url}" in answer.text
+    assert not [c for c in client.cookies.jar if c.name.startswith("jupyterhub-hub-login")]
