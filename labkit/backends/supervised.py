@@ -228,8 +228,8 @@ class Job:
             time.sleep(0.02)
         unique = unique_name(self.run.path, live.stage, live.index, live.attempt)
         for group, _ in cgroup.groups("memory"):
-            with contextlib.suppress(OSError):
-                (group / unique).rmdir()
+            if (group / unique).is_dir():
+                cgroup.remove(group / unique)
         shutil.rmtree(Path(os.environ.get("TMPDIR") or "/tmp") / unique, ignore_errors=True)  # noqa: S108
         beat = read_json(self.run.folder.running(live.stage, live.index, live.attempt)) or {}
         reason = Reason.DISK_FULL if self._disk_full() else Reason.LOST

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+_TRIES = 50
 _NO_LIMIT = 1 << 60  # v1 writes a number near 2**63 for "none"
 
 
@@ -148,9 +150,19 @@ class MemoryGroup:
 
     def remove(self) -> None:
         """Remove the group; it must be empty."""
+        remove(self.path)
+
+
+def remove(group: Path) -> None:
+    """Remove an empty group; the kernel lets go of it a moment after its last process."""
+    for _ in range(_TRIES):
         try:
-            self.path.rmdir()
+            group.rmdir()
+        except FileNotFoundError:
+            return
         except OSError:
+            time.sleep(0.01)
+        else:
             return
 
 

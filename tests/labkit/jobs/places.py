@@ -15,7 +15,7 @@ from labkit.job import Job
 from labkit.model import Resources, Stage, Task, literal
 from labkit.plan import Plan
 from labkit.problems import Problem
-from labkit.worker import tree
+from labkit.worker import cgroup, tree
 from labkit.workflows.base import Workflow
 
 MB = 1024**2
@@ -88,6 +88,16 @@ def home(folder: Path, env: Callable[[str, str | None], None]) -> Iterator[Path]
         end_supervisor()
         left = [pid for pid in tree.marked("HOME", str(folder)) if pid != os.getpid()]
         tree.kill(left)
+        _remove_groups(folder.parent)
+
+
+def _remove_groups(folder: Path) -> None:
+    """Remove the cgroups of attempts that were killed and that nobody will look at again."""
+    keys = {path.parent.name.rpartition("-")[2] for path in folder.rglob("manifest.json")}
+    for group, _ in cgroup.groups("memory"):
+        for child in group.glob("labkit-*"):
+            if child.name.split("-")[1] in keys:
+                cgroup.remove(child)
 
 
 def end_supervisor() -> int | None:
