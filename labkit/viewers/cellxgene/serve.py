@@ -10,6 +10,7 @@ What CellxGene 1.3.0 has no option for is set here:
   WSGI server that takes ``bytes``;
 - its cookie is named by the port and bound to the viewer's own path;
 - a port that was just released can be used again;
+- its logo is looked for beside the viewer's folder, not in it: below a prefix it was missing;
 - when memory runs out the kernel of the operating system ends the viewer, not the notebook.
 """
 
@@ -58,6 +59,14 @@ def bytes_only(application: Application) -> Application:
     return wrapped
 
 
+def find_logo(response: Any) -> Any:
+    """Make the script's address of the logo relative to the page."""
+    if response.status_code == 200 and "javascript" in response.content_type:
+        response.direct_passthrough = False
+        response.set_data(response.get_data().replace(b'"../static/', b'"static/'))
+    return response
+
+
 def is_port_available(host: str, port: int) -> bool:
     """Return whether the port can be bound, also right after another server left it."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -88,6 +97,7 @@ def main(config: str, log: str) -> None:
             SESSION_COOKIE_SAMESITE="Lax",
         )
         app.wsgi_app = bytes_only(app.wsgi_app)
+        app.after_request(find_logo)  # registered after the compression, so it runs before it
 
     launch.CliLaunchServer._before_adding_routes = staticmethod(before_adding_routes)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
