@@ -31,7 +31,7 @@ import labkit
 from labkit.workflows.cellprofiler import costs, example
 from labkit.workflows.cellprofiler.gathering import tables
 from labkit.workflows.cellprofiler.job import CellProfilerJob
-from tests.labkit.cellprofiler.pipelines import EXAMPLE_FLY, VOLATILE
+from tests.labkit.cellprofiler.pipelines import EXAMPLE_FLY, ONE_THREAD, VOLATILE
 from tests.portal import built_envs
 
 CORES = len(os.sched_getaffinity(0))
@@ -99,7 +99,7 @@ def by_hand(work: Work, out: Path, ranges: Sequence[tuple[int, int]]) -> Used:
         argv = [program, "-c", "-r", "-p", str(work.pipeline), "-o", str(place), *work.options]
         argv += ["-f", str(span[0]), "-l", str(span[1])]
         with (place / "log").open("wb") as log:
-            process = subprocess.Popen(argv, stdout=log, stderr=log)
+            process = subprocess.Popen(argv, stdout=log, stderr=log, env=ONE_THREAD)
             _, status, used = os.wait4(process.pid, 0)
         if status:
             raise RuntimeError((place / "log").read_text()[-2000:])

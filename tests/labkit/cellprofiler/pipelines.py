@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,12 +160,16 @@ def one_process(pipeline: Path, out: Path, images: pd.DataFrame | Path) -> dict[
         argv += ["--data-file", str(out / "load_data.txt")]
     else:
         argv += ["-i", str(images)]
-    subprocess.run(argv, check=True, capture_output=True, timeout=170)
+    subprocess.run(argv, check=True, capture_output=True, timeout=170, env=ONE_THREAD)
     assert (out / "done").read_text().strip() == "Complete"
     return {
         path.stem: pd.read_csv(path, float_precision="round_trip") for path in out.glob("*.csv")
     }
 
+
+# A task has as many threads as cores; with others, OpenBLAS adds up in another order, and some
+# texture features differ in their last bit.
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 # What may differ between runs: times, places of files that the run itself made, and the packed
 # addresses of files that CellProfiler keeps for itself.
