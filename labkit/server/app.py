@@ -10,6 +10,7 @@ from typing import Any
 from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinjaMixin
 
 from labkit import busy
+from labkit.backends import local
 from labkit.server import pages, routes, tutorials, viewer
 from labkit.server.activity import Activity, Rules
 from labkit.server.keep import Keep
@@ -61,9 +62,18 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
 
     async def _start_jupyter_server_extension(self, _serverapp: Any) -> None:
         self.activity.start()
+        await asyncio.to_thread(self._resume_jobs)
         source = os.environ.get("LABHUB_TUTORIALS")
         if source:
             await asyncio.to_thread(self._copy_tutorials, Path(source))
+
+    def _resume_jobs(self) -> None:
+        """Take up the jobs that were waiting or running when the server was stopped."""
+        try:
+            if local.resume():
+                self.log.info("Jobs of an earlier server go on")
+        except OSError as error:
+            self.log.warning("Earlier jobs could not be taken up: %s", error)
 
     def _copy_tutorials(self, source: Path) -> None:
         try:
