@@ -99,7 +99,7 @@ class Journey:
 
 
 @pytest.fixture(scope="module")
-def journey(people: object, ada: str, artifacts: Path) -> Iterator[Journey]:
+def journey(ada: str, artifacts: Path) -> Iterator[Journey]:
     with Portal(LAB) as portal, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(WEBGL))
         yield Journey(portal, ada, browser, artifacts)
@@ -128,7 +128,7 @@ def test_start_a_server(journey: Journey) -> None:
     expect(page.get_by_text("Waiting for the server to answer")).to_be_visible()
     journey.picture("pending")
     page.wait_for_url(re.compile(re.escape(journey.url("lab"))), timeout=60_000)
-    page.get_by_role("region", name="main area").or_(page.locator(".jp-Launcher")).first.wait_for()
+    page.locator(".jp-Launcher").wait_for()
 
 
 def test_the_launcher_offers_the_labs_apps_and_no_news(journey: Journey) -> None:
