@@ -14,6 +14,8 @@ from hub.problems import Problem
 from hub.settings import Settings
 from hub.spawners import spawner_class
 
+# For jobs alone, and built where the machine has what they are compiled with.
+COMPILED = ("cellprofiler",)
 _LOGO_BYTES = 2 << 20
 
 
@@ -49,8 +51,14 @@ def wanted_environments(settings: Settings) -> list[str]:
 
     One that the administrator has made is not in images/, and left to them.
     """
-    names = dict.fromkeys([*(p.environment for p in settings.profiles), "cellxgene"])
+    named = [*(p.environment for p in settings.profiles), "cellxgene", *compilable()]
+    names = dict.fromkeys(named)
     return ["hub", environments.PROXY, *filter(environments.exists, names)]
+
+
+def compilable() -> list[str]:
+    """Return the environments for jobs that this machine has the compilers for."""
+    return [name for name in COMPILED if not environments.packages_missing(name)]
 
 
 def _target(settings: Settings) -> Iterator[Problem]:
@@ -74,6 +82,12 @@ def _environments(settings: Settings, paths: Paths) -> Iterator[Problem]:
             text = f"there is no environment {name!r}"
             mend = f"name one of images/, or put your own at {paths.envs / name}"
             yield Problem(f"profiles.{profile.name}.environment", text, mend)
+    for name in COMPILED:
+        missing = [] if own.is_current(name) else environments.packages_missing(name)
+        if missing:
+            text = f"left out: its jobs would need {', '.join(missing)} from the system"
+            mend = f"for them: apt-get install -y {' '.join(missing)}, then labhub up"
+            yield Problem(f"environment {name}", text, mend, warning=True)
 
 
 def _files(settings: Settings) -> Iterator[Problem]:

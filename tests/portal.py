@@ -193,7 +193,7 @@ class Portal:
             wrapper = other / "jupyterhub-singleuser"
             wrapper.write_text(f'#!/bin/sh\n{settings} exec {program} "$@"\n')
             wrapper.chmod(0o755)
-        for name in ("notebook", "cellxgene", "proxy"):
+        for name in ("notebook", "cellxgene", "cellprofiler", "proxy"):
             if (built_envs() / name).exists():
                 (self.envs / name).symlink_to(built_envs() / name)
 

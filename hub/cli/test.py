@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 import click
 
-from hub import environments, toolchain
+from hub import environments, preflight, toolchain
 from hub.cli.up import build
 from hub.paths import REPOSITORY, Paths
 
 NEEDED = ("dev", "notebook", "cellxgene", environments.PROXY)
-# Built where the machine has what they are compiled with: (environment, programs, packages).
-COMPILED = (
-    ("cellprofiler", ("javac", "cc"), "openjdk-17-jdk-headless build-essential python3-dev"),
-)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
@@ -33,7 +28,10 @@ def test(arguments: tuple[str, ...]) -> None:
       ./labhub test -m "not slow"
     """  # noqa: D301
     paths = Paths.from_environment()
-    build([*NEEDED, *_compiled()], paths)
+    build([*NEEDED, *preflight.compilable()], paths)
+    for name in set(preflight.COMPILED) - set(preflight.compilable()):
+        missing = " ".join(environments.packages_missing(name))
+        click.echo(f"  Left out: the tests of {name}. They need: apt-get install -y {missing}")
     python = paths.env_bin("dev", "python")
     node, _ = toolchain.node_programs(paths)
     env = {
@@ -47,14 +45,3 @@ def test(arguments: tuple[str, ...]) -> None:
     os.chdir(REPOSITORY)
     words = [str(python), "-m", "pytest", *arguments]
     os.execve(words[0], words, env)  # noqa: S606 - an argument list
-
-
-def _compiled() -> list[str]:
-    """Return the environments that this machine can compile; say what the others lack."""
-    found = []
-    for name, programs, packages in COMPILED:
-        if all(shutil.which(program) for program in programs):
-            found.append(name)
-        else:
-            click.echo(f"  Left out: the tests of {name}. They need: apt-get install -y {packages}")
-    return found
