@@ -54,6 +54,13 @@ def spawns(name: str, rounds: int) -> None:
         )
 
 
+def answers(portal: Portal, name: str) -> bool:
+    """Return whether a user's server runs code."""
+    with contextlib.suppress(RuntimeError, ValueError, KeyError):
+        return portal.run(name, "print(1)").strip() == "1"
+    return False
+
+
 def crowd(portal: Portal, names: list[str]) -> list[str]:
     """Return one column: many servers at once, idle cost, restart of the hub."""
     column = []
@@ -74,11 +81,9 @@ def crowd(portal: Portal, names: list[str]) -> list[str]:
         ready = time.perf_counter() - begin
         users = portal.api("GET", "/users?state=ready&limit=500").json()
         lost = len(names) - len(users)
-        for name in names:
-            with contextlib.suppress(RuntimeError, ValueError):
-                portal.run(name, "print(1)")
+        silent = sum(not answers(portal, name) for name in names)
         everybody = time.perf_counter() - begin
-        column += [f"{ready:.1f} s", str(lost), f"{everybody:.1f} s"]
+        column += [f"{ready:.1f} s", f"{lost}, {silent} silent", f"{everybody:.1f} s"]
     return column
 
 

@@ -75,6 +75,8 @@ class People:
 
     def add(self, name: str, *, member: bool = True, password: str = PASSWORD) -> str:
         full = f"{self.prefix}-{name}"
+        if full in self.names:  # another test module's
+            full += str(len(self.names))
         groups = ["--groups", UNIX_GROUP] if member else []
         subprocess.run(
             ["useradd", "--create-home", "--shell", "/bin/bash", *groups, full], check=True
@@ -230,8 +232,7 @@ class Portal:
     @property
     def environ(self) -> dict[str, str]:
         return {
-            **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
+            **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
             "LABHUB_STATE": str(self.state),
             "LABHUB_ENVS": str(self.envs),
             "CONFIGPROXY_AUTH_TOKEN": self.proxy_token,
@@ -266,7 +267,7 @@ class Portal:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self.environ,
-                cwd=self.state,
+                cwd=REPOSITORY,  # the hub's own code; user servers get no PYTHONPATH
             )
 
     def start_proxy(self) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from traitlets.config import Config
 
 from hub.isolation import cgroups
@@ -14,7 +11,7 @@ from hub.isolation.checks import problems
 from hub.isolation.instance import Instance
 from hub.isolation.network import Network
 from hub.isolation.sandbox import environment_folders
-from hub.paths import REPOSITORY, Paths
+from hub.paths import Paths
 from hub.problems import ProblemsError
 from hub.settings import Settings
 
@@ -60,13 +57,10 @@ def boxes_of(settings: Settings, paths: Paths) -> Boxes:
 
 def shared_view(settings: Settings, paths: Paths) -> Shared:
     """Return what every user server sees beside the system, its home and its /tmp."""
-    folders = [*environment_folders(paths.envs), REPOSITORY / "notebooks"]
-    # In development labkit is imported from where the hub's Python finds it.
-    folders += [Path(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     shared = settings.storage.shared
     return Shared(
         read_only=[
-            *(folder for folder in folders if folder.is_absolute() and folder.is_dir()),
+            *environment_folders(paths.envs),
             *(folder.path for folder in shared if folder.mode == "ro"),
         ],
         read_write=[folder.path for folder in shared if folder.mode == "rw"],

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import needs_root
-from tests.portal import Portal, free_port
+from tests.portal import REPOSITORY, Portal, free_port
 from tests.security.neighbours import REACH, boxes_behind, listen, reach, served
 
 pytestmark = needs_root
@@ -192,7 +192,7 @@ def test_homes_are_closed_and_new_files_private(portal: Portal, ada: str, bob: s
 
 
 def test_the_portals_own_files_and_sockets_are_not_there(portal: Portal, bob: str) -> None:
-    places = [str(portal.state), str(portal.state / "secrets"), "/root", "/run/netns", "/srv"]
+    places = [str(portal.state), str(portal.state / "secrets"), "/root", "/run/netns", "/mnt"]
     said = portal.run(bob, f"import os; print([os.path.exists(p) for p in {places!r}])")
     assert said.strip() == str([False] * len(places))
     assert portal.run(bob, "import os; print(os.listdir('/run'))").strip() == "[]"
@@ -268,3 +268,9 @@ def host_addresses() -> list[str]:
     found = [row[3].partition("/")[0] for row in rows if not row[1].startswith(("lh", "lt"))]
     assert found or os.environ.get("CI"), "a host without any address"
     return found
+
+
+def test_the_repository_is_not_there(portal: Portal, bob: str) -> None:
+    """The tutorials come with the environment: nobody has to read the portal's own code."""
+    code = f"import os; print(os.path.exists({str(REPOSITORY / 'hub')!r}))"
+    assert portal.run(bob, code).strip() == "False"

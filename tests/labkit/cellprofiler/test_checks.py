@@ -263,6 +263,7 @@ def test_cellprofiler_has_nothing_against_the_examples(tmp_path: Path) -> None:
     assert workflow.prepared.probe.version.startswith("4.2.8")
 
 
+@needs_env("cellprofiler")
 @pytest.mark.usefixtures("no_environment")
 def test_a_job_file_describes_the_same(tmp_path: Path) -> None:
     images, _ = example.make_plate(tmp_path / "img", wells=2, sites=1)

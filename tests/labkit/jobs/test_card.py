@@ -171,6 +171,7 @@ def test_the_card_follows_and_is_saved(kernel_home: Path, tmp_path: Path) -> Non
         "job.failed()",
         "assert (await job) is job\njob",
         "labkit.jobs()",
+        "time.sleep(4)",  # the kernel lives on, as a person's does: the first card follows
     )
     (first,) = html_of(cells[0])
     assert "SUCCEEDED: 2 succeeded of 2 tasks" in first, "updated after its cell had ended"
