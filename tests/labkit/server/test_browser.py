@@ -101,7 +101,7 @@ def test_keep_and_let_go(lab: Server, page: object) -> None:
     page.get_by_role("button", name="Let go").click()
     playwright.expect(stops).not_to_contain_text("You have asked")
     assert lab.status()["keep_until"] is None
-    playwright.expect(page.locator("#memory")).to_contain_text("of 4.3 GB")
+    playwright.expect(page.locator("#memory")).to_contain_text("of 4.0 GB")
     page.set_viewport_size({"width": 340, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 

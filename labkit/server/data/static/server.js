@@ -13,7 +13,7 @@
     const hours = Math.floor(minutes / 60);
     return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
   };
-  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`);
+  const size = (bytes) => (bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(1)} GB` : `${Math.round(bytes / 2 ** 20)} MB`); // as the lab file counts
 
   const ask = async (method, path, body) => {
     const answer = await fetch(base + path, {
