@@ -24,7 +24,7 @@ from hub.paths import Paths
 from hub.problems import ProblemsError
 from hub.settings import Settings
 from tests.conftest import needs_root
-from tests.portal import PASSWORD, Browser, People, Portal, secrets_in
+from tests.portal import PASSWORD, REPOSITORY, Browser, People, Portal, secrets_in
 
 GOOD = "three red bicycles"
 
@@ -206,7 +206,7 @@ class OwnersPortal(Portal):
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env={**self.environ, "HOME": self.owner.pw_dir, "USER": self.owner.pw_name},
-                cwd=self.state,
+                cwd=REPOSITORY,
                 user=self.owner.pw_uid,
                 group=self.owner.pw_gid,
                 extra_groups=[],
@@ -219,7 +219,8 @@ def readable_by_others(program: str) -> bool:
 
 @needs_root
 @pytest.mark.skipif(
-    not readable_by_others(sys.executable), reason="needs a Python that other accounts can run"
+    not (readable_by_others(sys.executable) and readable_by_others(__file__)),
+    reason="needs a Python and a repository that other accounts can read",
 )
 def test_the_owner_comes_in_by_link_and_nobody_by_password(people: People) -> None:
     owner = people.add(f"owner{len(people.names)}", member=False)

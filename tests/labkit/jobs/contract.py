@@ -10,6 +10,7 @@ The folder of the site must be one that the backend's nodes see.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,11 @@ def hog(size: int, memory: str, **more: Any) -> Stage:
 
 
 class BackendContract:
+    """What every backend keeps; a subclass brings the fixture ``site``."""
+
     @pytest.fixture
-    def site(self) -> Site:
-        raise NotImplementedError
+    @abstractmethod
+    def site(self) -> Site: ...
 
     # success
 
