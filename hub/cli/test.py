@@ -10,6 +10,8 @@ from hub import environments, preflight, toolchain
 from hub.cli.up import build
 from hub.paths import REPOSITORY, Paths
 
+# The tests of one file stay together: they share a portal.
+PARALLEL = ("--numprocesses", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")
 NEEDED = ("dev", "notebook", "cellxgene", environments.PROXY)
 
 
@@ -19,7 +21,8 @@ def test(arguments: tuple[str, ...]) -> None:
     """Run the tests; ARGUMENTS go to pytest.
 
     Makes the environments that they need. What this machine cannot run is skipped, and the
-    summary at the end names each with its reason.
+    summary at the end names each with its reason. They run on all cores, up to four; `-n 0`
+    runs them one after the other, as a debugger needs it.
 
     \b
     Examples:
@@ -43,5 +46,5 @@ def test(arguments: tuple[str, ...]) -> None:
     env["LABHUB_ENVS"] = str(paths.envs)
     env["PATH"] = f"{env.get('PATH', os.defpath)}{os.pathsep}{node.parent}"
     os.chdir(REPOSITORY)
-    words = [str(python), "-m", "pytest", *arguments]
+    words = [str(python), "-m", "pytest", *PARALLEL, *arguments]
     os.execve(words[0], words, env)  # noqa: S606 - an argument list
