@@ -1,14 +1,38 @@
-"""Which profile a server gets: the one allow-list behind the form, the query and the API."""
+"""What a server gets: the one allow-list behind the form, the query and the API."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hub.fields import format_bytes
 from hub.settings import Profile, Settings
 
 OPTION = "profile"
+PARTITION = "partition"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a person chose, from what is on offer.
+
+    Attributes
+    ----------
+    profile : Profile
+        An environment and what a server may use.
+    partition : str
+        Where its job goes; empty on targets without partitions.
+    """
+
+    profile: Profile
+    partition: str = ""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options that lead to this choice again."""
+        place = {PARTITION: self.partition} if self.partition else {}
+        return {OPTION: self.profile.name, **place}
 
 
 class OptionsError(ValueError):
@@ -42,6 +66,17 @@ def usable(settings: Settings, groups: Collection[str], admin: bool = False) -> 
     )
 
 
+def partitions(settings: Settings, profile: Profile) -> tuple[str, ...]:
+    """Return the partitions that a profile may run in, the default first.
+
+    Empty on targets that have none.
+    """
+    if settings.target != "slurm" or settings.slurm is None:
+        return ()
+    own = profile.partitions
+    return tuple(dict.fromkeys(p for p in settings.slurm.partitions if not own or p in own))
+
+
 def preferred(settings: Settings, offered: Collection[Profile], last: object = None) -> Profile:
     """Return what is selected before a person chooses: the last choice, else the default.
 
@@ -68,8 +103,8 @@ def from_form(fields: Mapping[str, list[Any]]) -> dict[str, Any]:
     return {key: values[0] if len(values) == 1 else list(values) for key, values in fields.items()}
 
 
-def choose(options: object, settings: Settings, offered: Collection[Profile]) -> Profile:
-    """Return the profile that a person asked for; every other wish is an error.
+def choose(options: object, settings: Settings, offered: Collection[Profile]) -> Choice:
+    """Return what a person asked for; every other wish is an error.
 
     Parameters
     ----------
@@ -90,10 +125,12 @@ def choose(options: object, settings: Settings, offered: Collection[Profile]) ->
         raise OptionsError(f"The options must be like {{{OPTION!r}: {fallback.name!r}}}.")
     wrong = []
     status = 400
-    unknown = sorted(_shown(key) for key in options if key != OPTION)
+    keys = (OPTION, PARTITION) if partitions(settings, fallback) else (OPTION,)
+    unknown = sorted(_shown(key) for key in options if key not in keys)
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        wrong.append(f"Only {OPTION!r} can be chosen, not {', '.join(unknown[:5])}{more}.")
+        known = " and ".join(map(repr, keys))
+        wrong.append(f"Only {known} can be chosen, not {', '.join(unknown[:5])}{more}.")
     chosen = fallback
     if OPTION in options:
         wanted = options[OPTION]
@@ -107,20 +144,31 @@ def choose(options: object, settings: Settings, offered: Collection[Profile]) ->
             status = 400 if unknown else 403
         else:
             chosen = found[0]
+    places = partitions(settings, chosen)
+    place = next(iter(places), "")
+    if PARTITION in keys and PARTITION in options:
+        wanted = options[PARTITION]
+        if isinstance(wanted, str) and wanted in places:
+            place = wanted
+        else:
+            wrong.append(
+                f"The profile {chosen.name!r} cannot run in the partition {_shown(wanted)},"
+                f" but in: {', '.join(places)}."
+            )
     if wrong:
         names = ", ".join(p.name for p in offered)
         raise OptionsError(" ".join([*wrong, f"You can choose: {names}."]), status)
-    return chosen
+    return Choice(chosen, place)
 
 
 def choose_again(
     options: object, settings: Settings, offered: Collection[Profile]
-) -> tuple[Profile, str]:
-    """Return the profile of an earlier run, or the default where it is gone.
+) -> tuple[Choice, str]:
+    """Return the choice of an earlier run, or the default where it is gone.
 
     Returns
     -------
-    profile : Profile
+    choice : Choice
         What the server gets.
     note : str
         What to tell its owner; empty where all is as before.
@@ -130,7 +178,8 @@ def choose_again(
     except OptionsError as error:
         profile = preferred(settings, offered)
         reason = str(error).split(" You can choose:")[0]
-        return profile, f"Your last choice is not on offer: {reason} Using {profile.title!r}."
+        choice = Choice(profile, next(iter(partitions(settings, profile)), ""))
+        return choice, f"Your last choice is not on offer: {reason} Using {profile.title!r}."
 
 
 def cards(offered: Collection[Profile], selected: Profile | None) -> list[dict[str, Any]]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, StringConstraints, field_validator, model_validator
 
 from hub.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
 
 OAUTH_METHODS = ("oidc", "github", "google", "globus", "cilogon", "cognito")
 Port = Annotated[int, Field(ge=1, le=65535)]
+Partition = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 def _parse_network(value: object) -> object:
@@ -138,6 +139,10 @@ class Profile(Frozen):
     memory: Bytes = Field(2 << 30, ge=128 << 20)
     processes: int = Field(512, ge=32, le=100_000, description="processes and threads at once")
     groups: tuple[GroupName, ...] = Field((), description="who may use it; empty: everybody")
+    gpus: int = Field(0, ge=0, le=16, description="slurm: graphics cards")
+    partitions: tuple[Partition, ...] = Field(
+        (), description="slurm: where it may run; empty: in all of slurm.partitions"
+    )
     default: bool = False
 
 
@@ -210,7 +215,9 @@ class Local(Frozen):
 class Slurm(Frozen):
     """The slurm target: each user server is a SLURM job."""
 
-    partitions: tuple[str, ...] = Field(min_length=1)
+    partitions: tuple[Partition, ...] = Field(
+        min_length=1, description="what people may choose from; the first is the default"
+    )
     account: str | None = None
     qos: str | None = None
     time_limit: Duration = timedelta(hours=8)
@@ -300,13 +307,25 @@ class Settings(Frozen):
             raise ValueError("target: slurm needs the section slurm")
         if self.target == "eks" and self.eks is None:
             raise ValueError("target: eks needs the section eks")
+        for profile in self.profiles:
+            known = self.slurm.partitions if self.slurm and self.target == "slurm" else ()
+            wrong = [name for name in profile.partitions if name not in known]
+            if wrong:
+                raise ValueError(
+                    f"profile {profile.name} names partitions that are not in slurm.partitions: "
+                    + ", ".join(wrong)
+                )
+            if profile.gpus and self.target != "slurm":
+                raise ValueError(
+                    f"profile {profile.name} asks for gpus, which target {self.target} cannot give"
+                )
         if self.tls and self.parts.scheme != "https":
             raise ValueError("tls is given, but url does not start with https://")
-        known = set(self.groups)
+        groups = set(self.groups)
         if self.authentication.effective_method not in OAUTH_METHODS:
             for kind, entries in (("profile", self.profiles), ("app", self.apps)):
                 for entry in entries:
-                    unknown = sorted(set(entry.groups) - known)
+                    unknown = sorted(set(entry.groups) - groups)
                     if unknown:
                         raise ValueError(
                             f"{kind} {entry.name} names groups that do not exist: "

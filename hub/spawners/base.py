@@ -46,6 +46,7 @@ class LabSpawner(Spawner):
 
     api_token: str
     profile: Profile | None = None
+    partition: str = ""
     startup: Startup | None = None
     _token_id: int = 0
 
@@ -82,35 +83,36 @@ class LabSpawner(Spawner):
             chosen = profiles.choose(profiles.from_form(fields), self.settings, self.offered())
         except profiles.OptionsError as error:
             raise StartError(str(error), status_code=error.status, reason="options") from None
-        return {profiles.OPTION: chosen.name}
+        return chosen.options
 
     @default("apply_user_options")
     def _apply_user_options(self) -> Any:
         return LabSpawner.apply
 
     def apply(self, options: Any) -> None:
-        """Set `profile` from the options, whichever way they came; runs before `start`.
+        """Set `profile` and `partition` from the options, whichever way they came, before `start`.
 
         Raises
         ------
         StartError
             400 or 403: they are refused; what was stored before them is kept.
         """
-        self.profile = None
+        self.profile, self.partition = None, ""
         self.startup = Startup(self.log_file)
         try:
             if options == self._accepted:
-                profile, note = profiles.choose_again(options, self.settings, self.offered())
+                choice, note = profiles.choose_again(options, self.settings, self.offered())
             else:
-                profile, note = profiles.choose(options, self.settings, self.offered()), ""
+                choice, note = profiles.choose(options, self.settings, self.offered()), ""
         except profiles.OptionsError as error:
             self.user_options = self.orm_spawner.user_options = self._accepted
             raise StartError(str(error), status_code=error.status, reason="options") from None
         if note:
             self.say(note)
-        self._accepted = {profiles.OPTION: profile.name}
+        profile = choice.profile
+        self._accepted = choice.options
         self.user_options = self.orm_spawner.user_options = self._accepted
-        self.profile = profile
+        self.profile, self.partition = profile, choice.partition
         self.cpu_limit = profile.cpu
         self.mem_limit = profile.memory
         self.cmd = self.server_command(profile)

@@ -41,8 +41,8 @@ def test_somebody_to_whom_nothing_is_open_is_told_so() -> None:
 
 
 def test_a_profile_is_chosen_by_name_and_nothing_means_the_default() -> None:
-    assert profiles.choose({"profile": "small"}, SETTINGS, OPEN).name == "small"
-    assert profiles.choose({}, SETTINGS, OPEN).name == "standard"
+    assert profiles.choose({"profile": "small"}, SETTINGS, OPEN).profile.name == "small"
+    assert profiles.choose({}, SETTINGS, OPEN).profile.name == "standard"
 
 
 @pytest.mark.parametrize(
@@ -104,15 +104,72 @@ def test_form_fields_become_options_and_doubled_ones_are_refused() -> None:
 
 @pytest.mark.parametrize("stored", [{"profile": "retired"}, {"profile": "gpu"}, {"old": 1}, None])
 def test_an_earlier_choice_that_is_gone_becomes_the_default_and_says_so(stored: object) -> None:
-    profile, note = profiles.choose_again(stored, SETTINGS, OPEN)
-    assert profile.name == "standard"
+    choice, note = profiles.choose_again(stored, SETTINGS, OPEN)
+    assert choice.options == {"profile": "standard"}
     assert "not on offer" in note
     assert "'Standard'" in note
 
 
 def test_an_earlier_choice_that_is_still_there_is_kept_silently() -> None:
-    profile, note = profiles.choose_again({"profile": "small"}, SETTINGS, OPEN)
-    assert (profile.name, note) == ("small", "")
+    choice, note = profiles.choose_again({"profile": "small"}, SETTINGS, OPEN)
+    assert (choice.profile.name, note) == ("small", "")
+
+
+SLURM = Settings(
+    target="slurm",
+    slurm={
+        "partitions": ("cpu", "spot", "gpu"),
+        "hub_host": "head",
+        "environments": "/shared/envs",
+    },
+    profiles=(
+        Profile(name="small", title="Small", default=True),
+        Profile(name="card", title="Card", gpus=1, partitions=("gpu",)),
+    ),
+)
+
+
+def test_on_slurm_the_partition_is_chosen_too_from_what_the_profile_may_use() -> None:
+    offered = SLURM.profiles
+    assert profiles.choose({}, SLURM, offered).options == {"profile": "small", "partition": "cpu"}
+    spot = {"profile": "small", "partition": "spot"}
+    assert profiles.choose(spot, SLURM, offered).options == spot
+    assert profiles.choose({"profile": "card"}, SLURM, offered).partition == "gpu"
+    assert profiles.choose_again(spot, SLURM, offered)[0].options == spot
+    gone, note = profiles.choose_again({"profile": "card", "partition": "spot"}, SLURM, offered)
+    assert gone.options == {"profile": "small", "partition": "cpu"}
+    assert "not on offer" in note
+
+
+@pytest.mark.parametrize(
+    "wanted", ["root", "", "cpu,gpu", "cpu --uid=0", "$(id)", ["cpu"], None, 3, {"a": 1}]
+)
+def test_every_other_partition_is_refused(wanted: object) -> None:
+    with pytest.raises(profiles.OptionsError, match="cannot run in the partition") as caught:
+        profiles.choose({"partition": wanted}, SLURM, SLURM.profiles)
+    assert caught.value.status == 400
+    assert "cpu, spot, gpu" in str(caught.value)
+
+
+def test_a_target_without_partitions_takes_none() -> None:
+    with pytest.raises(profiles.OptionsError, match="Only 'profile' can be chosen"):
+        profiles.choose({"partition": "cpu"}, SETTINGS, OPEN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"target": "local"}, "partitions that are not in slurm.partitions: gpu"),
+        ({"profiles": ({"name": "a", "title": "A", "partitions": ("x",)},)}, "partitions: x"),
+        ({"target": "local", "profiles": ({"name": "a", "title": "A", "gpus": 1},)}, "gpus"),
+        ({"slurm": {**SLURM.slurm.model_dump(), "partitions": ("a;b",)}}, "pattern"),  # type: ignore[union-attr]
+    ],
+)
+def test_partitions_and_gpus_in_the_lab_file_must_make_sense(
+    changes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        Settings.model_validate({**SLURM.model_dump(), **changes})
 
 
 def test_cards_say_what_a_profile_has() -> None:
