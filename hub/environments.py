@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from hub import jars
 from hub.paths import REPOSITORY, Paths
 from hub.problems import Problem, ProblemsError
 from hub.state import make_folders
@@ -118,6 +119,7 @@ class Environments:
                 else:
                     packages = any(before.get(k) != v for k, v in self._packages(name).items())
                     self._build_python(name, packages)
+                    self._build_java(name)
                 self._verify(name)
                 _write(self.folder(name) / STAMP, json.dumps(self._wanted(name)) + "\n")
             finally:
@@ -180,6 +182,16 @@ class Environments:
                 _write(stamp, wanted)
         return folder / "bin" / "uv"
 
+    # -- Java -------------------------------------------------------------------------
+
+    def _build_java(self, name: str) -> None:
+        """Install the jars that images/ has a lock for, and the programs that call them."""
+        if not _jars(name).is_file():
+            return
+        jars.install(_jars(name), self.folder(name) / "share" / "java", self.say)
+        for program in _programs(name):
+            shutil.copy(program, self.folder(name) / "bin" / program.name)
+
     # -- the proxy --------------------------------------------------------------------
 
     def _build_proxy(self) -> None:
@@ -201,6 +213,9 @@ class Environments:
         made = {**self._packages(name), "verify": _digest(_verify_script(name))}
         if name in _WITH_LABKIT:
             made["labkit"] = _digest(*_labkit_sources())
+        if _jars(name).is_file():
+            made["jars"] = _digest(_jars(name))
+            made |= {f"bin/{program.name}": _digest(program) for program in _programs(name)}
         return made
 
     def _packages(self, name: str) -> dict[str, str]:
@@ -296,6 +311,14 @@ def _lock(name: str) -> Path:
         if name == PROXY
         else _image(name) / "requirements.lock"
     )
+
+
+def _jars(name: str) -> Path:
+    return _image(name) / "jars.lock"
+
+
+def _programs(name: str) -> list[Path]:
+    return sorted((_image(name) / "bin").glob("*"))
 
 
 def _verify_script(name: str) -> Path:
