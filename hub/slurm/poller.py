@@ -1,0 +1,289 @@
+"""One squeue for all servers together, however many spawners ask."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hub.slurm.commands import SlurmRefused, SlurmUnavailable, run_slurm
+
+log = logging.getLogger(__name__)
+
+# Nothing that a job's owner writes freely (name, comment) is asked for: a line break in it
+# would be a forged row.
+FORMAT = "%i|%T|%r|%P|%u|%Q|%V|%S|%e|%B"
+_ROW = re.compile(
+    r"(?P<id>\d+)(?P<array>[_+][^|]*)?\|(?P<state>[A-Z_]+)\|(?P<reason>[^|]*)"
+    r"\|(?P<partition>[^|]+)\|(?P<user>[^|]+)\|(?P<priority>\d+)"
+    r"\|(?P<submitted>\d+|N/A)\|(?P<start>\d+|N/A)\|(?P<end>\d+|N/A)\|(?P<host>[^|]*)"
+)
+WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
+STARTING = frozenset({"CONFIGURING"})
+RUNNING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"})
+ENDED = frozenset(
+    {
+        "COMPLETING",
+        "COMPLETED",
+        "CANCELLED",
+        "FAILED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "PREEMPTED",
+        "BOOT_FAIL",
+        "DEADLINE",
+        "OUT_OF_MEMORY",
+        "REVOKED",
+    }
+)
+
+
+class Unparsable(SlurmUnavailable):
+    """The answer is not what squeue prints: it says nothing about any job."""
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One job as squeue shows it.
+
+    Attributes
+    ----------
+    id : str
+        The job's number, or ``number_task`` of a job array.
+    state, reason : str
+        SLURM's words: ``PENDING``, ``Resources``.
+    partition, user : str
+        Where, and whose. A pending job may name several partitions, with commas.
+    priority : int
+        The larger, the sooner.
+    submitted, start, end : float or None
+        Seconds since 1970; while it is pending, start and end are SLURM's estimate.
+    host : str
+        The node on which its script runs; empty while it is pending.
+    """
+
+    id: str
+    state: str
+    reason: str
+    partition: str
+    user: str
+    priority: int
+    submitted: float | None
+    start: float | None
+    end: float | None
+    host: str
+
+
+def parse(text: str) -> dict[str, JobRow]:
+    """Read squeue's answer in the format of this module.
+
+    Raises
+    ------
+    Unparsable
+        One line is anything else: then no line can be trusted.
+    """
+    rows = {}
+    for line in text.splitlines():
+        found = _ROW.fullmatch(line.strip())
+        if not found:
+            raise Unparsable(f"squeue printed an unknown line: {line[:80]!r}")
+        key = found["id"] + (found["array"] or "")
+        host = found["host"]
+        rows[key] = JobRow(
+            id=key,
+            state=found["state"],
+            reason=found["reason"],
+            partition=found["partition"],
+            user=found["user"],
+            priority=int(found["priority"]),
+            submitted=_time(found["submitted"]),
+            start=_time(found["start"]),
+            end=_time(found["end"]),
+            host="" if host in ("n/a", "N/A", "(null)", "None assigned") else host,
+        )
+    return rows
+
+
+def _time(text: str) -> float | None:
+    return None if text == "N/A" or text == "0" else float(text)
+
+
+class Allowance:
+    """A bucket of queries: a few at once, then one per so many seconds.
+
+    Parameters
+    ----------
+    burst : int
+        So many at once.
+    every : float
+        Seconds after which there is one more; ``burst + 60 / every`` is the most per minute.
+    clock : callable, optional
+        Returns seconds.
+    """
+
+    def __init__(
+        self, burst: int, every: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.burst = burst
+        self.every = every
+        self._clock = clock
+        self._left = float(burst)
+        self._at = clock()
+
+    def wait(self) -> float:
+        """Return the seconds until there is one."""
+        now = self._clock()
+        self._left = min(self.burst, self._left + (now - self._at) / self.every)
+        self._at = now
+        return max(0.0, (1 - self._left) * self.every)
+
+    def take(self) -> None:
+        """Use one up."""
+        self.wait()
+        self._left -= 1
+
+
+class Poller:
+    """What SLURM says of all jobs, asked once for everybody.
+
+    While a job is watched it asks every `interval` seconds, and sooner when somebody waits
+    for news (`news`), but never more than ten times a minute. It leaves the controller nine
+    tenths of the time where answers are slow, and asks more seldom while there are none.
+
+    Parameters
+    ----------
+    interval : float
+        Seconds between two queries when nobody waits.
+    run : callable, optional
+        As `hub.slurm.commands.run_slurm`.
+    allowance : Allowance, optional
+        The most queries.
+    """
+
+    LONGEST = 120.0  # seconds between two queries, however bad it is
+
+    def __init__(
+        self,
+        interval: float = 15.0,
+        run: Callable[..., Awaitable[str]] = run_slurm,
+        allowance: Allowance | None = None,
+    ) -> None:
+        self.interval = interval
+        self.jobs: Mapping[str, JobRow] = MappingProxyType({})
+        self.ended: dict[str, JobRow] = {}
+        self.began = 0.0
+        self.failing = ""
+        self._run = run
+        self._allowance = allowance or Allowance(burst=4, every=10.0)
+        self._watched: set[str] = set()
+        self._waiters: list[tuple[float, asyncio.Future[None]]] = []
+        self._awake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._last = 0.0  # the last query's begin
+        self._pause = interval
+
+    # -- who asks ---------------------------------------------------------------------
+
+    def watch(self, job_id: str) -> None:
+        """Follow a job until `forget`; call it on the event loop."""
+        self._watched.add(job_id)
+        self._wake()
+
+    def forget(self, job_id: str) -> None:
+        """Follow it no more."""
+        self._watched.discard(job_id)
+        self.ended.pop(job_id, None)
+
+    async def news(self, since: float) -> None:
+        """Wait for a good answer to a question that was asked after `since`.
+
+        Parameters
+        ----------
+        since : float
+            By ``time.monotonic()``.
+        """
+        if self.began > since:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((since, future))
+        self._wake()
+        try:
+            await future
+        finally:
+            self._waiters = [entry for entry in self._waiters if entry[1] is not future]
+
+    def row(self, job_id: str) -> JobRow | None:
+        """Return what is last known of a job: in the queue, or how it ended."""
+        return self.jobs.get(job_id) or self.ended.get(job_id)
+
+    def gone(self, job_id: str, since: float) -> bool:
+        """Whether SLURM, asked after `since`, has said that a job is no more.
+
+        A query that failed, was not understood or is too old says nothing: False.
+        """
+        if self.began <= since:
+            return False
+        row = self.jobs.get(job_id)
+        return row is None or row.state in ENDED
+
+    # -- asking -----------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self._awake.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        while self._watched or self._waiters:
+            wait = self._allowance.wait()
+            if not self._waiters or self.failing:
+                wait = max(wait, self._last + self._pause - time.monotonic())
+            if wait > 0:
+                self._awake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._awake.wait(), wait)
+                continue
+            await self._ask()
+
+    async def _ask(self) -> None:
+        began = self._last = time.monotonic()
+        self._allowance.take()
+        try:
+            rows = parse(await self._run("squeue", "-h", "-a", "-o", FORMAT))
+            missing = [key for key in self._watched if key not in rows and key not in self.ended]
+            if missing:
+                for key, row in (await self._endings(missing)).items():
+                    # One that came into the queue between the two questions is alive.
+                    (self.ended if row.state in ENDED else rows)[key] = row
+        except SlurmUnavailable as error:
+            self._pause = min(self.LONGEST, max(self.interval, 2 * self._pause))
+            if not self.failing:
+                log.warning("SLURM does not answer; servers are taken to go on: %s", error)
+            self.failing = str(error)
+            return
+        taken = time.monotonic() - began
+        self._pause = min(self.LONGEST, max(self.interval, 10 * taken))
+        if self.failing:
+            log.warning("SLURM answers again")
+            self.failing = ""
+        self.jobs = MappingProxyType(rows)
+        self.began = began
+        for since, future in self._waiters:
+            if began > since and not future.done():
+                future.set_result(None)
+
+    async def _endings(self, job_ids: Iterable[str]) -> dict[str, JobRow]:
+        """Ask how jobs ended: SLURM remembers them for some minutes (MinJobAge)."""
+        ids = ",".join(sorted(job_ids))
+        self._allowance.take()
+        try:
+            return parse(
+                await self._run("squeue", "-h", "-a", "-t", "all", "-j", ids, "-o", FORMAT)
+            )
+        except SlurmRefused:  # "Invalid job id": it remembers none of them
+            return {}

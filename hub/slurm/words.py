@@ -1,0 +1,141 @@
+"""SLURM's codes in words: why a job waits, and what a person can do about it.
+
+The codes are those of Slurm's documentation, "Job Reason Codes" and squeue's "JOB REASON
+CODES", of the releases 20.11 to 25.05.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a job waits.
+
+    Attributes
+    ----------
+    text : str
+        One sentence.
+    mend : str
+        What a person can do; empty where waiting is all there is to do.
+    hopeless : bool
+        Whether the job never starts unless somebody does something.
+    """
+
+    text: str
+    mend: str = ""
+    hopeless: bool = False
+
+
+_ASK = "Ask your lab's administrator."
+_OTHER = "Cancel, and choose another profile or partition."
+_LATER = "It starts when your other jobs and servers end; you can stop one of them."
+
+_EXACT = {
+    "None": Reason("The cluster has not looked at it yet."),
+    "Priority": Reason("Other jobs are before it in the queue."),
+    "Resources": Reason("It is next: it waits until enough cores and memory are free."),
+    "Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved_for_jobs_in_higher_priority_partitions": (
+        Reason("The nodes that it could run on are down, or held for more urgent jobs.", _OTHER)
+    ),
+    "ReqNodeNotAvail": Reason(
+        "Nodes that it needs are not available: down, or reserved, perhaps for maintenance.", _OTHER
+    ),
+    "NodeDown": Reason("A node that it needs is down.", _OTHER),
+    "Reservation": Reason("It waits for the time that was reserved for it."),
+    "BeginTime": Reason("It is not to start before a set time; after a failed node SLURM waits."),
+    "Cleaning": Reason("Its last run is still being cleaned up."),
+    "Prolog": Reason("The cluster prepares the node."),
+    "Dependency": Reason("It waits for another job to end."),
+    "DependencyNeverSatisfied": Reason(
+        "It waits for another job that failed.", _ASK, hopeless=True
+    ),
+    "Licenses": Reason("It waits for a licence."),
+    "JobArrayTaskLimit": Reason("As many tasks of its array run as may run at once."),
+    "JobHeldUser": Reason("It is on hold.", "Cancel and start again.", hopeless=True),
+    "JobHeldAdmin": Reason("An administrator holds it.", _ASK, hopeless=True),
+    "JobHoldMaxRequeue": Reason(
+        "It was started too often without success, and is on hold.", _ASK, hopeless=True
+    ),
+    "launch_failed_requeued_held": Reason(
+        "It could not be started on its node, and is on hold.", _ASK, hopeless=True
+    ),
+    "job_requeued_in_held_state": Reason("It was put back and is on hold.", _ASK, hopeless=True),
+    "JobLaunchFailure": Reason("It could not be started on its node.", _ASK, hopeless=True),
+    "InvalidAccount": Reason("The cluster does not know its account.", _ASK, hopeless=True),
+    "AccountNotAllowed": Reason(
+        "Its account may not use this partition.", _OTHER, hopeless=True
+    ),
+    "InvalidQOS": Reason("The cluster does not know its quality of service.", _ASK, hopeless=True),
+    "QOSNotAllowed": Reason(
+        "Its quality of service is not allowed here.", _OTHER, hopeless=True
+    ),
+    "QOSJobLimit": Reason("As many jobs of its kind run as may run at once."),
+    "QOSResourceLimit": Reason("Jobs of its kind use as much as they may."),
+    "QOSTimeLimit": Reason("Jobs of its kind have used up their time.", _ASK),
+    "QOSUsageThreshold": Reason("Too much was used lately.", _ASK),
+    "AccountingPolicy": Reason("A limit of your account is reached.", _LATER),
+    "AssociationJobLimit": Reason("As many of your jobs run as may run at once.", _LATER),
+    "AssociationResourceLimit": Reason("Your jobs use as much as they may.", _LATER),
+    "AssociationTimeLimit": Reason("Your jobs have used up their time.", _ASK),
+    "PartitionDown": Reason("The partition starts no jobs at the moment.", _OTHER, hopeless=True),
+    "PartitionInactive": Reason("The partition is closed.", _OTHER, hopeless=True),
+    "PartitionNodeLimit": Reason(
+        "It asks for more nodes than the partition gives, or its nodes are down.", _OTHER, True
+    ),
+    "PartitionTimeLimit": Reason(
+        "It asks for more time than the partition gives.", _OTHER, hopeless=True
+    ),
+    "PartitionConfig": Reason("It does not fit the partition's limits.", _OTHER, hopeless=True),
+    "BadConstraints": Reason("No node of the cluster is like what it needs.", _OTHER, True),
+    "Constraints": Reason("No node that is like what it needs is free."),
+    "MaxMemPerLimit": Reason("It asks for more memory than it may.", _OTHER, hopeless=True),
+    "DeadLine": Reason("It cannot end before its deadline.", _OTHER, hopeless=True),
+    "FedJobLock": Reason("The clusters of the federation agree on who runs it."),
+    "InactiveLimit": Reason("It was inactive for too long.", _ASK),
+    "SystemFailure": Reason("The cluster, a file system or the network failed.", _ASK),
+    "ReservationDeleted": Reason("Its reservation is gone.", _ASK, hopeless=True),
+    "BurstBufferOperation": Reason("Its fast storage could not be prepared.", _ASK),
+    "BurstBufferResources": Reason("Its fast storage is full.", _ASK),
+    "BurstBufferStageIn": Reason("Its data are being brought."),
+}
+# The many limits of accounts and qualities of service, by how their codes are made.
+_PATTERNS = (
+    (r"ReqNodeNotAvail.*", _EXACT["ReqNodeNotAvail"]),
+    (r"(Assoc|QOS)(Grp|Max)Submit.*", Reason("Too many jobs are in the queue already.", _LATER)),
+    (r"AssocGrp.*Minutes.*", Reason("Your group has used up its time on the cluster.", _ASK)),
+    (r"AssocGrp.*", Reason("Your group's jobs use as much as they may together.", _LATER)),
+    (r"AssocMaxJobs.*", _EXACT["AssociationJobLimit"]),
+    (r"AssocMax.*", Reason("It asks for more than your account may use in one job.", _OTHER, True)),
+    (r"QOSGrp.*Minutes.*", _EXACT["QOSTimeLimit"]),
+    (r"QOSGrp.*", _EXACT["QOSResourceLimit"]),
+    (r"QOSMax.*PerUser(Limit)?", Reason("Your jobs of this kind use as much as they may.", _LATER)),
+    (r"QOSMin.*", Reason("It asks for less than a job of this kind must.", _OTHER, True)),
+    (r"QOSMax.*", Reason("It asks for more than a job of this kind may.", _OTHER, hopeless=True)),
+    (r"Max.*PerAccount", Reason("Your account's jobs use as much as they may.", _LATER)),
+)
+
+
+def why(code: str) -> Reason:
+    """Return SLURM's reason for a waiting job in words.
+
+    Parameters
+    ----------
+    code : str
+        squeue's ``%r`` or ``%R``, with or without brackets.
+
+    Returns
+    -------
+    Reason
+        For an unknown code one that shows the code itself.
+    """
+    plain = code.strip().strip("()").replace(" ", "_")
+    found = _EXACT.get(plain) or _EXACT.get(plain.split(",", 1)[0])
+    if found is None:
+        found = next((r for pattern, r in _PATTERNS if re.fullmatch(pattern, plain)), None)
+    if found is None and plain.startswith("Nodes_required"):
+        found = _EXACT["ReqNodeNotAvail"]
+    shown = re.sub(r"[^\w,.:*\[\]-]", "", plain)[:80]
+    return found or Reason(f"The cluster says: {shown or 'nothing'}.")
