@@ -7,26 +7,17 @@ bytes go to the app and come back.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from jupyter_server_proxy import handlers as stock
 from jupyter_server_proxy.rawsocket import RawSocketHandler
-from tornado import httputil, iostream, web
-from yarl import URL
+from tornado import httputil
 
 from labkit.server import credentials, unreachable
-from labkit.server.upload import Upload
-from labkit.server.upstream import (
-    HOP_BY_HOP,
-    Upstreams,
-    incoming,
-    named_in_connection,
-    outgoing,
-)
+from labkit.server.relay import Relay
+from labkit.server.upstream import HOP_BY_HOP, Upstreams, named_in_connection
 from labkit.server.websockets import StreamingWebSocket
 
 if TYPE_CHECKING:
@@ -38,21 +29,15 @@ else:
 
 # What `Streaming` replaces or calls; another structure of the package is not touched.
 HOOKS = ("_proxy_buffered", "_proxy_progressive", "proxy_open", "_get_context_path")
-_UNLIMITED = 1 << 62
-_LINGER_BYTES = 64 << 20
 _APP_COOKIES = "labkit_app_cookies"
 UPSTREAMS = "labkit_upstreams"
 # An app may not act on the origin that it shares with the server.
 _REFUSED = frozenset({"clear-site-data"})
 
 
-class Streaming(StreamingWebSocket, _Base):
+class Streaming(StreamingWebSocket, Relay, _Base):
     """Mixin before a proxy handler: the body streams to the app while it arrives, and back."""
 
-    _stream_request_body = True  # what tornado.web.stream_request_body sets
-    _upload: Upload | None = None
-    _exchange: asyncio.Task[None] | None = None
-    _client_gone = False
     _preparing = True
 
     # -- the request ------------------------------------------------------------------
@@ -71,13 +56,8 @@ class Streaming(StreamingWebSocket, _Base):
             return
         self._preparing = False
         self._headers.pop("Connection", None)
-        if self.is_websocket:
-            return
-        headers = self.request.headers
-        if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
-            self.request.connection.set_max_body_size(_UNLIMITED)  # type: ignore[union-attr]
-            self._upload = Upload()
-            self._begin()
+        if not self.is_websocket:
+            self.begin_upload()
 
     def set_default_headers(self) -> None:
         """Say that the connection ends with this answer, where Tornado will close it.
@@ -93,52 +73,6 @@ class Streaming(StreamingWebSocket, _Base):
     def _lacks_slash(self) -> bool:
         # Relative links of the app would lead out of its prefix.
         return not self.path_args[-1] and not self.request.path.endswith("/")
-
-    def _begin(self) -> None:
-        """Run the handler's method now; Tornado calls it once the body is complete."""
-        name = (self.request.method or "").lower()
-        method = getattr(self, name)
-        task = asyncio.ensure_future(_awaited(method(*self.path_args, **self.path_kwargs)))
-        task.add_done_callback(_seen)
-        self._upload_answer = task
-
-        async def join(*_: Any, **__: Any) -> None:
-            if self._upload is not None:
-                self._upload.end()
-            await task
-
-        setattr(self, name, join)
-
-    async def data_received(self, chunk: bytes) -> None:
-        """Hand a piece of the body on; returns when there is room for the next."""
-        upload = self._upload
-        if upload is None:
-            return
-        task = self._upload_answer
-        if not task.done():
-            await upload.put(chunk, unless=task)
-        if task.done():
-            # The app has answered without reading on: be polite for a while.
-            upload.ignored += len(chunk)
-            if upload.ignored > _LINGER_BYTES and not self._finished:
-                error = task.exception()
-                if error is not None:
-                    self._handle_request_exception(error)
-                else:
-                    self._finish_early()
-
-    def _finish_early(self) -> None:
-        with contextlib.suppress(iostream.StreamClosedError):
-            web.RequestHandler.finish(self)
-
-    def on_connection_close(self) -> None:
-        """Stop the exchange with the app when the browser has gone."""
-        self._client_gone = True
-        if self._upload is not None:
-            self._upload.abort()
-        if self._exchange is not None:
-            self._exchange.cancel()
-        super().on_connection_close()
 
     # -- what the app gets to see -----------------------------------------------------
 
@@ -202,12 +136,15 @@ class Streaming(StreamingWebSocket, _Base):
         if self.rewrite_response:  # type: ignore[attr-defined]
             await self._rewritten(host, port, path, body, client)
             return
-        self._exchange = asyncio.ensure_future(self._relay(host, port, path))
+        uri = self.get_client_uri("http", host, port, path)
+        headers = self.proxy_request_headers()
+        if not self.absolute_url:  # type: ignore[attr-defined]
+            for name in ("X-Forwarded-Context", "X-ProxyContextPath", "X-Forwarded-Prefix"):
+                headers[name] = self._context
+        self._asked = (host, port, path)
+        session = self.upstreams.session(self._unix_socket)
         try:
-            await self._exchange
-        except asyncio.CancelledError:
-            if not self._client_gone:
-                raise
+            await self.exchange(session, uri, headers, self._hop_by_hop)
         except aiohttp.ClientError as error:
             raise unreachable.Unreachable(host, port, self._unix_socket, error) from error
 
@@ -215,52 +152,17 @@ class Streaming(StreamingWebSocket, _Base):
     def _unix_socket(self) -> str | None:
         return getattr(self, "unix_socket", None) or None
 
-    async def _relay(self, host: str, port: int | str, path: str) -> None:
-        uri = self.get_client_uri("http", host, port, path)
-        headers = self.proxy_request_headers()
-        if not self.absolute_url:  # type: ignore[attr-defined]
-            for name in ("X-Forwarded-Context", "X-ProxyContextPath", "X-Forwarded-Prefix"):
-                headers[name] = self._context
-        if self._upload is None:
-            headers.pop("Content-Length", None)
-        session = self.upstreams.session(self._unix_socket)
-        async with session.request(
-            self.request.method or "GET",
-            URL(uri, encoded=True),
-            headers=outgoing(headers, self._hop_by_hop),
-            data=self._upload.chunks() if self._upload is not None else None,
-            allow_redirects=False,
-        ) as response:
-            self._answer(response, host, port, path)
-            try:
-                await self._copy(response)
-            except iostream.StreamClosedError:
-                response.close()  # the browser has gone: the app need not go on
-            except (aiohttp.ClientError, ConnectionError) as error:
-                self.log.warning("The app broke off its answer to %s: %s", self.request.path, error)
-                # An end that looks proper would pass off a part as the whole.
-                self.request.connection.close()  # type: ignore[union-attr]
-            finally:
-                self._record_activity()  # type: ignore[attr-defined]
+    def confine_header(self, name: str, value: str) -> str | None:
+        """Return a header of the app's answer, within the app's prefix."""
+        return self._confine(name, value, *self._asked)
 
-    def _answer(
-        self, response: aiohttp.ClientResponse, host: str, port: int | str, path: str
-    ) -> None:
-        self.set_status(response.status, response.reason)
-        self._headers = httputil.HTTPHeaders()
-        for name, value in incoming(response):
-            confined = self._confine(name, value, host, port, path)
-            if confined is not None:
-                self._headers.add(name, confined)
+    def record_use(self) -> None:
+        """Tell jupyter-server-proxy that the app was used."""
+        self._record_activity()  # type: ignore[attr-defined]
 
-    async def _copy(self, response: aiohttp.ClientResponse) -> None:
-        # The stock mixin's own write and flush drop the future that says "written".
-        await web.RequestHandler.flush(self)
-        if self.request.method == "HEAD":
-            return
-        async for chunk in response.content.iter_any():
-            web.RequestHandler.write(self, chunk)
-            await web.RequestHandler.flush(self)
+    def broke_off(self, error: Exception) -> None:
+        """Log it, without the query and its token."""
+        self.log.warning("The app broke off its answer to %s: %s", self.request.path, error)
 
     def _confine(self, name: str, value: str, host: str, port: int | str, path: str) -> str | None:
         """Return a response header as the browser gets it; None: not at all."""
@@ -334,17 +236,6 @@ class Streaming(StreamingWebSocket, _Base):
             unreachable.write(self, error)
         else:
             super().write_error(status_code, **kwargs)
-
-
-async def _awaited(result: Any) -> None:
-    if result is not None:
-        await result
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """Mark a task's error as seen: whoever joins it gets it again."""
-    if not task.cancelled():
-        task.exception()
 
 
 def streaming(handler: type) -> type:
