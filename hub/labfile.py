@@ -7,15 +7,17 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from hub.problems import Problem, ProblemsError
 from hub.settings import Settings
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read(path: Path) -> Settings:
@@ -36,15 +38,43 @@ def read(path: Path) -> Settings:
     ProblemsError
         With every problem of the file.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProblemsError([Problem(str(path), f"cannot be read: {error}")]) from None
-    return parse(text, path.name)
+    return parse(_text(path), path.name)
 
 
 def parse(text: str, name: str = "lab.yaml") -> Settings:
     """Validate the text of a lab file; see `read`."""
+    return validated(Settings, text, name)
+
+
+def read_as(model: type[Model], path: Path, name: str = "") -> Model:
+    """Read and validate another YAML file of the portal's, as `read` does the lab file.
+
+    Parameters
+    ----------
+    model : type
+        Its schema.
+    path : Path
+        The file.
+    name : str
+        What the problems call it; its own name where empty.
+
+    Raises
+    ------
+    ProblemsError
+        With every problem of the file.
+    """
+    return validated(model, _text(path), name or path.name)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProblemsError([Problem(str(path), f"cannot be read: {error}")]) from None
+
+
+def validated(model: type[Model], text: str, name: str) -> Model:
+    """Validate the text of a YAML file; see `read_as`."""
     try:
         document = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
@@ -59,9 +89,9 @@ def parse(text: str, name: str = "lab.yaml") -> Settings:
     if not isinstance(document, CommentedMap):
         raise ProblemsError([Problem(name, "must be a list of 'key: value' lines")])
     try:
-        return Settings.model_validate(_plain(document))
+        return model.model_validate(_plain(document))
     except ValidationError as error:
-        raise ProblemsError(_problems(error, document, name)) from None
+        raise ProblemsError(_problems(model, error, document, name)) from None
 
 
 def _plain(node: Any) -> Any:
@@ -72,7 +102,9 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _problems(error: ValidationError, document: CommentedMap, name: str) -> list[Problem]:
+def _problems(
+    model: type[BaseModel], error: ValidationError, document: CommentedMap, name: str
+) -> list[Problem]:
     found = []
     for item in error.errors(include_url=False, include_context=False):
         where = list(item["loc"])
@@ -83,8 +115,9 @@ def _problems(error: ValidationError, document: CommentedMap, name: str) -> list
         mend = ""
         if item["type"] == "extra_forbidden":
             message = f"{where[-1]} is no setting"
-            near = difflib.get_close_matches(str(where[-1]), _keys(where[:-1]), n=1)
-            known = ", ".join(_keys(where[:-1]))
+            keys = _keys(model, where[:-1])
+            near = difflib.get_close_matches(str(where[-1]), keys, n=1)
+            known = ", ".join(keys)
             mend = f"did you mean {near[0]}?" if near else f"known here: {known}"
         elif item["type"] == "missing":
             message = f"{where[-1]} is missing"
@@ -107,9 +140,9 @@ def _line(document: CommentedMap, where: list[Any]) -> int | None:
     return line
 
 
-def _keys(where: list[Any]) -> list[str]:
+def _keys(model: type[BaseModel], where: list[Any]) -> list[str]:
     """Return the keys that the schema knows at a place."""
-    schema = Settings.model_json_schema()
+    schema = model.model_json_schema()
     node: dict[str, Any] = schema
     for part in where:
         if isinstance(part, int):
@@ -126,9 +159,14 @@ def _keys(where: list[Any]) -> list[str]:
 
 def json_schema() -> str:
     """Return the JSON schema of the lab file, for editors."""
-    schema = Settings.model_json_schema()
+    return schema_of(Settings, "Labhub's lab file")
+
+
+def schema_of(model: type[BaseModel], title: str) -> str:
+    """Return the JSON schema of one of the portal's files, for editors."""
+    schema = model.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "Labhub's lab file"
+    schema["title"] = title
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from hub.fields import format_duration, format_size
 from hub.settings import Settings
@@ -23,8 +23,13 @@ A `[]` after a key means a list of such sections. A key it does not know is an e
 
 def markdown() -> str:
     """Return the page ``docs/reference/lab-file.md``."""
-    schema = Settings.model_json_schema()
-    out = [HEAD]
+    return HEAD + tables(Settings)
+
+
+def tables(model: type[BaseModel]) -> str:
+    """Return the keys of a schema, a table for each section."""
+    schema = model.model_json_schema()
+    out = []
     for path, node in _sections(schema, schema, ""):
         about = str(node.get("description", "")).split("\n\n", 1)[0].replace("\n", " ")
         out.append(f"\n## {f'`{path}`' if path else 'Top level'}\n\n{about}\n")

@@ -1,0 +1,1 @@
+"""The apps behind the login, one folder each, and the gate before them."""
