@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, PlainValidator, StringConstraints, field_validator, model_validator
+from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from hub.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
+from hub.slurm.settings import Partition, Slurm
 
 OAUTH_METHODS = ("oidc", "github", "google", "globus", "cilogon", "cognito")
 Port = Annotated[int, Field(ge=1, le=65535)]
-Partition = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 def _parse_network(value: object) -> object:
@@ -210,19 +210,6 @@ class Local(Frozen):
         (), description="private networks that user servers may reach, e.g. 192.168.1.0/24"
     )
     max_servers: int = Field(100, ge=1, le=10_000)
-
-
-class Slurm(Frozen):
-    """The slurm target: each user server is a SLURM job."""
-
-    partitions: tuple[Partition, ...] = Field(
-        min_length=1, description="what people may choose from; the first is the default"
-    )
-    account: str | None = None
-    qos: str | None = None
-    time_limit: Duration = timedelta(hours=8)
-    hub_host: str = Field(description="where compute nodes reach the hub")
-    environments: Path = Field(description="the environments on storage that the nodes share")
 
 
 class Eks(Frozen):
