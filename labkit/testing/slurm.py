@@ -1,0 +1,464 @@
+"""A real SLURM of plain processes, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from labkit.problems import LabkitError
+from labkit.testing.configuration import Layout, devices, render
+from labkit.testing.keeper import Kept
+
+_DAEMONS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge"}
+_CLIENTS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
+_PACKAGES = {**_DAEMONS, **dict.fromkeys(_CLIENTS, "slurm-client")}
+_SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
+# Below the ports that the kernel gives to outgoing connections: a controller that is down for a
+# while finds its port free when it comes back.
+_PORTS = range(10_000, 32_000)
+_LONGEST = 60  # characters of the folder: sockets below it have at most 107
+_TRIES = 3
+
+
+class ClusterError(LabkitError):
+    """The test cluster does not do what it was asked for; the text says why."""
+
+
+class SlurmCluster:
+    """A SLURM cluster on this machine: slurmctld, several slurmd and munged, nothing simulated.
+
+    All run as plain processes in one folder, on free ports of 127.0.0.1, without accounting. Any
+    number of clusters live side by side. At the end nothing is left behind, also when the process
+    that started it is killed. Started by root, every Unix user of the machine can submit jobs that
+    run under that user's account; started by anybody else, only that user can.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where everything is kept: configuration, logs, spooled jobs; it stays there at the end.
+        Without it a temporary folder is used and removed. Its path has at most 60 characters, and
+        other users who submit must be able to pass through the folders above it.
+    nodes : int
+        How many nodes; they are called node1, node2, ….
+    cpus : int
+        Cores of each node, as SLURM counts them: they may be more than this machine has.
+    memory : int
+        Memory of each node in MB, as SLURM counts it.
+    partitions : mapping of str to mapping, optional
+        Name and slurm.conf's settings of each partition, e.g.
+        ``{"main": {"Default": "YES"}, "short": {"Nodes": "node1", "MaxTime": "10"}}``.
+        Default: one partition, main, with all nodes and no limit.
+    features : mapping of str to str, optional
+        Node -> its features, for ``--constraint``: ``{"node4": "highmem,fast"}``.
+    gres : mapping of str to str, optional
+        Node -> its generic resources, counted only: ``{"node4": "gpu:2"}``.
+    config : mapping, optional
+        More lines of slurm.conf, or other values than the ones written here.
+    max_array_size : int, optional
+        slurm.conf's MaxArraySize: the largest array index plus one. SLURM's default is 1001.
+    max_submit_jobs : int, optional
+        Most jobs and array tasks that one user may have in the queue. SLURM keeps this limit
+        (MaxSubmitJobs) in its accounting database; here a submit plug-in refuses in its place,
+        with the same error code.
+
+    Attributes
+    ----------
+    folder : Path
+        Where everything is kept.
+    conf : Path
+        The slurm.conf.
+    environment : dict of str to str
+        What sbatch and the other commands need: ``SLURM_CONF``.
+    nodes : tuple of str
+        Names of the nodes.
+
+    Raises
+    ------
+    ClusterError
+        If SLURM is not installed, or the cluster does not start.
+    ValueError
+        If the layout is impossible; all problems are named at once.
+
+    Examples
+    --------
+    >>> with SlurmCluster(nodes=2) as cluster:  # doctest: +SKIP
+    ...     cluster.command("sbatch", "--wrap", "hostname")
+    'Submitted batch job 1'
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        nodes: int = 4,
+        cpus: int = 16,
+        memory: int = 16_000,
+        partitions: Mapping[str, Mapping[str, object]] | None = None,
+        features: Mapping[str, str] | None = None,
+        gres: Mapping[str, str] | None = None,
+        config: Mapping[str, object] | None = None,
+        max_array_size: int | None = None,
+        max_submit_jobs: int | None = None,
+    ) -> None:
+        self._layout = Layout(
+            nodes=nodes,
+            cpus=cpus,
+            memory=memory,
+            partitions=partitions,
+            features=features or {},
+            gres=gres or {},
+            config=config or {},
+            max_array_size=max_array_size,
+            max_submit_jobs=max_submit_jobs,
+        )
+        problems = self._layout.problems()
+        if folder is not None and len(str(Path(folder).resolve())) > _LONGEST:
+            problems.append(
+                f"folder {folder}: longer than {_LONGEST} characters, SLURM's sockets would not"
+                " fit; leave it out for a short temporary one"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        self._programs = _programs()
+        self._own = folder is None
+        self.folder = Path(folder or tempfile.mkdtemp(prefix="slurm-", dir="/tmp")).resolve()
+        self.conf = self.folder / "slurm.conf"
+        self.environment = {"SLURM_CONF": str(self.conf)}
+        self.nodes = self._layout.names
+        self._remover: Kept | None = None
+        self._munge: Kept | None = None
+        self._controller: Kept | None = None
+        self._slurmds: dict[str, list[Kept]] = {name: [] for name in self.nodes}
+
+    # --- the whole --------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start everything, and wait until all nodes are idle.
+
+        Returns
+        -------
+        SlurmCluster
+            Itself.
+        """
+        for left in reversed(range(_TRIES)):
+            self._write()
+            try:
+                self.start_munge()
+                self.start_controller(wait=False)
+                for name in self.nodes:
+                    self.start_node(name, wait=False)
+                self.wait_idle()
+            except ClusterError:
+                taken = "Address already in use" in self.logs()
+                if left and taken:  # another process was quicker: other ports
+                    self._end()
+                    continue
+                self.stop()
+                raise
+            except BaseException:
+                self.stop()
+                raise
+            break
+        return self
+
+    def stop(self) -> None:
+        """End everything: daemons, jobs, and whatever the jobs have started."""
+        self._end()
+        if self._remover is not None:
+            self._remover.end()
+            self._remover = None
+        if self._own:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end(self) -> None:
+        for name in self.nodes:
+            self.kill_node(name)
+        for kept in (self._controller, self._munge):
+            if kept is not None:
+                kept.end()
+        self._controller = self._munge = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # --- the parts --------------------------------------------------------------------------------
+
+    def start_munge(self) -> None:
+        """Start the authentication daemon, and wait until it answers."""
+        if self._munge is not None and self._munge.running:
+            return
+        run = self.folder / "run"
+        self._munge = self._keep(
+            "munged",
+            "--foreground",
+            f"--key-file={self.folder}/secret/munge.key",
+            f"--seed-file={self.folder}/secret/seed",
+            f"--socket={self.folder}/munge/socket",
+            f"--pid-file={run}/munged.pid",
+            "--force",  # of a folder above ours, /tmp for one, munged would complain
+        )
+        self._until(lambda: _answers(self.folder / "munge/socket"), "munged answers", 10.0)
+
+    def stop_munge(self) -> None:
+        """Stop the authentication daemon: every command of SLURM then fails."""
+        if self._munge is not None:
+            self._munge.end()
+            self._munge = None
+
+    def start_controller(self, *, wait: bool = True) -> None:
+        """Start slurmctld; with ``wait``, return when it answers."""
+        if self._controller is None or not self._controller.running:
+            self._controller = self._keep("slurmctld", "-D", "-f", str(self.conf))
+        if wait:
+            self._until(self._controller_answers, "slurmctld answers", 30.0)
+
+    def stop_controller(self, *, kill: bool = False) -> None:
+        """Stop slurmctld; jobs run on.
+
+        Parameters
+        ----------
+        kill : bool
+            By ``kill -9``: what it has not yet saved is lost. Otherwise it saves all.
+        """
+        if self._controller is not None:
+            self._controller.signal(signal.SIGKILL if kill else signal.SIGTERM)
+            self._controller.end()
+            self._controller = None
+
+    def start_node(self, name: str, *, wait: bool = True) -> None:
+        """Start the slurmd of a node; with ``wait``, return when slurmctld counts on it."""
+        living = self._node(name)
+        if not any(kept.running for kept in living):
+            (self.folder / "spool" / name).mkdir(exist_ok=True)
+            living.append(self._keep("slurmd", "-D", "-N", name, "-f", str(self.conf), name=name))
+        if wait:
+            self._until(lambda: self._state(name) in _UP, f"{name} is up", 30.0)
+
+    def kill_node(self, name: str, *, jobs: bool = True) -> None:
+        """Kill a node.
+
+        Parameters
+        ----------
+        name : str
+            Which.
+        jobs : bool
+            With all that runs on it, as when its power fails. Otherwise only slurmd is killed: its
+            jobs run on, unseen.
+        """
+        living = self._node(name)
+        for kept in living:
+            if jobs:
+                kept.end()
+            else:
+                kept.signal(signal.SIGKILL)
+        if jobs:
+            living.clear()
+
+    def _node(self, name: str) -> list[Kept]:
+        if name not in self._slurmds:
+            raise ValueError(f"there is no node {name!r}; valid: {', '.join(self.nodes)}")
+        return self._slurmds[name]
+
+    # --- what tests ask ---------------------------------------------------------------------------
+
+    def command(
+        self, *argv: str, user: str | None = None, check: bool = True, timeout: float = 60.0
+    ) -> str:
+        """Run one of SLURM's commands (or any other) against this cluster.
+
+        Parameters
+        ----------
+        *argv : str
+            The command, e.g. ``"squeue", "-h"``.
+        user : str, optional
+            Unix account to run it as; needs root.
+        check : bool
+            Raise where it fails; otherwise its output and errors are returned.
+        timeout : float
+            Seconds.
+
+        Returns
+        -------
+        str
+            What it has written, without white space around it.
+        """
+        more: dict[str, Any] = {}
+        env = {**_clean_environment(), **self.environment}
+        if user is not None:
+            person = pwd.getpwnam(user)
+            groups = os.getgrouplist(user, person.pw_gid)
+            more = {"user": person.pw_uid, "group": person.pw_gid, "extra_groups": groups}
+            env |= {"USER": user, "LOGNAME": user, "HOME": person.pw_dir}
+        done = subprocess.run(
+            [self._programs.get(argv[0], argv[0]), *argv[1:]],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            cwd="/",
+            **more,
+        )
+        if check and done.returncode:
+            raise ClusterError(
+                f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()}"
+            )
+        text: str = done.stdout if check else done.stdout + done.stderr
+        return text.strip()
+
+    def wait_idle(self, seconds: float = 60.0) -> None:
+        """Wait until all nodes are up and no job is left on them or in the queue."""
+
+        def idle() -> bool:
+            states = self.command("sinfo", "-h", "-N", "-o", "%N %T", check=False).split("\n")
+            found = dict(line.split(maxsplit=1) for line in states if " " in line)
+            return all(found.get(name) == "idle" for name in self.nodes) and not self.queue()
+
+        self._until(idle, "all nodes are idle", seconds)
+
+    def queue(self) -> list[str]:
+        """Return what squeue lists, one text ``JOBID STATE NAME`` per job or array task."""
+        return self.command("squeue", "-h", "-r", "-o", "%i %T %j").splitlines()
+
+    def cancel_all(self) -> None:
+        """Cancel every job of every user that may be cancelled, and wait until all are gone."""
+        if jobs := {line.split("_")[0].split()[0] for line in self.queue()}:
+            self.command("scancel", "--signal=KILL", *jobs, check=False)
+            self.command("scancel", *jobs, check=False)
+        self._until(lambda: not self.queue(), "no job is left", 60.0)
+
+    def logs(self, lines: int = 20) -> str:
+        """Return the end of every daemon's log."""
+        texts = []
+        for path in sorted((self.folder / "log").glob("*")):
+            if path.suffix == ".out" and path.with_suffix(".log").exists():
+                continue  # the same once more
+            with contextlib.suppress(OSError):
+                end = path.read_text(errors="replace").splitlines()[-lines:]
+                texts.append("\n".join([f"--- {path.name}", *end]))
+        return "\n".join(texts)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Write the folder, with new ports."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o755)
+        for name, mode in (
+            ("munge", 0o755),
+            ("spool", 0o755),
+            ("run", 0o755),
+            ("log", 0o700),
+            ("state", 0o700),
+            ("secret", 0o700),
+        ):
+            (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name).chmod(mode)
+        key = self.folder / "secret/munge.key"
+        if not key.exists():
+            key.touch(mode=0o600)
+            key.write_bytes(secrets.token_bytes(1024))
+        for node, value in self._layout.gres.items():
+            for device in devices(node, value, self.folder):
+                device.touch()
+        ports = _free_ports(1 + self._layout.nodes)
+        for name, text in render(self._layout, self.folder, ports).items():
+            (self.folder / name).write_text(text)
+            (self.folder / name).chmod(0o644)
+        if self._own and self._remover is None:
+            self._remover = Kept([], _clean_environment(), Path(os.devnull), remove=self.folder)
+
+    def _keep(self, program: str, *arguments: str, name: str = "") -> Kept:
+        log = self.folder / "log" / f"{name or program}.out"
+        env = {**_clean_environment(), **self.environment}
+        return Kept([self._programs[program], *arguments], env, log)
+
+    def _controller_answers(self) -> bool:
+        return "is UP" in self.command("scontrol", "ping", check=False)
+
+    def _state(self, node: str) -> str:
+        return self.command("sinfo", "-h", "-n", node, "-o", "%T", check=False).split("\n")[0]
+
+    def _until(self, true: Callable[[], bool], what: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            for name, kept in (("munged", self._munge), ("slurmctld", self._controller)):
+                if kept is not None and not kept.running:
+                    raise ClusterError(f"{name} has ended.\n{self.logs()}")
+            if time.monotonic() > deadline:
+                raise ClusterError(f"Not so after {seconds:g} s: {what}.\n{self.logs()}")
+            time.sleep(0.05)
+
+
+_UP = {"idle", "mixed", "allocated", "completing"}
+
+
+def missing_programs() -> str:
+    """Return which of SLURM's programs this machine lacks and how to get them; "" for none."""
+    missing = [name for name in _PACKAGES if _which(name) is None]
+    if not missing:
+        return ""
+    packages = sorted({_PACKAGES[name] for name in missing})
+    return f"missing: {', '.join(missing)}; on Debian and Ubuntu: apt install {' '.join(packages)}"
+
+
+def _programs() -> dict[str, str]:
+    if missing := missing_programs():
+        raise ClusterError(f"SLURM is not, or not wholly, installed: {missing}")
+    return {name: _which(name) or name for name in _PACKAGES}
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *_SYSTEM]))
+
+
+def _clean_environment() -> dict[str, str]:
+    """Return this process' environment without what a SLURM job or its commands put there."""
+    dropped = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SINFO_", "SCANCEL_", "SALLOC_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return free ports of 127.0.0.1, drawn at random so that clusters rarely meet."""
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise ClusterError(f"There are no {count} free ports on 127.0.0.1.")
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,3 @@
+from labkit.testing.fixtures import slurm, slurm_cluster
+
+__all__ = ["slurm", "slurm_cluster"]
