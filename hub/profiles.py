@@ -192,6 +192,7 @@ def cards(offered: Collection[Profile], selected: Profile | None) -> list[dict[s
             "environment": p.environment,
             "cpu": f"{p.cpu:g} {'core' if p.cpu == 1 else 'cores'}",
             "memory": format_bytes(p.memory),
+            "gpus": f"{p.gpus} {'GPU' if p.gpus == 1 else 'GPUs'}" if p.gpus else "",
             "selected": selected is not None and p.name == selected.name,
         }
         for p in offered

@@ -68,7 +68,12 @@ class Slurm(Frozen):
     )
     own_nodes: bool = Field(False, description="no node is shared by two people (--exclusive=user)")
 
-    @field_validator("environments")
+    cluster_config: Path = Field(
+        Path("/opt/parallelcluster/shared/cluster-config.yaml"),
+        description="AWS ParallelCluster's own configuration: instances and prices; may be absent",
+    )
+
+    @field_validator("environments", "cluster_config")
     @classmethod
     def _shared_folder(cls, value: Path) -> Path:
         return _plain_path(value)
@@ -93,8 +98,3 @@ class Slurm(Frozen):
         """The ports that a server may take."""
         first, _, last = self.ports.partition("-")
         return range(int(first), int(last) + 1)
-
-    cluster_config: Path = Field(
-        Path("/opt/parallelcluster/shared/cluster-config.yaml"),
-        description="AWS ParallelCluster's own configuration: instances and prices; may be absent",
-    )

@@ -65,13 +65,9 @@ _EXACT = {
     "job_requeued_in_held_state": Reason("It was put back and is on hold.", _ASK, hopeless=True),
     "JobLaunchFailure": Reason("It could not be started on its node.", _ASK, hopeless=True),
     "InvalidAccount": Reason("The cluster does not know its account.", _ASK, hopeless=True),
-    "AccountNotAllowed": Reason(
-        "Its account may not use this partition.", _OTHER, hopeless=True
-    ),
+    "AccountNotAllowed": Reason("Its account may not use this partition.", _OTHER, hopeless=True),
     "InvalidQOS": Reason("The cluster does not know its quality of service.", _ASK, hopeless=True),
-    "QOSNotAllowed": Reason(
-        "Its quality of service is not allowed here.", _OTHER, hopeless=True
-    ),
+    "QOSNotAllowed": Reason("Its quality of service is not allowed here.", _OTHER, hopeless=True),
     "QOSJobLimit": Reason("As many jobs of its kind run as may run at once."),
     "QOSResourceLimit": Reason("Jobs of its kind use as much as they may."),
     "QOSTimeLimit": Reason("Jobs of its kind have used up their time.", _ASK),

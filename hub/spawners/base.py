@@ -296,14 +296,33 @@ class LabSpawner(Spawner):
             pause = min(pause * 1.2, 0.5)
 
 
-def _render_form(spawner: LabSpawner) -> str:
+async def _render_form(spawner: LabSpawner) -> str:
     offered = spawner.offered()
-    if len(offered) == 1 and _asks_for_nothing(spawner.handler):
+    last = spawner.orm_spawner.user_options or {}
+    selected = (
+        profiles.preferred(spawner.settings, offered, last.get(profiles.OPTION))
+        if offered
+        else None
+    )
+    places = None
+    if spawner.settings.target == "slurm":
+        from hub.slurm import form
+        from hub.slurm.cluster import cluster_of
+
+        places = await form.places(
+            cluster_of(spawner.settings),
+            spawner.settings,
+            offered,
+            selected,
+            last.get(profiles.PARTITION),
+            spawner.user.name,
+        )
+        selected = places.profile
+    if len(offered) == 1 and _asks_for_nothing(spawner.handler) and (not places or places.settled):
         return ""  # nothing to choose: JupyterHub starts the server at once
-    last = (spawner.orm_spawner.user_options or {}).get(profiles.OPTION)
-    selected = profiles.preferred(spawner.settings, offered, last) if offered else None
     return _TEMPLATES.get_template("profiles.html").render(
         profiles=profiles.cards(offered, selected),
+        places=places,
         contact=spawner.settings.lab.contact,
         server_name=spawner.name,
     )

@@ -7,7 +7,7 @@ import html
 import re
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ class Startup:
     def __init__(self, log_file: Path) -> None:
         self.log_file = log_file
         self.phases: list[Phase] = []
+        self.wait: Mapping[str, Any] | None = None
         self._began = time.monotonic()
         self._log_start = log_file.stat().st_size if log_file.exists() else 0
         self._news = asyncio.Event()
@@ -128,6 +129,13 @@ class Startup:
         self._news.set()
         self._news = asyncio.Event()
 
+    def waits(self, facts: Mapping[str, Any] | None) -> None:
+        """Say where in a queue the server is; None: no longer. Replaces what was said before."""
+        if facts != self.wait:
+            self.wait = facts
+            self._news.set()
+            self._news = asyncio.Event()
+
     def tail(self) -> str:
         """Return the tail of the log, as far as it is of this start."""
         return tail(self.log_file, self._log_start)
@@ -136,10 +144,12 @@ class Startup:
         """Yield what JupyterHub's progress stream carries: first all that was, then the new.
 
         Beside JupyterHub's ``progress`` and ``message``, an event has ``at`` and ``elapsed``
-        (seconds since the start began), or ``log`` (the tail, whole each time).
+        (seconds since the start began), ``log`` (the tail, whole each time), or ``wait`` (the
+        place in a queue, whole each time; None when it is over).
         """
         told = 0
         size: int | None = None
+        wait: Mapping[str, Any] | None = None
         spoken = time.monotonic()
         while True:
             news = self._news
@@ -152,6 +162,10 @@ class Startup:
                     "at": round(phase.at, 1),
                     "elapsed": round(self.elapsed, 1),
                 }
+            if self.wait != wait:
+                wait = self.wait
+                spoken = time.monotonic()
+                yield {"wait": wait, "elapsed": round(self.elapsed, 1)}
             now = await asyncio.to_thread(_size, self.log_file)
             if now != size:
                 size = now

@@ -1,7 +1,8 @@
 // The pending page: phases, time and log as the hub tells them, then on to the server.
-import { call, serverPath } from "./hub.js";
+import { call, serverPath, tellTimes } from "./hub.js";
 
 const root = document.getElementById("start");
+const waitBox = document.getElementById("wait");
 const phases = document.getElementById("phases");
 const clock = document.getElementById("clock");
 const log = document.getElementById("log");
@@ -48,6 +49,40 @@ function showLog(text) {
   if (follow) log.scrollTop = log.scrollHeight;
 }
 
+/** Show where in the cluster's queue the server is, or that it waits no longer. */
+function showWait(wait) {
+  waitBox.hidden = !wait;
+  if (!wait) return;
+  const write = (id, text) => {
+    const item = document.getElementById(id);
+    if (item.textContent !== text) item.textContent = text;
+    item.hidden = !text;
+  };
+  waitBox.classList.toggle("notice-bad", wait.hopeless);
+  write("wait-title", wait.title);
+  write("wait-why", wait.why);
+  write("wait-mend", wait.mend);
+  const facts = document.getElementById("wait-facts");
+  facts.replaceChildren();
+  const fact = (name, value) => {
+    const term = document.createElement("dt");
+    const text = document.createElement("dd");
+    term.textContent = name;
+    text.append(value);
+    facts.append(term, text);
+  };
+  if (wait.partition) fact("Partition", wait.partition);
+  if (wait.position) fact("Place", wait.length > 1 ? `${wait.position} of ${wait.length} that wait` : "the next");
+  if (wait.expected) {
+    const time = document.createElement("time");
+    time.dateTime = new Date(wait.expected * 1000).toISOString();
+    fact("Expected start", time);
+    tellTimes(facts);
+  } else if (wait.position && !wait.hopeless) {
+    fact("Expected start", "not known yet");
+  }
+}
+
 const source = new EventSource(root.dataset.progress);
 // The hub tells everything again to whoever comes (back).
 source.onopen = () => phases.replaceChildren();
@@ -56,6 +91,7 @@ source.onmessage = (message) => {
   const event = JSON.parse(message.data);
   if (event.elapsed !== undefined) began = performance.now() - event.elapsed * 1000;
   if (event.log !== undefined) showLog(event.log);
+  else if (event.wait !== undefined) showWait(event.wait);
   else if (event.at !== undefined) showPhase(event);
   // The hub leads on from here: to the server, or to the reason why there is none.
   if (event.ready || event.failed) { source.close(); location.reload(); }

@@ -1,0 +1,280 @@
+"""The cluster as it is now, asked once for everybody who looks at the spawn page."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hub.fields import format_bytes, format_duration
+from hub.settings import Profile, Settings
+from hub.slurm.cloud import Queue, read_queues
+from hub.slurm.commands import SlurmUnavailable, run_slurm
+from hub.slurm.nodes import (
+    NODES,
+    PARTITIONS,
+    Node,
+    Partition,
+    Unreadable,
+    parse_nodes,
+    parse_partitions,
+)
+
+log = logging.getLogger(__name__)
+
+FRESH = 10.0  # seconds for which an answer, good or bad, is used again
+PATIENCE = 5.0  # seconds that the page waits for SLURM
+_STATES = {
+    "DOWN": "It starts no jobs at the moment",
+    "DRAIN": "It takes no new jobs at the moment",
+    "INACTIVE": "It is closed",
+}
+
+
+@dataclass(frozen=True)
+class PartitionView:
+    """One partition with its nodes.
+
+    Attributes
+    ----------
+    rules : Partition
+        Its limits, and who may use it.
+    nodes : tuple of Node
+        Its nodes.
+    queue : Queue or None
+        What ParallelCluster says of it.
+    """
+
+    rules: Partition
+    nodes: tuple[Node, ...]
+    queue: Queue | None = None
+
+    @property
+    def awake(self) -> list[Node]:
+        """The nodes that are there now and work."""
+        return [node for node in self.nodes if node.awake]
+
+    @property
+    def asleep(self) -> list[Node]:
+        """The nodes that the cluster starts when a job needs them."""
+        return [n for n in self.nodes if n.works and not n.awake and "waking" not in n.flags]
+
+    @property
+    def waking(self) -> list[Node]:
+        """The nodes that are being started."""
+        return [node for node in self.nodes if node.works and "waking" in node.flags]
+
+    @property
+    def free_nodes(self) -> int:
+        """How many nodes no job uses, of those that are there now."""
+        return sum(node.free_cores == node.cores for node in self.awake)
+
+    @property
+    def free_cores(self) -> int:
+        """How many cores no job uses, of the nodes that are there now."""
+        return sum(node.free_cores for node in self.awake)
+
+    @property
+    def free_gpus(self) -> int:
+        """How many graphics cards no job uses, of the nodes that are there now."""
+        return sum(node.free_gpus for node in self.awake)
+
+    def room(self, profile: Profile, *, own_nodes: bool = False) -> str:
+        """Say whether a server of this profile could start now.
+
+        Parameters
+        ----------
+        profile : Profile
+            What it needs.
+        own_nodes : bool
+            Whether it shares its node with nobody.
+
+        Returns
+        -------
+        str
+            ``now``, ``soon`` (a sleeping node has to start first), or ``wait``.
+        """
+        ready = [n for n in self.awake if not own_nodes or n.free_cores == n.cores]
+        if any(_holds(node, profile, free=True) for node in ready):
+            return "now"
+        return "soon" if any(_holds(n, profile, free=True) for n in self.asleep) else "wait"
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """What is known of the cluster at one moment.
+
+    Attributes
+    ----------
+    partitions : mapping of str to PartitionView
+        By name, all of the cluster.
+    at : datetime or None
+        When SLURM said so; None: it has not answered yet.
+    trouble : str
+        Why there is no newer answer; empty where this is the newest.
+    """
+
+    partitions: Mapping[str, PartitionView] = field(default_factory=dict)
+    at: datetime | None = None
+    trouble: str = ""
+
+
+class Cluster:
+    """Asks SLURM, at most once in `FRESH` seconds, however many people look.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file, of the slurm target.
+    run : callable, optional
+        As `hub.slurm.commands.run_slurm`.
+    clock : callable, optional
+        Returns seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        run: Callable[..., Awaitable[str]] = run_slurm,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if settings.slurm is None:
+            raise ValueError("the lab file has no section slurm")
+        self._settings, self._slurm = settings, settings.slurm
+        self._run = run
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._view = ClusterView()
+        self._asked = -math.inf
+
+    async def describe(self) -> ClusterView:
+        """Return the cluster as it is, or as it was when SLURM last answered; never raises."""
+        async with self._lock:
+            if self._clock() - self._asked >= FRESH:
+                self._view = await self._look()
+                self._asked = self._clock()
+            return self._view
+
+    async def _look(self) -> ClusterView:
+        try:
+            nodes, rules = await asyncio.gather(
+                self._run("sinfo", *NODES, timeout=PATIENCE),
+                self._run("scontrol", *PARTITIONS, timeout=PATIENCE),
+            )
+            queues = await asyncio.to_thread(read_queues, self._slurm.cluster_config)
+            return ClusterView(
+                _partitions(parse_nodes(nodes), parse_partitions(rules), queues),
+                datetime.now(UTC),
+            )
+        except (SlurmUnavailable, Unreadable) as error:
+            log.warning("SLURM does not describe the cluster: %s", error)
+            return ClusterView(self._view.partitions, self._view.at, str(error))
+
+    def refusal(
+        self, view: ClusterView, profile: Profile, partition: str, groups: Collection[str]
+    ) -> str:
+        """Say why a server can never start there as things are; empty where it can.
+
+        Where SLURM has never answered nothing is known, and nothing refused.
+
+        Parameters
+        ----------
+        view : ClusterView
+            What is known.
+        profile : Profile
+            What the server needs.
+        partition : str
+            Where.
+        groups : collection of str
+            The person's Unix groups.
+        """
+        if view.at is None:
+            return ""
+        found = view.partitions.get(partition)
+        if found is None:
+            return "The cluster has no such partition: tell your lab's administrator"
+        return self._closed(found.rules, groups) or _unfit(found, profile)
+
+    def _closed(self, rules: Partition, groups: Collection[str]) -> str:
+        slurm = self._slurm
+        if rules.state != "UP":
+            return _STATES.get(rules.state, f"Its state is {rules.state}")
+        if rules.groups is not None and not rules.groups & set(groups):
+            return f"It is for the groups {', '.join(sorted(rules.groups))}"
+        account, qos = slurm.account, slurm.qos
+        if rules.accounts is not None and account and account not in rules.accounts:
+            return f"It is not for the account {account}"
+        if account in rules.denied_accounts:
+            return f"It is not for the account {account}"
+        if qos and ((rules.qos is not None and qos not in rules.qos) or qos in rules.denied_qos):
+            return f"It does not take the quality of service {qos}"
+        if rules.max_time is not None and slurm.time_limit > rules.max_time:
+            return (
+                f"It gives a job at most {format_duration(rules.max_time)}, and servers ask for"
+                f" {format_duration(slurm.time_limit)}"
+            )
+        return ""
+
+
+def cluster_of(settings: Settings) -> Cluster:
+    """Return the one `Cluster` of this process for a lab file."""
+    found = _CLUSTERS.get(id(settings))
+    if found is None:
+        found = _CLUSTERS[id(settings)] = Cluster(settings)
+    return found
+
+
+_CLUSTERS: dict[int, Cluster] = {}
+
+
+def _partitions(
+    nodes: Collection[Node], rules: Mapping[str, Partition], queues: Mapping[str, Queue]
+) -> dict[str, PartitionView]:
+    return {
+        name: PartitionView(
+            rule, tuple(node for node in nodes if node.partition == name), queues.get(name)
+        )
+        for name, rule in rules.items()
+    }
+
+
+def _holds(node: Node, profile: Profile, *, free: bool) -> bool:
+    """Whether a node is large enough for a profile, or has that much free."""
+    cores = node.free_cores if free else node.cores
+    memory = node.free_memory if free else node.memory
+    gpus = node.free_gpus if free else node.gpus
+    return (
+        math.ceil(profile.cpu) <= cores
+        and math.ceil(profile.memory / 2**20) <= memory
+        and profile.gpus <= gpus
+    )
+
+
+def _unfit(view: PartitionView, profile: Profile) -> str:
+    rules = view.rules
+    most = rules.max_cores_per_node
+    if most is not None and math.ceil(profile.cpu) > most:
+        return f"It gives a job at most {most} cores of a node"
+    most = rules.max_memory_per_node
+    if most is not None and math.ceil(profile.memory / 2**20) > most:
+        return f"It gives a job at most {format_bytes(most << 20)} of a node's memory"
+    if not view.nodes:
+        return "It has no nodes"
+    large = [node for node in view.nodes if _holds(node, profile, free=False)]
+    if not large:
+        biggest = max(view.nodes, key=lambda node: (node.gpus, node.memory, node.cores))
+        cards = f", {biggest.gpus} GPUs" if biggest.gpus else ", no GPU" if profile.gpus else ""
+        return (
+            f"No node of it is large enough: the largest has {biggest.cores} cores,"
+            f" {format_bytes(biggest.memory << 20)}{cards}"
+        )
+    if not any(node.works for node in large):
+        node = large[0]
+        why = f" ({node.reason})" if node.reason else ""
+        rest = f" and {len(large) - 1} more" if len(large) > 1 else ""
+        return f"Its nodes are out of service: {node.name}{rest} is {node.trouble}{why}"
+    return ""

@@ -1,0 +1,254 @@
+"""What the spawn page shows of the cluster: where a server may run, and what that means."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import pwd
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from hub import profiles
+from hub.fields import format_bytes, format_duration
+from hub.settings import Profile, Settings
+from hub.slurm.cluster import Cluster, ClusterView, PartitionView
+from hub.slurm.prices import Prices, prices
+
+_ROOM = {
+    "now": "There is room: it starts at once.",
+    "soon": "A node has to start first: some minutes.",
+    "wait": "Full at the moment: it would wait in the queue.",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A partition on the spawn page.
+
+    Attributes
+    ----------
+    name : str
+        The partition.
+    facts : tuple of str
+        Its limits, what is free, and on AWS the instances and their price.
+    refused : mapping of str to str
+        Profile -> why a server of it can never start here as things are.
+    room : mapping of str to str
+        Profile -> how soon it would start; only those that can.
+    selected : bool
+        Whether it is chosen before the person chooses.
+    """
+
+    name: str
+    facts: tuple[str, ...]
+    refused: Mapping[str, str]
+    room: Mapping[str, str]
+    selected: bool = False
+
+
+@dataclass(frozen=True)
+class Places:
+    """All partitions that the lab file offers, for one person.
+
+    Attributes
+    ----------
+    places : tuple of Place
+        In the order of the lab file.
+    profile : Profile or None
+        The profile that is chosen before the person chooses; one that can start, if any.
+    impossible : mapping of str to str
+        Profile -> why it can start nowhere.
+    at : datetime or None
+        When SLURM said so; None where it has not.
+    trouble : str
+        Why it does not answer.
+    prices : date or None
+        The day of the prices, where some are shown.
+    prices_region : str
+        And their region.
+    """
+
+    places: tuple[Place, ...]
+    profile: Profile | None
+    impossible: Mapping[str, str]
+    at: datetime | None
+    trouble: str
+    prices: date | None
+    prices_region: str
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is one partition alone, and nothing to be said against it."""
+        return len(self.places) == 1 and not self.impossible
+
+
+async def places(
+    cluster: Cluster,
+    settings: Settings,
+    offered: Collection[Profile],
+    selected: Profile | None,
+    last: object,
+    person: str,
+) -> Places:
+    """Describe the partitions for a person's spawn page.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Whom to ask.
+    settings : Settings
+        The lab file.
+    offered : collection of Profile
+        What the person may use.
+    selected : Profile or None
+        The profile of the last start, or the default.
+    last : object
+        The partition of the last start, if any; not trusted.
+    person : str
+        The account, for the partitions' groups.
+    """
+    view, groups = await asyncio.gather(cluster.describe(), asyncio.to_thread(unix_groups, person))
+    names = dict.fromkeys(n for p in offered for n in profiles.partitions(settings, p))
+    refused: dict[str, dict[str, str]] = {name: {} for name in names}
+    for profile in offered:
+        own = profiles.partitions(settings, profile)
+        for name in names:
+            reason = (
+                cluster.refusal(view, profile, name, groups)
+                if name in own
+                else f"It is not for the profile {profile.title}"
+            )
+            if reason:
+                refused[name][profile.name] = f"{reason}."
+    impossible = {p.name: why for p in offered if (why := _nowhere(p, settings, refused))}
+    if selected is not None and selected.name in impossible:
+        selected = next((p for p in offered if p.name not in impossible), selected)
+    chosen = _chosen(names, refused, selected, last)
+    table = prices()
+    found = tuple(
+        Place(
+            name=name,
+            facts=_facts(view, name, table),
+            refused=refused[name],
+            room=_room(
+                view,
+                name,
+                [p for p in offered if p.name not in refused[name]],
+                own_nodes=settings.slurm is not None and settings.slurm.own_nodes,
+            ),
+            selected=name == chosen,
+        )
+        for name in names
+    )
+    priced = any(p.queue and p.queue.cost(table) for p in view.partitions.values())
+    return Places(
+        places=found,
+        profile=selected,
+        impossible=impossible,
+        at=view.at,
+        trouble=view.trouble,
+        prices=table.day if priced else None,
+        prices_region=table.region,
+    )
+
+
+def unix_groups(person: str) -> frozenset[str]:
+    """Return the names of an account's Unix groups; none where there is no such account."""
+    try:
+        account = pwd.getpwnam(person)
+    except KeyError:
+        return frozenset()
+    names = set()
+    for gid in os.getgrouplist(person, account.pw_gid):
+        try:
+            names.add(grp.getgrgid(gid).gr_name)
+        except KeyError:
+            continue
+    return frozenset(names)
+
+
+def _chosen(
+    names: Collection[str],
+    refused: Mapping[str, Mapping[str, str]],
+    selected: Profile | None,
+    last: object,
+) -> str:
+    possible = [n for n in names if selected is not None and selected.name not in refused[n]]
+    return str(last) if last in possible else next(iter(possible), "")
+
+
+def _nowhere(profile: Profile, settings: Settings, refused: Mapping[str, Mapping[str, str]]) -> str:
+    own = profiles.partitions(settings, profile)
+    if not own or any(profile.name not in refused[name] for name in own):
+        return ""
+    return " ".join(f"{name}: {refused[name][profile.name]}" for name in own)
+
+
+def _room(
+    view: ClusterView, name: str, possible: Collection[Profile], *, own_nodes: bool
+) -> dict[str, str]:
+    partition = view.partitions.get(name)
+    if partition is None or view.trouble:
+        return {}
+    return {
+        profile.name: _ROOM[partition.room(profile, own_nodes=own_nodes)] for profile in possible
+    }
+
+
+def _facts(view: ClusterView, name: str, table: Prices) -> tuple[str, ...]:
+    partition = view.partitions.get(name)
+    if partition is None:
+        return ()
+    limit = partition.rules.max_time
+    found = [f"up to {format_duration(limit)}" if limit else "no time limit", *_free(partition)]
+    shapes = sorted({(n.cores, n.memory, n.gpus) for n in partition.nodes})
+    if shapes:
+        cores, memory, gpus = shapes[-1]
+        size = f"{cores} cores, {format_bytes(memory << 20)}"
+        cards = f", {gpus} {'GPU' if gpus == 1 else 'GPUs'}" if gpus else ""
+        found.append(f"nodes {'of up to ' if len(shapes) > 1 else 'of '}{size}{cards}")
+    if partition.queue:
+        found.append(", ".join(partition.queue.instances))
+        found.append(_cost(partition, table))
+    return tuple(fact for fact in found if fact)
+
+
+def _free(partition: PartitionView) -> list[str]:
+    awake = partition.awake
+    cores = sum(node.cores for node in awake)
+    found = []
+    if awake:
+        found.append(
+            f"free now: {partition.free_cores} of {cores} cores,"
+            f" {partition.free_nodes} of {len(awake)} nodes"
+        )
+        if gpus := sum(node.gpus for node in awake):
+            found.append(f"{partition.free_gpus} of {gpus} GPUs free")
+    if partition.waking:
+        found.append(f"{_nodes(len(partition.waking))} starting")
+    if partition.asleep:
+        found.append(f"{_nodes(len(partition.asleep))} can be started")
+    broken = sum(not node.works for node in partition.nodes)
+    if broken:
+        found.append(f"{_nodes(broken)} out of service")
+    return found
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+def _cost(partition: PartitionView, table: Prices) -> str:
+    queue = partition.queue
+    cost = queue.cost(table) if queue else None
+    if queue is None:
+        return ""
+    if cost is None:
+        return "spot, price not known" if queue.spot else "price not known"
+    low, high = cost
+    amount = f"{low:.2f} USD" if low == high else f"{low:.2f} to {high:.2f} USD"
+    if queue.spot:
+        return f"a spot node: less than {high:.2f} USD per hour, but AWS may take it away"
+    return f"a node: {amount} per hour"
