@@ -190,19 +190,29 @@ local function tasks(expression)
   return count
 end
 
+-- slurm.jobs is renewed once a second at most: what was let through since is counted here, for
+-- three seconds at most, as SLURM may have refused it for another reason.
+local newest, accepted, at = 0, {}, 0
+
 function slurm_job_submit(job_desc, part_list, submit_uid)
-  local count = tasks(job_desc.array_inx)
+  local asked, count, last = tasks(job_desc.array_inx), 0, 0
   for _, job in pairs(slurm.jobs) do
+    last = math.max(last, job.job_id)
     -- The low byte is the state: 0 pending, 1 running, 2 suspended; later ones have ended.
     if job.user_id == submit_uid and job.job_state % 256 < 3 then
       local waiting = job.array_task_id == slurm.NO_VAL and job.array_task_cnt or 1
       count = count + math.max(1, waiting)
     end
   end
-  if count > @LIMIT@ then
+  if last > newest or os.time() > at + 3 then
+    newest, accepted = last, {}
+  end
+  local since = accepted[submit_uid] or 0
+  if count + since + asked > @LIMIT@ then
     slurm.log_user("AssocMaxSubmitJobLimit")
     return slurm.ESLURM_ACCOUNTING_POLICY
   end
+  accepted[submit_uid], at = since + asked, os.time()
   return slurm.SUCCESS
 end
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from labkit.testing.slurm import SlurmCluster, missing_programs
+from labkit.testing.machine import missing_programs
+from labkit.testing.slurm import SlurmCluster
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,23 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from labkit.problems import LabkitError
 from labkit.testing.configuration import Layout, devices, render
 from labkit.testing.keeper import Kept
+from labkit.testing.machine import ClusterError, answers, clean_environment, free_ports, programs
 
-_DAEMONS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge"}
-_CLIENTS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
-_PACKAGES = {**_DAEMONS, **dict.fromkeys(_CLIENTS, "slurm-client")}
-_SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
-# Below the ports that the kernel gives to outgoing connections: a controller that is down for a
-# while finds its port free when it comes back.
-_PORTS = range(10_000, 32_000)
 _LONGEST = 60  # characters of the folder: sockets below it have at most 107
 _TRIES = 3
-
-
-class ClusterError(LabkitError):
-    """The test cluster does not do what it was asked for; the text says why."""
+_UP = {"idle", "mixed", "allocated", "completing"}
 
 
 class SlurmCluster:
@@ -132,7 +120,7 @@ class SlurmCluster:
             )
         if problems:
             raise ValueError("; ".join(problems))
-        self._programs = _programs()
+        self._programs = programs()
         self._own = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="slurm-", dir="/tmp")).resolve()
         self.conf = self.folder / "slurm.conf"
@@ -146,13 +134,7 @@ class SlurmCluster:
     # --- the whole --------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Start everything, and wait until all nodes are idle.
-
-        Returns
-        -------
-        SlurmCluster
-            Itself.
-        """
+        """Start everything, wait until all nodes are idle, and return the cluster."""
         for left in reversed(range(_TRIES)):
             self._write()
             try:
@@ -218,7 +200,7 @@ class SlurmCluster:
             f"--pid-file={run}/munged.pid",
             "--force",  # of a folder above ours, /tmp for one, munged would complain
         )
-        self._until(lambda: _answers(self.folder / "munge/socket"), "munged answers", 10.0)
+        self._until(lambda: answers(self.folder / "munge/socket"), "munged answers", 10.0)
 
     def stop_munge(self) -> None:
         """Stop the authentication daemon: every command of SLURM then fails."""
@@ -304,7 +286,7 @@ class SlurmCluster:
             What it has written, without white space around it.
         """
         more: dict[str, Any] = {}
-        env = {**_clean_environment(), **self.environment}
+        env = {**clean_environment(), **self.environment}
         if user is not None:
             person = pwd.getpwnam(user)
             groups = os.getgrouplist(user, person.pw_gid)
@@ -383,16 +365,16 @@ class SlurmCluster:
         for node, value in self._layout.gres.items():
             for device in devices(node, value, self.folder):
                 device.touch()
-        ports = _free_ports(1 + self._layout.nodes)
+        ports = free_ports(1 + self._layout.nodes)
         for name, text in render(self._layout, self.folder, ports).items():
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o644)
         if self._own and self._remover is None:
-            self._remover = Kept([], _clean_environment(), Path(os.devnull), remove=self.folder)
+            self._remover = Kept([], clean_environment(), Path(os.devnull), remove=self.folder)
 
     def _keep(self, program: str, *arguments: str, name: str = "") -> Kept:
         log = self.folder / "log" / f"{name or program}.out"
-        env = {**_clean_environment(), **self.environment}
+        env = {**clean_environment(), **self.environment}
         return Kept([self._programs[program], *arguments], env, log)
 
     def _controller_answers(self) -> bool:
@@ -410,55 +392,3 @@ class SlurmCluster:
             if time.monotonic() > deadline:
                 raise ClusterError(f"Not so after {seconds:g} s: {what}.\n{self.logs()}")
             time.sleep(0.05)
-
-
-_UP = {"idle", "mixed", "allocated", "completing"}
-
-
-def missing_programs() -> str:
-    """Return which of SLURM's programs this machine lacks and how to get them; "" for none."""
-    missing = [name for name in _PACKAGES if _which(name) is None]
-    if not missing:
-        return ""
-    packages = sorted({_PACKAGES[name] for name in missing})
-    return f"missing: {', '.join(missing)}; on Debian and Ubuntu: apt install {' '.join(packages)}"
-
-
-def _programs() -> dict[str, str]:
-    if missing := missing_programs():
-        raise ClusterError(f"SLURM is not, or not wholly, installed: {missing}")
-    return {name: _which(name) or name for name in _PACKAGES}
-
-
-def _which(name: str) -> str | None:
-    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *_SYSTEM]))
-
-
-def _clean_environment() -> dict[str, str]:
-    """Return this process' environment without what a SLURM job or its commands put there."""
-    dropped = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SINFO_", "SCANCEL_", "SALLOC_")
-    return {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return free ports of 127.0.0.1, drawn at random so that clusters rarely meet."""
-    found: list[int] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise ClusterError(f"There are no {count} free ports on 127.0.0.1.")
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(str(path))
-        except OSError:
-            return False
-        return True

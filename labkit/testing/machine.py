@@ -1,0 +1,74 @@
+"""What a test cluster needs of the machine: programs, ports, a clean environment."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+from pathlib import Path
+
+from labkit.problems import LabkitError
+
+_DAEMONS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge"}
+_CLIENTS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
+_PACKAGES = {**_DAEMONS, **dict.fromkeys(_CLIENTS, "slurm-client")}
+_SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
+# Below the ports that the kernel gives to outgoing connections: a controller that is down for a
+# while finds its port free when it comes back.
+_PORTS = range(10_000, 32_000)
+
+
+class ClusterError(LabkitError):
+    """The test cluster does not do what it was asked for; the text says why."""
+
+
+def missing_programs() -> str:
+    """Return which of SLURM's programs this machine lacks and how to get them; "" for none."""
+    missing = [name for name in _PACKAGES if _which(name) is None]
+    if not missing:
+        return ""
+    packages = sorted({_PACKAGES[name] for name in missing})
+    return f"missing: {', '.join(missing)}; on Debian and Ubuntu: apt install {' '.join(packages)}"
+
+
+def programs() -> dict[str, str]:
+    """Return where SLURM's programs are."""
+    if missing := missing_programs():
+        raise ClusterError(f"SLURM is not, or not wholly, installed: {missing}")
+    return {name: _which(name) or name for name in _PACKAGES}
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *_SYSTEM]))
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process' environment without what a SLURM job or its commands put there."""
+    dropped = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SINFO_", "SCANCEL_", "SALLOC_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+
+
+def free_ports(count: int) -> list[int]:
+    """Return free ports of 127.0.0.1, drawn at random so that clusters rarely meet."""
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise ClusterError(f"There are no {count} free ports on 127.0.0.1.")
+
+
+def answers(path: Path) -> bool:
+    """Return whether something listens on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+        return True
