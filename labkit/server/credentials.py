@@ -32,13 +32,15 @@ def is_own_cookie(name: str, login_cookie: str = "") -> bool:
     name : str
         The cookie's name.
     login_cookie : str
-        Name of this server's login cookie. Cookies know no ports: those of other servers of
-        this host, ``username-<host>-<port>``, come along.
+        Name of this server's login cookie; what begins with it and a hyphen goes with it.
+        Cookies know no ports: those of other servers of this host,
+        ``username-<host>-<port>``, come along.
     """
     bare = _bare(name)
     if bare == "_xsrf" or bare.startswith("jupyterhub-"):
         return True
-    return bool(login_cookie) and (bare == login_cookie or bare.startswith(_LOGIN))
+    own = (f"{login_cookie}-", _LOGIN)
+    return bool(login_cookie) and (bare == login_cookie or bare.startswith(own))
 
 
 def _bare(name: str) -> str:

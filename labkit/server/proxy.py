@@ -38,8 +38,6 @@ _REFUSED = frozenset({"clear-site-data"})
 class Streaming(StreamingWebSocket, Relay, _Base):
     """Mixin before a proxy handler: the body streams to the app while it arrives, and back."""
 
-    _preparing = True
-
     # -- the request ------------------------------------------------------------------
 
     async def prepare(self, *args: Any, **kwargs: Any) -> None:
@@ -54,21 +52,9 @@ class Streaming(StreamingWebSocket, Relay, _Base):
             parts = urlsplit(self.request.uri or "")
             self.redirect(urlunsplit(parts._replace(path=parts.path + "/")))
             return
-        self._preparing = False
-        self._headers.pop("Connection", None)
+        self.accept()
         if not self.is_websocket:
             self.begin_upload()
-
-    def set_default_headers(self) -> None:
-        """Say that the connection ends with this answer, where Tornado will close it.
-
-        It does so after an answer that comes before the body was read (a login page, a
-        refusal). A proxy in front that is not told sends the next person's request into
-        the closing connection, and they get a 503.
-        """
-        super().set_default_headers()
-        if self._preparing:
-            self._headers["Connection"] = "close"
 
     def _lacks_slash(self) -> bool:
         # Relative links of the app would lead out of its prefix.

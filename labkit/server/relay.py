@@ -34,11 +34,28 @@ class Relay(_Base):
     _upload: Upload | None = None
     _exchange: asyncio.Task[None] | None = None
     _client_gone = False
+    _accepted = False
 
     # -- the request's body -----------------------------------------------------------
 
+    def set_default_headers(self) -> None:
+        """Say that the connection ends with this answer, where Tornado will close it.
+
+        It does so after an answer that comes before the body was read (a login page, a
+        refusal). A proxy in front that is not told sends the next person's request into
+        the closing connection, and they get a 503.
+        """
+        super().set_default_headers()
+        if not self._accepted:
+            self._headers["Connection"] = "close"
+
+    def accept(self) -> None:
+        """Let the request in; call it last in ``prepare``."""
+        self._accepted = True
+        self._headers.pop("Connection", None)
+
     def begin_upload(self) -> None:
-        """Start the handler's method now where a body comes; call it last in ``prepare``.
+        """Start the handler's method now where a body comes; call it after `accept`.
 
         Tornado calls the method only once the body is complete.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import aiohttp
 from tornado.httputil import HTTPHeaders
 
@@ -30,10 +32,17 @@ _HEADER_BYTES = 64 << 10
 
 
 class Upstreams:
-    """One client session per place that apps listen at."""
+    """One client session per place that apps listen at.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    unix : callable, optional
+        Makes the connector for a Unix socket, from its path and aiohttp's own parameters.
+    """
+
+    def __init__(self, unix: Callable[..., aiohttp.BaseConnector] | None = None) -> None:
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._unix = unix or aiohttp.UnixConnector
 
     def session(self, unix_socket: str | None = None) -> aiohttp.ClientSession:
         """Return the session for TCP ports, or for one Unix socket."""
@@ -41,7 +50,7 @@ class Upstreams:
         session = self._sessions.get(key)
         if session is None or session.closed:
             session = self._sessions[key] = aiohttp.ClientSession(
-                connector=_connector(unix_socket),
+                connector=self._connector(unix_socket),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=BUFFER,
@@ -52,17 +61,16 @@ class Upstreams:
             )
         return session
 
+    def _connector(self, unix_socket: str | None) -> aiohttp.BaseConnector:
+        if unix_socket:
+            return self._unix(unix_socket, limit=0, keepalive_timeout=_IDLE_SECONDS)
+        return aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=_IDLE_SECONDS)
+
     async def close(self) -> None:
         """Close all connections."""
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
-
-
-def _connector(unix_socket: str | None) -> aiohttp.BaseConnector:
-    if unix_socket:
-        return aiohttp.UnixConnector(unix_socket, limit=0, keepalive_timeout=_IDLE_SECONDS)
-    return aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=_IDLE_SECONDS)
 
 
 def named_in_connection(headers: HTTPHeaders) -> frozenset[str]:

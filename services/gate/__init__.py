@@ -1,0 +1,1 @@
+"""The gate: every request to an app of the lab passes it; see docs/explanation/gate.md."""

@@ -1,0 +1,113 @@
+"""Run the gate: ``python -m services.gate FILE``, with its key in ``LABHUB_GATE_KEY``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import logging
+import os
+import pwd
+import signal
+import sys
+from pathlib import Path
+
+from tornado import web
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from services.gate import keys, pages
+from services.gate.doors import Doors
+from services.gate.handler import Callback, Gate, State
+
+log = logging.getLogger("labhub.gate")
+
+KEY = "LABHUB_GATE_KEY"
+_GRACE = 5.0  # seconds for what is under way when the gate ends
+
+
+def application(doors: Doors, key: str) -> web.Application:
+    """Return the gate as a web application.
+
+    Parameters
+    ----------
+    doors : Doors
+        The apps.
+    key : str
+        The gate's key.
+    """
+    app = r"/services/[a-z0-9-]+"
+    return web.Application(
+        [
+            (rf"{app}/oauth_callback", Callback, {"doors": doors}),
+            (rf"{app}/\.labhub/state", State, {"doors": doors}),
+            (rf"{app}/\.labhub/static/([a-z.]+)", pages.Static),
+            (rf"{app}(?:/.*)?", Gate, {"doors": doors}),
+        ],
+        cookie_secret=keys.derived(key, keys.COOKIES),
+        portal=doors.portal,
+        log_function=_log_request,
+    )
+
+
+def _log_request(handler: web.RequestHandler) -> None:
+    # Tornado's own line has the query, which may hold a token.
+    request = handler.request
+    level = logging.WARNING if handler.get_status() >= 500 else logging.DEBUG
+    log.log(level, "%s %s %s", handler.get_status(), request.method, request.path)
+
+
+def give_up_root(name: str) -> None:
+    """Become another account for good; nothing of root is left.
+
+    Raises
+    ------
+    OSError, KeyError
+        There is no such account, or it is root's own.
+    """
+    account = pwd.getpwnam(name)
+    if account.pw_uid == 0:
+        raise OSError(f"{name} is root")
+    os.setgroups([group.gr_gid for group in grp.getgrall() if name in group.gr_mem])
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+
+
+async def serve(file: Path, key: str) -> None:
+    """Serve until a signal comes."""
+    doors = Doors(file, key)
+    sockets = bind_sockets(doors.portal.port, "127.0.0.1")
+    if doors.portal.account and os.geteuid() == 0:
+        give_up_root(doors.portal.account)
+    server = HTTPServer(
+        application(doors, key), max_buffer_size=8 << 20, idle_connection_timeout=75
+    )
+    server.add_sockets(sockets)
+    log.info("The gate listens on 127.0.0.1:%d", doors.portal.port)
+    watch = asyncio.ensure_future(doors.watch())
+    ended = asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(one, ended.set)
+    await ended.wait()
+    server.stop()
+    watch.cancel()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(server.close_all_connections(), _GRACE)
+    await doors.close()
+
+
+def main() -> None:
+    """Start the gate."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("tornado.application").setLevel(logging.WARNING)
+    key = os.environ.pop(KEY, "")
+    if len(sys.argv) != 2 or not key:
+        sys.exit(f"usage: python -m services.gate FILE   (the key is in {KEY})")
+    try:
+        asyncio.run(serve(Path(sys.argv[1]), key))
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"labhub: the gate cannot start: {error}")
+
+
+if __name__ == "__main__":
+    main()

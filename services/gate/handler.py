@@ -1,0 +1,304 @@
+"""The gate itself: who may come in, what passes, and when it ends."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
+from tornado import httputil, web
+from tornado.websocket import WebSocketHandler
+
+from labkit.server import credentials
+from labkit.server.relay import Relay
+from labkit.server.upstream import HOP_BY_HOP, named_in_connection
+from labkit.server.websockets import WebSocketRelay
+from services.gate import headers, pages
+from services.gate.config import App
+from services.gate.doors import Door, Doors
+from services.gate.identity import HubAwayError, Person
+
+log = logging.getLogger("labhub.gate")
+
+_GLANCE = 1.5  # seconds that a page waits before it is shown as starting
+_METHODS = (*web.RequestHandler.SUPPORTED_METHODS, "PROPFIND", "PROPPATCH", "MKCOL", "COPY")
+_METHODS = (*_METHODS, "MOVE", "LOCK", "UNLOCK", "REPORT")
+
+
+class _Behind(HubOAuthenticated, web.RequestHandler):
+    """What every handler of one app knows."""
+
+    door: Door
+
+    def find(self, doors: Doors) -> None:
+        """Find the app that is asked for, on its own origin.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            There is none there.
+        """
+        name = self.request.path.split("/", 3)[2]
+        door = doors.get(name)
+        if door is None:
+            raise web.HTTPError(404, "There is no such app")
+        self.door = door
+        self.hub_auth = door.identity.oauth
+        host = self.request.headers.get("Host", "")
+        self.inside = host == doors.portal.internal_host
+        if host != door.app.host and not self.inside:
+            raise web.HTTPError(421, "This app has another address")
+
+    @property
+    def app(self) -> App:
+        """Which app."""
+        return self.door.app
+
+    def check_xsrf_cookie(self) -> None:
+        """Leave it to `headers.is_foreign`: the app's own pages know nothing of the hub's."""
+
+    def compute_etag(self) -> None:
+        """Leave it to the app."""
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log a refusal in one line, without the query, which may have a token."""
+        if isinstance(value, web.HTTPError):
+            log.info("%s %s: %s", self.request.method, self.request.path, value.status_code)
+        else:
+            super().log_exception(typ, value, tb)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Write the gate's own page for an error."""
+        error = (kwargs.get("exc_info") or (None, None))[1]
+        text = error.log_message if isinstance(error, web.HTTPError) else None
+        pages.refuse(self, status_code, text or "", getattr(self, "door", None))
+
+
+class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
+    """Every request to an app, over HTTP and WebSocket."""
+
+    SUPPORTED_METHODS = _METHODS  # type: ignore[assignment]
+    person: Person | None = None
+
+    def initialize(self, doors: Doors) -> None:
+        """Remember the apps."""
+        self.doors = doors
+
+    # -- who may come in --------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Let in who may open the app; for everybody else the request ends here."""
+        self.find(self.doors)
+        if any(unquote(part) in (".", "..") for part in self.request.path.split("/")):
+            raise web.HTTPError(400, "An address has no dots for folders")
+        try:
+            person = await self.door.identity.person(self)
+            self._tokens = await self._hub_tokens(person)
+        except HubAwayError:
+            raise web.HTTPError(503, "hub-away") from None
+        if person is None:
+            self._to_login()
+            return
+        if not person.allowed:
+            raise web.HTTPError(403, "not-allowed")
+        if person.by_cookie and (
+            self.inside
+            or headers.is_foreign(
+                self.request.headers,
+                self.request.method or "",
+                self.app.origin,
+                websocket=self.is_websocket,
+            )
+        ):
+            raise web.HTTPError(403, "foreign")
+        if not self.request.path.startswith(self.app.prefix):
+            query = f"?{self.request.query}" if self.request.query else ""
+            self.redirect(f"{self.app.prefix}{query}")
+            return
+        self.person = person
+        self.current_user = person.model
+        self.accept()
+        self.door.enter(self)
+        if not self.is_websocket:
+            self.begin_upload()
+
+    async def _hub_tokens(self, person: Person | None) -> set[str]:
+        """Return the hub's tokens in this request: none of them is the app's business."""
+        tokens = {person.token} if person else set()
+        for value in self.request.query_arguments.get("token", [])[:1]:
+            named = value.decode("utf-8", "replace")
+            if person and await self.door.identity.model(named) is not None:
+                tokens.add(named)
+        return tokens
+
+    def _to_login(self) -> None:
+        if (
+            self.request.method in ("GET", "HEAD")
+            and not self.is_websocket
+            and not self.inside
+            and pages.is_page(self.request)
+        ):
+            self.redirect(self.get_login_url())
+            return
+        raise web.HTTPError(403, "login")
+
+    def on_finish(self) -> None:
+        """Forget the request."""
+        if self.person is not None and not self.is_websocket:
+            self.door.leave(self)
+
+    def revoke(self) -> None:
+        """End what is open: this person may no longer."""
+        log.info("%s: %s is out", self.app.name, (self.person or self.current_user))
+        if self.ws_connection is not None:
+            self.close(1008, "You may no longer open this app")
+            return
+        if self._exchange is not None:
+            self._client_gone = True  # an end that is ours
+            self._exchange.cancel()
+        if self.request.connection is not None:
+            self.request.connection.close()  # type: ignore[attr-defined]
+
+    # -- what passes ------------------------------------------------------------------
+
+    async def _pass(self, *_: Any) -> None:
+        """Pass a request on; what an app that sleeps is asked for first wakes it."""
+        page = pages.is_page(self.request) and self.request.method == "GET"
+        upstream = self.door.upstream
+        for last in (False, True):
+            patience = _GLANCE if page else self.app.start_timeout + 1
+            if not await upstream.ready(patience):
+                pages.not_ready(self, self.door)
+                return
+            try:
+                uri = upstream.url(self._path())
+                with upstream.busy():
+                    await self.exchange(upstream.session, uri, self._to_app(), self._hop_by_hop)
+                return
+            except (aiohttp.ClientConnectorError, OSError):
+                upstream.lost()  # nothing of the body has been sent yet
+                if last:
+                    raise web.HTTPError(502, "app") from None
+            except aiohttp.ClientError as error:
+                upstream.lost()
+                log.warning("%s %s: %s", self.request.method, self.request.path, error)
+                raise web.HTTPError(502, "app") from None
+
+    head = post = put = patch = delete = options = _pass  # type: ignore[assignment]
+    propfind = proppatch = mkcol = copy = move = lock = unlock = report = _pass
+
+    @property
+    def _hop_by_hop(self) -> frozenset[str]:
+        return HOP_BY_HOP | named_in_connection(self.request.headers)
+
+    def _path(self) -> str:
+        """Return the path for the app, with its query, byte for byte but for hub tokens."""
+        parts = urlsplit(f"http://gate{self.request.uri}")
+        path = parts.path
+        if self.app.strip_prefix:
+            path = path[len(self.app.prefix) - 1 :]
+        query = credentials.strip_query(parts.query, self._tokens)
+        return f"{path}?{query}" if query else path
+
+    def _to_app(self) -> httputil.HTTPHeaders:
+        door = self.door
+        return headers.to_app(
+            self.request.headers,
+            door.app,
+            self.current_user,
+            secret=door.upstream.secret,
+            tokens=self._tokens,
+            app_made=lambda cookie: door.cookies.made(door.app.name, cookie),
+        )
+
+    def confine_header(self, name: str, value: str) -> str | None:
+        """Return a header of the app's answer, within the app's prefix."""
+        cookies, app = self.door.cookies, self.app
+        path = urlsplit(self._path()).path
+        return headers.from_app(
+            name, value, app, path, lambda cookie: cookies.remember(app.name, cookie)
+        )
+
+    def record_use(self) -> None:
+        """Note that the app was used: by the person, not by its own messages."""
+        self.door.upstream.use()
+
+    def broke_off(self, error: Exception) -> None:
+        """Log that the app did not finish its answer."""
+        log.warning("%s broke off its answer to %s: %s", self.app.name, self.request.path, error)
+
+    # -- WebSockets -------------------------------------------------------------------
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Answer a GET; for a WebSocket call the app first, so that its refusal is seen."""
+        if not self.is_websocket:
+            await self._pass()
+            return
+        upstream = self.door.upstream
+        if not await upstream.ready(self.app.start_timeout + 1):
+            raise web.HTTPError(503, "app")
+        try:
+            await self.dial(upstream.session, upstream.url(self._path()), self._to_app())
+        except (aiohttp.ClientError, OSError):
+            upstream.lost()
+            raise web.HTTPError(502, "app") from None
+        await self.let_in(*args, **kwargs)
+
+    def check_origin(self, origin: str) -> bool:  # noqa: ARG002 - tornado's signature
+        """Leave it to `prepare`, which has looked already."""
+        return True
+
+    def on_close(self) -> None:
+        """Hang up at the app, and forget the connection."""
+        super().on_close()
+        self.door.leave(self)
+
+
+class Callback(_Behind, HubOAuthCallbackHandler):
+    """The end of a login: the hub sends people here."""
+
+    def initialize(self, doors: Doors) -> None:
+        """Remember the apps."""
+        self.doors = doors
+
+    async def prepare(self) -> None:
+        """Find the app, and who is logged in there already."""
+        self.find(self.doors)
+        try:
+            person = await self.door.identity.person(self)
+        except HubAwayError:
+            raise web.HTTPError(503, "hub-away") from None
+        self.current_user = person.model if person and person.allowed else None
+
+    def redirect(self, url: str, *args: Any, **kwargs: Any) -> None:
+        """Open the app; what it gave to whoever was here before goes."""
+        if self.current_user is None:
+            own = f"service-{self.app.name}"
+            for name in self.request.cookies:
+                if not credentials.is_own_cookie(name, own):
+                    self.clear_cookie(name, path=self.app.prefix)
+                    self.clear_cookie(name, path=self.app.prefix.rstrip("/"))
+        super().redirect(url, *args, **kwargs)
+
+
+class State(_Behind):
+    """What the starting page asks, until the app is ready."""
+
+    def initialize(self, doors: Doors) -> None:
+        """Remember the apps."""
+        self.doors = doors
+
+    async def get(self) -> None:
+        """Answer who may open the app with its state."""
+        self.find(self.doors)
+        try:
+            person = await self.door.identity.person(self)
+        except HubAwayError:
+            raise web.HTTPError(503, "hub-away") from None
+        if person is None or not person.allowed:
+            raise web.HTTPError(403, "login")
+        self.set_header("Cache-Control", "no-store")
+        upstream = self.door.upstream
+        self.write({"state": upstream.state, "reason": upstream.reason})

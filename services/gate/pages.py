@@ -1,0 +1,170 @@
+"""The gate's own pages: an app that is starting, is down, or is not for this person.
+
+People get a page in the portal's look, programs get JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from jinja2 import DictLoader, Environment, select_autoescape
+from tornado import web
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
+
+if TYPE_CHECKING:
+    from services.gate.config import Portal
+    from services.gate.doors import Door
+
+HERE = Path(__file__).resolve().parent
+_LOOK = HERE.parents[1] / "hub" / "static"  # the portal's own style: one look for all pages
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+# Why, what a person reads, and what they can do.
+_REASONS = {
+    "login": ("Log in first", "Open the app in a browser, or send a token of the portal's."),
+    "not-allowed": (
+        "This app is not for you",
+        "It is for other groups of the lab. Ask who looks after the portal to let you in.",
+    ),
+    "foreign": (
+        "This request came from another page",
+        "Only the app's own pages may ask for that. Open the app itself and do it there.",
+    ),
+    "hub-away": (
+        "The portal is just restarting",
+        "The app waits until it can tell who you are. Try again in a moment.",
+    ),
+    "app": (
+        "The app closed the connection",
+        "It may have ended just now; it is started again by itself. Try again in a moment.",
+    ),
+}
+_STATUS = {
+    400: ("That address was not understood", "Open the app from the portal's home page."),
+    404: (
+        "There is no such app",
+        "It may have been taken away. The home page shows what there is.",
+    ),
+    405: ("The app is not asked in this way", "Open it from the portal's home page."),
+    421: ("This app has another address", "Open it from the portal's home page."),
+}
+_ELSE = ("Something went wrong", "Try again; if it stays, tell who looks after the portal.")
+
+
+def _read(folder: Path, *names: str) -> dict[str, str]:
+    return {name: (folder / name).read_text(encoding="utf-8") for name in names}
+
+
+# Read at the start: the gate may not be able to later, under its own account.
+_FILES = _read(_LOOK, "labhub.css", "logo.svg") | _read(HERE / "static", "gate.js")
+_TEMPLATES = Environment(
+    loader=DictLoader(_read(HERE / "templates", "frame.html", "starting.html", "message.html")),
+    autoescape=select_autoescape(),
+)
+
+
+def is_page(request: HTTPServerRequest) -> bool:
+    """Return whether a person looks at the answer, not a script or a program."""
+    if request.headers.get("Sec-Fetch-Dest", "document") not in ("document", "iframe", "frame"):
+        return False
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def not_ready(handler: web.RequestHandler, door: Door) -> None:
+    """Write what there is to say of an app that does not answer yet, or not at all."""
+    down = door.upstream.state == "down"
+    title = door.app.title
+    if down:
+        message = f"{title} did not start: {door.upstream.reason}"
+        advice = "Try again. If it stays so, its log says why: labhub app status " + door.app.name
+    else:
+        message = f"{title} is starting"
+        advice = "It takes a few seconds. Try again then."
+    _answer(handler, 503, "starting.html", message, advice, door, down=down)
+
+
+def refuse(handler: web.RequestHandler, status: int, reason: str, door: Door | None) -> None:
+    """Write why a request ends here.
+
+    Parameters
+    ----------
+    handler : RequestHandler
+        The request; its answer has not begun.
+    status : int
+        The HTTP status.
+    reason : str
+        One of those above, or what the app itself has said.
+    door : Door or None
+        The app, where there is one.
+    """
+    message, advice = _REASONS.get(reason) or _STATUS.get(status) or _ELSE
+    _answer(handler, status, "message.html", message, advice, door)
+
+
+def _answer(
+    handler: web.RequestHandler,
+    status: int,
+    template: str,
+    message: str,
+    advice: str,
+    door: Door | None,
+    down: bool = False,
+) -> None:
+    handler.set_status(status)
+    closing = handler._headers.get("Connection")
+    handler._headers = HTTPHeaders(
+        {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    )
+    if closing:  # a body that was not read: see Relay.set_default_headers
+        handler.set_header("Connection", closing)
+    if status == 503:
+        handler.set_header("Retry-After", "2")
+    if not is_page(handler.request):
+        handler.set_header("Content-Type", "application/json")
+        handler.finish(json.dumps({"message": f"{message}.", "advice": advice}))
+        return
+    portal: Portal = handler.application.settings["portal"]
+    static = f"{door.app.prefix}.labhub/" if door else ""
+    handler.set_header("Content-Type", "text/html; charset=utf-8")
+    handler.set_header("Content-Security-Policy", _POLICY)
+    handler.finish(
+        _TEMPLATES.get_template(template).render(
+            lab=portal.lab,
+            contact=portal.contact,
+            home=f"{portal.url}/hub/home",
+            base=static,
+            app=door.app.title if door else "",
+            down=down,
+            title=message,
+            advice=advice,
+            status=status,
+            # Where a page may be opened again; a form's address must not be.
+            again=urlsplit(handler.request.uri or "").path
+            if handler.request.method == "GET"
+            else "",
+        )
+    )
+
+
+class Static(web.RequestHandler):
+    """The style and script of these pages; the same for everybody."""
+
+    def get(self, name: str) -> None:
+        """Answer with one of the files."""
+        if name not in _FILES:
+            raise web.HTTPError(404)
+        self.set_header("Content-Type", f"{_TYPES[Path(name).suffix]}; charset=utf-8")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Cache-Control", "no-cache")
+        self.finish(_FILES[name])
+
+    def write_error(self, status_code: int, **_: object) -> None:
+        """Say no more than the status."""
+        self.finish(f"{status_code}")
