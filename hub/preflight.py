@@ -117,6 +117,7 @@ def _ports(settings: Settings, paths: Paths) -> Iterator[Problem]:
         "listen" if settings.listen else "url": (host, port),
         "local.hub_port": ("127.0.0.1", local.hub_port),
         "local.proxy_api_port": ("127.0.0.1", local.proxy_api_port),
+        "local.gate_port": ("127.0.0.1", local.gate_port),
     }
     seen: dict[int, str] = {}
     for place, (_, number) in wanted.items():

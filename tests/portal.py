@@ -164,6 +164,7 @@ class Portal:
             place.chmod(mode)
         self._environments()
         self.port, self.hub_port, self.api_port = free_port(), free_port(), free_port()
+        self.gate_port = free_port()
         self.url = f"http://localhost:{self.port}"
         self.admin_token = secrets.token_hex(24)
         self.proxy_token = secrets.token_hex(24)
@@ -214,6 +215,7 @@ class Portal:
             "local": {
                 "hub_port": self.hub_port,
                 "proxy_api_port": self.api_port,
+                "gate_port": self.gate_port,
                 "subnet": f"10.{100 + digest[0] % 100}.0.0/16",
             },
         }
@@ -238,6 +240,7 @@ class Portal:
             "CONFIGPROXY_AUTH_TOKEN": self.proxy_token,
             "TEST_ADMIN_TOKEN": self.admin_token,
             "LABHUB_CULLER_TOKEN": "",
+            "LABHUB_GATE_KEY": "",
             **self.env,
         }
 
