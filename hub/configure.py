@@ -15,6 +15,7 @@ from hub import activity, auth, control, groups, pages, roles
 from hub.isolation import configure as isolation
 from hub.paths import Paths
 from hub.settings import Settings
+from hub.slurm import configure as slurm
 from hub.spawners import spawner_class
 
 
@@ -36,6 +37,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     auth.configure(c, settings, paths)
     _spawner(c, settings, paths)
     isolation.configure(c, settings, paths)
+    slurm.configure(c, settings)
     activity.configure(c, settings, paths)
     pages.configure(c, settings, paths)
     c.JupyterHub.template_vars.update(auth.template_vars(settings))

@@ -169,7 +169,7 @@ class Poller:
 
     def __init__(
         self,
-        interval: float = 15.0,
+        interval: float = 20.0,
         run: Callable[..., Awaitable[str]] = run_slurm,
         allowance: Allowance | None = None,
     ) -> None:
@@ -183,6 +183,7 @@ class Poller:
         self._watched: set[str] = set()
         self._waiters: list[tuple[float, asyncio.Future[None]]] = []
         self._awake = asyncio.Event()
+        self._answered = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._last = 0.0  # the last query's begin
         self._pause = interval
@@ -191,6 +192,8 @@ class Poller:
 
     def watch(self, job_id: str) -> None:
         """Follow a job until `forget`; call it on the event loop."""
+        if not self._watched:
+            self._last = max(self._last, time.monotonic() - self.interval / 2)
         self._watched.add(job_id)
         self._wake()
 
@@ -216,6 +219,10 @@ class Poller:
             await future
         finally:
             self._waiters = [entry for entry in self._waiters if entry[1] is not future]
+
+    async def next(self) -> None:
+        """Wait for the next good answer, whenever it comes."""
+        await self._answered.wait()
 
     def row(self, job_id: str) -> JobRow | None:
         """Return what is last known of a job: in the queue, or how it ended."""
@@ -273,6 +280,8 @@ class Poller:
             self.failing = ""
         self.jobs = MappingProxyType(rows)
         self.began = began
+        self._answered.set()
+        self._answered = asyncio.Event()
         for since, future in self._waiters:
             if began > since and not future.done():
                 future.set_result(None)
@@ -287,3 +296,13 @@ class Poller:
             )
         except SlurmRefused:  # "Invalid job id": it remembers none of them
             return {}
+
+
+_SHARED: list[Poller] = []
+
+
+def shared() -> Poller:
+    """Return the one poller of this process."""
+    if not _SHARED:
+        _SHARED.append(Poller())
+    return _SHARED[0]

@@ -6,7 +6,10 @@ from importlib import import_module
 from typing import Any
 
 # Imported by name: a target's libraries are loaded where that target is used.
-SPAWNERS = {"local": ("hub.spawners.local", "LocalSpawner")}
+SPAWNERS = {
+    "local": ("hub.spawners.local", "LocalSpawner"),
+    "slurm": ("hub.spawners.slurm", "SlurmSpawner"),
+}
 
 
 def spawner_class(target: str) -> Any:

@@ -139,6 +139,11 @@ class LabSpawner(Spawner):
         return [str(command)]
 
     @property
+    def environments(self) -> Path:
+        """Where the server finds the environments; a cluster has them elsewhere."""
+        return self.paths.envs
+
+    @property
     def log_file(self) -> Path:
         """The log of this server; its tail is shown to its owner."""
         server = f"--{self.name}" if self.name else ""
@@ -149,11 +154,11 @@ class LabSpawner(Spawner):
         """Return the server's environment variables: JupyterHub's, then the portal's."""
         env: dict[str, str] = super().get_env()
         idle = self.settings.culling.idle
-        env["LABHUB_ENVS"] = str(self.paths.envs)
+        env["LABHUB_ENVS"] = str(self.environments)
         env["LABHUB_LAB_NAME"] = self.settings.lab.name
         env["LABHUB_CULL_IDLE_SECONDS"] = str(int(idle.total_seconds()) if idle else 0)
         if self.profile:
-            environment = self.paths.envs / self.profile.environment
+            environment = self.environments / self.profile.environment
             env["LABHUB_TUTORIALS"] = str(environment / "share" / "labhub" / "tutorials")
             env["LABHUB_PROFILE"] = self.profile.name
             env["LABHUB_MEMORY_BYTES"] = str(self.profile.memory)

@@ -1,0 +1,66 @@
+"""Where the nodes are: the cluster's own words, not DNS, and this host's own addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import time
+
+import psutil
+
+from hub.slurm.commands import SlurmUnavailable, run_slurm
+
+_NODE = re.compile(r"(?P<name>[\w.-]+)\|(?P<address>[\w.:-]+)")
+
+
+class Addresses:
+    """The nodes' addresses; asked anew only when a job started after the last question."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._asked = 0.0
+        self._lock = asyncio.Lock()
+
+    async def of(self, node: str, since: float) -> str:
+        """Return a node's IP address.
+
+        Parameters
+        ----------
+        node : str
+            As squeue names it.
+        since : float
+            By ``time.monotonic()``: a cloud's node may have had another address before.
+
+        Raises
+        ------
+        SlurmUnavailable
+            SLURM does not know the node, or its name has no address.
+        """
+        async with self._lock:
+            if self._asked <= since or node not in self._known:
+                asked = time.monotonic()
+                text = await run_slurm("sinfo", "-h", "-N", "-a", "-o", "%N|%o")
+                found = (_NODE.fullmatch(line.strip()) for line in text.splitlines())
+                self._known = {row["name"]: row["address"] for row in found if row}
+                self._asked = asked
+        name = self._known.get(node)
+        if name is None:
+            raise SlurmUnavailable(f"SLURM does not say where its node {node!r} is")
+        loop = asyncio.get_running_loop()
+        try:
+            places = await loop.getaddrinfo(name, None, family=socket.AF_INET)
+        except OSError as error:
+            raise SlurmUnavailable(f"the node {node} ({name}) has no address: {error}") from error
+        return str(places[0][4][0])
+
+
+def own_addresses() -> list[str]:
+    """Return the IPv4 addresses of this host, loopback included."""
+    found = {
+        entry.address
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family == socket.AF_INET
+    }
+    return sorted(found | {"127.0.0.1"})

@@ -1,0 +1,1 @@
+"""What runs inside a user server's job, on a compute node."""

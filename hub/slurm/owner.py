@@ -1,0 +1,85 @@
+"""Run a program as the owner of a server, whose job it concerns.
+
+Where the hub is root it gives up its rights for the program. Where it has an account of its
+own, one narrow rule of sudo lets it start `as_user.py`, and nothing else, as a member of the
+portal's group.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hub.slurm import as_user
+from hub.slurm.commands import TIMEOUT, Account, environment, execute, find
+
+HELPER = Path(as_user.__file__).resolve()
+PYTHON = "/usr/bin/python3"
+SUDO = "/usr/bin/sudo"
+TAIL = 8192  # bytes
+
+
+def sudo_command() -> list[str]:
+    """Return what the rule of sudo allows, word for word."""
+    return [PYTHON, "-I", "-S", str(HELPER)]
+
+
+async def as_owner(
+    account: Account,
+    program: str,
+    args: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    timeout: float = TIMEOUT,
+) -> str:
+    """Run a program as an account and return what it printed.
+
+    Parameters
+    ----------
+    account : Account
+        Whose rights it gets.
+    program : str
+        One of `as_user.PROGRAMS`.
+    args : sequence of str
+        Its arguments.
+    env : mapping of str to str, optional
+        All of its variables; default: `commands.environment`.
+    stdin : str
+        Its input.
+    timeout : float
+        Seconds.
+
+    Raises
+    ------
+    SlurmUnavailable, SlurmRefused
+        As `hub.slurm.commands.run_slurm`.
+    """
+    if program not in as_user.PROGRAMS:
+        raise ValueError(f"{program!r} is not run for users; only {', '.join(as_user.PROGRAMS)}")
+    variables = dict(environment() if env is None else env)
+    command = [find(program), *args]
+    me = os.geteuid()
+    if me == 0:
+        return await execute(command, variables, account=account, stdin=stdin, timeout=timeout)
+    if me == account.uid:
+        return await execute(command, variables, stdin=stdin, timeout=timeout)
+    # By stdin: arguments and variables of sudo can be seen by everybody.
+    order = json.dumps({"command": command, "env": variables, "stdin": stdin})
+    words = [SUDO, "-n", "-u", account.name, "--", *sudo_command()]
+    return await execute(words, {"PATH": "/usr/bin:/bin"}, stdin=order, timeout=timeout)
+
+
+async def read_tail(account: Account, path: str) -> str:
+    """Return the end of a file as its owner may read it.
+
+    The hub itself must not open it: its owner could put a link to anybody's file there.
+
+    Raises
+    ------
+    SlurmUnavailable
+        It cannot be read.
+    """
+    return await as_owner(account, "tail", ["-c", str(TAIL), "--", path], timeout=5.0)

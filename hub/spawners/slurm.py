@@ -1,0 +1,417 @@
+"""User servers as SLURM jobs, on batchspawner's ground but without its ways.
+
+Nothing here goes through a shell, no server is taken for gone because a question failed, and
+one question serves all servers (`hub.slurm.poller`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import batchspawner
+from sqlalchemy.orm import object_session
+
+from hub.fields import format_bytes, format_duration
+from hub.isolation import AccountError, accounts_of
+from hub.isolation.instance import Instance
+from hub.settings import Profile
+from hub.slurm import poller as pollers
+from hub.slurm.addresses import Addresses, own_addresses
+from hub.slurm.cancel import Cancellations
+from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable
+from hub.slurm.owner import read_tail
+from hub.slurm.poller import ENDED, WAITING, JobRow, Poller
+from hub.slurm.script import Launch, render, server_words
+from hub.slurm.settings import Slurm
+from hub.slurm.submit import Order, submit
+from hub.slurm.words import why
+from hub.spawners.base import LabSpawner
+from hub.spawners.startup import StartError
+
+SERVER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
+_LOOKS = (2.0, 4.0, 8.0)  # seconds after the submission; then as the poller looks anyway
+_LOG = 2.0  # seconds between two looks at a starting server's log
+_FIRST_ANSWER = 10.0  # seconds that a new hub waits for SLURM's first answer
+# Of the hub's own variables; what else it has is not for other machines.
+_NOT_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "CONDA_ROOT", "CONDA_DEFAULT_ENV")
+
+
+def job_name(instance: Instance) -> str:
+    """Return the name of all jobs of one portal: by it they are known as its own."""
+    return f"labhub-{instance.id}"
+
+
+class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
+    """Start the user's server as a job of its owner's."""
+
+    _cancellations: ClassVar[dict[Path, Cancellations]] = {}
+    _addresses: ClassVar[Addresses] = Addresses()
+
+    job_id: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._since = 0.0  # SLURM's answers from before say nothing of this job
+        self._starting = False
+        self._ended: JobRow | None = None
+        self._port: asyncio.Future[int] | None = None
+        self._hurry: asyncio.Task[None] | None = None
+        super().__init__(*args, **kwargs)
+
+    # -- what all share ---------------------------------------------------------------
+
+    @property
+    def poller(self) -> Poller:
+        """The one that asks for all servers."""
+        return pollers.shared()
+
+    @property
+    def slurm(self) -> Slurm:
+        """The lab file's section."""
+        section = self.settings.slurm
+        if section is None:
+            raise StartError("The lab file has no section slurm.", status_code=503)
+        return section
+
+    @property
+    def cancellations(self) -> Cancellations:
+        """The jobs of this portal that are still to be cancelled."""
+        known = self._cancellations.get(self.paths.run)
+        if known is None:
+            name = job_name(Instance.of(self.paths))
+            known = Cancellations(self.paths.run / "slurm-cancel.json", name)
+            self._cancellations[self.paths.run] = known
+            known.resume()
+        return known
+
+    @property
+    def job(self) -> JobRow | None:
+        """What is last known of the server's job."""
+        return self.poller.row(self.job_id) if self.job_id else None
+
+    @property
+    def environments(self) -> Path:
+        """Where the compute nodes find the environments."""
+        return self.slurm.environments
+
+    async def run_command(self, *_: object, **__: object) -> str:
+        """Refuse: batchspawner's way leads through a shell."""
+        raise RuntimeError("the hub runs no text as a command")
+
+    # -- what the server gets ---------------------------------------------------------
+
+    def server_command(self, profile: Profile) -> list[str]:
+        """Return the command that starts the server on its node."""
+        words = server_words(self.slurm, profile.environment)
+        folder = self.environments
+        if folder.is_dir() and words[0].startswith(str(folder)) and not Path(words[0]).is_file():
+            raise StartError(
+                f"The environment {profile.environment!r} of the profile {profile.title!r} is not"
+                f" in {folder}. An administrator can install it with"
+                f" 'LABHUB_ENVS={folder} labhub up'.",
+                status_code=503,
+                reason="environment",
+            )
+        return words
+
+    def get_env(self) -> dict[str, str]:
+        """Return the server's variables: the portal's, and nothing of the hub's machine."""
+        env: dict[str, str] = super().get_env()
+        for name in _NOT_OURS:
+            env.pop(name, None)
+        profile = self.profile
+        own = profile is not None and profile.environment in self.slurm.software
+        first = "" if own or not profile else f"{self.environments / profile.environment / 'bin'}:"
+        env["PATH"] = f"{first}{SERVER_PATH}"
+        env["LOGNAME"] = self.user.name
+        env["LABHUB_WARN_SECONDS"] = str(int(self.slurm.warn_before.total_seconds()))
+        if conf := os.environ.get("SLURM_CONF"):
+            env["SLURM_CONF"] = conf
+        return {name: value for name, value in env.items() if value is not None}
+
+    def _account(self) -> Account:
+        accounts = accounts_of(self.settings)
+        try:
+            entry = accounts.check(self.user.name)
+            by_password = self.settings.authentication.effective_method == "pam"
+            mine = entry.pw_uid == os.geteuid()
+            if not by_password and not mine and not accounts.is_member(entry):
+                raise AccountError(
+                    f"{self.user.name!r} is not in the group {accounts.group!r}, whose members"
+                    " may have servers"
+                )
+        except AccountError as error:
+            raise StartError(f"No server for {self.user.name}: {error}.", status_code=403) from None
+        return Account.of(self.user.name)
+
+    def _home_log(self, account: Account) -> str:
+        server = f"-{self.name}" if self.name else ""
+        return f"{account.home}/.labhub-server{server}.log"
+
+    # -- starting ---------------------------------------------------------------------
+
+    async def launch(self) -> tuple[str, int]:
+        """Submit the job, wait until it runs, and return where its server is.
+
+        However this is cut short, the job is cancelled.
+        """
+        profile = self.profile
+        if profile is None:
+            raise StartError("No profile was chosen.", status_code=400)
+        account = await asyncio.to_thread(self._account)
+        self.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._ended, self._starting = None, True
+        self._port = asyncio.get_running_loop().create_future()
+        try:
+            self.say(f"Sending its job to SLURM (partition {self.partition})")
+            self.job_id = await self._submit(account, profile)
+            self.poller.watch(self.job_id)
+            self._remember()
+            return await self._placed(self.job_id, self._port)
+        except BaseException as error:
+            if isinstance(error, StartError):
+                await self._copy_log()
+            self._abandon()
+            raise
+        finally:
+            self._port.cancel()
+            self._port = None
+
+    async def _submit(self, account: Account, profile: Profile) -> str:
+        order = Order(
+            name=job_name(Instance.of(self.paths)),
+            partition=self.partition,
+            profile=profile,
+            log=self._home_log(account),
+        )
+        launch = Launch(
+            addresses=own_addresses(),
+            accounts=[os.geteuid()],
+            seconds=int(self.slurm.time_limit.total_seconds()),
+        )
+        script = render(
+            self.slurm, profile.environment, self.get_args(), launch, gpus=profile.gpus > 0
+        )
+        self._since = time.monotonic()
+        work = asyncio.ensure_future(submit(order, self.slurm, account, script, self.get_env()))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(self._abandon_late)
+            raise
+        except ValueError as error:
+            raise StartError(f"The job cannot be described: {error}.") from None
+        except SlurmRefused as error:
+            raise StartError(
+                f"SLURM does not take the job: {error}. Choose another profile or partition, or"
+                " ask an administrator.",
+                status_code=400,
+                reason="refused",
+            ) from None
+        except SlurmUnavailable as error:
+            raise StartError(
+                f"SLURM does not answer at the moment ({error}). Try again in some minutes.",
+                status_code=503,
+                reason="slurm",
+            ) from None
+
+    async def _placed(self, job_id: str, port: asyncio.Future[int]) -> tuple[str, int]:
+        """Wait until the job has named its port and SLURM its node."""
+        watcher = asyncio.ensure_future(self._follow(job_id, port))
+        try:
+            number = await port
+        finally:
+            watcher.cancel()
+        self.say("Its job runs: connecting")
+        self.ip, self.port = await self._node_address(job_id), number
+        return self.ip, self.port
+
+    async def _node_address(self, job_id: str) -> str:
+        named = time.monotonic()
+        while True:
+            row = self.poller.row(job_id)
+            if row is not None and row.host and row.state not in WAITING:
+                try:
+                    return await self._addresses.of(row.host, self._since)
+                except SlurmUnavailable as error:
+                    raise StartError(f"The server's node cannot be found: {error}.") from None
+            if self.poller.gone(job_id, named):
+                raise StartError(f"The server did not start: {self._how_ended(job_id)}.")
+            await self.poller.news(time.monotonic())
+
+    async def _follow(self, job_id: str, port: asyncio.Future[int]) -> None:
+        """Tell the person what the job waits for; fail where it is gone."""
+        told = ""
+        began = time.monotonic()
+        looks = list(_LOOKS)
+        while not port.done():
+            if looks:
+                await asyncio.sleep(max(0.0, began + looks.pop(0) - time.monotonic()))
+                await self.poller.news(time.monotonic())
+            else:
+                await self.poller.next()
+            if self.poller.gone(job_id, self._since):
+                self._ended = self.poller.row(job_id)
+                text = f"The server did not start: {self._how_ended(job_id)}."
+                if not port.done():
+                    port.set_exception(StartError(text, reason="exited"))
+                return
+            row = self.poller.row(job_id)
+            text = self._waiting(row) if row is not None else told
+            if text != told:
+                told = text
+                self.say(text)
+
+    def _waiting(self, row: JobRow) -> str:
+        if row.state in WAITING:
+            return f"Waiting in the queue of {row.partition}: {why(row.reason).text}"
+        if row.state == "CONFIGURING":
+            return f"The node {row.host} is being started or prepared"
+        return f"Its job runs on {row.host}: starting the server"
+
+    def take_port(self, port: int) -> bool:
+        """Take the port that the server has named; False where it did that before.
+
+        `hub.slurm.door` has made sure that it is this server's token.
+        """
+        if self._port is None or self._port.done():
+            return False
+        self._port.set_result(port)
+        return True
+
+    async def _wait_until_it_answers(self, where: Any) -> None:
+        copies = asyncio.ensure_future(self._keep_copying())
+        try:
+            await super()._wait_until_it_answers(where)
+        except StartError:
+            await self._copy_log()
+            raise
+        finally:
+            copies.cancel()
+            self._starting = False
+
+    async def _keep_copying(self) -> None:
+        while True:
+            await asyncio.sleep(_LOG)
+            await self._copy_log()
+
+    async def _copy_log(self) -> None:
+        """Bring the end of the job's log here, as its owner may read it."""
+        with contextlib.suppress(SlurmUnavailable, StartError, OSError):
+            account = await asyncio.to_thread(self._account)
+            text = await read_tail(account, self._home_log(account))
+            await asyncio.to_thread(self._write_log, text)
+
+    def _write_log(self, text: str) -> None:
+        temporary = self.log_file.with_suffix(".new")
+        temporary.write_text(text)
+        temporary.replace(self.log_file)
+
+    def apply(self, options: Any) -> None:
+        """Begin with an empty log: it is a copy, made anew by each start."""
+        self.log_file.unlink(missing_ok=True)
+        super().apply(options)
+
+    # -- its job ----------------------------------------------------------------------
+
+    def _remember(self) -> None:
+        """Keep the job's number at once: JupyterHub does so only when the server is ready."""
+        db = object_session(self.orm_spawner)
+        if db is not None:
+            self.orm_spawner.state = self.get_state()
+            db.commit()
+
+    def _abandon(self) -> None:
+        if self.job_id:
+            self.poller.forget(self.job_id)
+            self.cancellations.later(self.job_id, self.user.name)
+            self.job_id = ""
+
+    def _abandon_late(self, work: asyncio.Future[str]) -> None:
+        """Cancel a job whose number came after nobody waited for it any more."""
+        if not work.cancelled() and work.exception() is None:
+            self.cancellations.later(work.result(), self.user.name)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a new hub needs to find the server again."""
+        state: dict[str, Any] = super().get_state()
+        state.pop("job_status", None)
+        if self.job_id and self._starting:
+            state["starting"] = True
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Find a server again that an earlier hub has started."""
+        super().load_state(state)
+        if not self.job_id:
+            return
+        if state.get("starting"):
+            # Its start ended with that hub: nobody has its port.
+            self._abandon()
+            return
+        self._since = time.monotonic()
+        self.poller.watch(self.job_id)
+
+    def clear_state(self) -> None:
+        """Forget the server."""
+        if self.job_id:
+            self.poller.forget(self.job_id)
+        super().clear_state()
+        self._starting = False
+
+    async def poll(self) -> int | None:
+        """Return None while the job lives, or nothing certain is known; else its status."""
+        job_id = self.job_id
+        if not job_id:
+            return 0
+        if self.poller.began <= self._since:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.01 if self._starting else _FIRST_ANSWER):
+                    await self.poller.news(self._since)
+        elif self._starting and (self._hurry is None or self._hurry.done()):
+            # Somebody waits: an end should be seen before the next regular look.
+            self._hurry = asyncio.ensure_future(self.poller.news(time.monotonic()))
+        if not self.poller.gone(job_id, self._since):
+            return None
+        self._ended = self.poller.row(job_id) or self._ended
+        self.log.warning("%s has ended: %s", self._log_name, self._how_ended(job_id))
+        return 0 if self._ended and self._ended.state in ("COMPLETED", "COMPLETING") else 1
+
+    def ending(self, status: int) -> str:  # noqa: ARG002 - SLURM knows more than the status
+        """Say in words how the server ended."""
+        return self._how_ended(self.job_id)
+
+    def _how_ended(self, job_id: str) -> str:
+        row = self.poller.row(job_id) or self._ended
+        state = row.state if row and row.state in ENDED else ""
+        if row and state == "COMPLETING" and row.reason == "TimeLimit":
+            state = "TIMEOUT"
+        memory = format_bytes(self.profile.memory) if self.profile else "its limit"
+        limit = format_duration(self.slurm.time_limit)
+        node = f"the node {row.host}" if row and row.host else "its node"
+        words = {
+            "": "its job is not in SLURM's queue any more",
+            "COMPLETED": "it ended by itself",
+            "COMPLETING": "it has just ended",
+            "CANCELLED": "its job was cancelled",
+            "FAILED": "it ended with an error",
+            "TIMEOUT": f"it reached its time limit ({limit})",
+            "OUT_OF_MEMORY": f"it used more memory than it has ({memory})",
+            "NODE_FAIL": f"{node} failed",
+            "BOOT_FAIL": f"{node} could not be started",
+            "PREEMPTED": "it had to give way to another job",
+        }
+        return f"{words.get(state, f'its job ended as {state}')} (job {job_id})"
+
+    async def stop(self, now: bool = False) -> None:  # noqa: ARG002 - SLURM is patient itself
+        """Cancel the job; where SLURM does not answer, as soon as it does."""
+        if not self.job_id:
+            return
+        job_id = self.job_id
+        self.poller.forget(job_id)
+        await self.cancellations.cancel(job_id, self.user.name)
+        self.clear_state()
