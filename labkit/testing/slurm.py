@@ -21,7 +21,6 @@ from labkit.testing.keeper import Kept
 from labkit.testing.machine import ClusterError, answers, clean_environment, free_ports, programs
 
 _LONGEST = 60  # characters of the folder: sockets below it have at most 107
-_TRIES = 3
 _UP = {"idle", "mixed", "allocated", "completing"}
 
 
@@ -135,7 +134,7 @@ class SlurmCluster:
 
     def start(self) -> Self:
         """Start everything, wait until all nodes are idle, and return the cluster."""
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(3)):
             self._write()
             try:
                 self.start_munge()
@@ -202,9 +201,16 @@ class SlurmCluster:
         )
         self._until(lambda: answers(self.folder / "munge/socket"), "munged answers", 10.0)
 
-    def stop_munge(self) -> None:
-        """Stop the authentication daemon: every command of SLURM then fails."""
+    def stop_munge(self, *, kill: bool = False) -> None:
+        """Stop the authentication daemon: every command of SLURM then fails, after 2 s of trying.
+
+        Parameters
+        ----------
+        kill : bool
+            By ``kill -9``: its socket stays, and commands try for most of a minute.
+        """
         if self._munge is not None:
+            self._munge.signal(signal.SIGKILL if kill else signal.SIGTERM)
             self._munge.end()
             self._munge = None
 
@@ -325,9 +331,8 @@ class SlurmCluster:
         return self.command("squeue", "-h", "-r", "-o", "%i %T %j").splitlines()
 
     def cancel_all(self) -> None:
-        """Cancel every job of every user that may be cancelled, and wait until all are gone."""
+        """Cancel every job that may be cancelled, and wait until all are gone."""
         if jobs := {line.split("_")[0].split()[0] for line in self.queue()}:
-            self.command("scancel", "--signal=KILL", *jobs, check=False)
             self.command("scancel", *jobs, check=False)
         self._until(lambda: not self.queue(), "no job is left", 60.0)
 
