@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,19 @@ from labkit.runs.store import Run
 from labkit.worker import tree
 from tests.conftest import needs_root
 from tests.labkit.jobs.contract import HOG, Site
+from tests.labkit.jobs.faults import (
+    DIE,
+    dies_while_submitting,
+    enlarge,
+    fill,
+    kernel,
+    once,
+    reasons,
+    running,
+    small_disk,
+    submit_at_once,
+    the_run,
+)
 from tests.labkit.jobs.places import (
     PYTHON,
     Staged,
@@ -33,38 +44,10 @@ from tests.labkit.jobs.places import (
     workers,
 )
 
-ROOT = Path(__file__).resolve().parents[3]
-
 
 @pytest.fixture
 def site(tmp_path: Path, lab_home: Path) -> Site:
     return Site("local", tmp_path)
-
-
-def once(site: Site, seconds: float = 1.5) -> Stage:
-    """Return a task that leaves a line when it starts, and fails where its twin still lives."""
-    twin = site.folder / "twin"
-    return stage(
-        "once",
-        f"if [ -e {twin} ] && grep -q 'State:.[RSD]' /proc/$(cat {twin})/status; "
-        f"then echo DOUBLED >> {site.trace}; fi; "
-        f"echo $$ > {twin}; echo ran >> {site.trace}; sleep {seconds}; echo done > out",
-        outputs=("out",),
-    )
-
-
-def running(site: Site) -> None:
-    until(lambda: ran(site.trace))
-
-
-def reasons(job: Job, name: str = "once") -> list[str]:
-    """Return how each attempt of the first task ended."""
-    found = []
-    for index, attempt in records(job, name):
-        if index == 0:
-            text = job.run.folder.record(name, index, attempt).read_text()
-            found.append("SUCCEEDED" if '"SUCCEEDED"' in text else text.split('"reason":"')[1])
-    return [text.partition('"')[0] for text in found]
 
 
 def test_a_killed_worker_is_lost_and_tried_again(site: Site, lab_home: Path) -> None:
@@ -134,44 +117,11 @@ def test_all_processes_of_all_jobs_are_killed(site: Site, lab_home: Path) -> Non
     assert reasons(job) == ["LOST", "SUCCEEDED"]
 
 
-KERNEL = """
-import os, signal, sys, time
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from labkit.backends.local import LocalBackend
-from tests.labkit.jobs.contract import Site
-from tests.labkit.jobs.places import stage
-site = Site("local", Path({folder!r}))
-work = stage("once", "echo ran >> " + str(site.trace) + "; sleep 1; echo done > out")
-{before}
-job = site.submit(work)
-{after}
-"""
-
-
-def kernel(site: Site, before: str = "", after: str = "") -> subprocess.Popen[bytes]:
-    code = KERNEL.format(root=str(ROOT), folder=str(site.folder), before=before, after=after)
-    return subprocess.Popen([sys.executable, "-c", code])
-
-
-DIE = "os.kill(os.getpid(), signal.SIGKILL)"
-
-
-@pytest.mark.parametrize("moment", ["before the queue", "after the queue"])
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_the_kernel_dies_between_intent_and_answer(site: Site, moment: str) -> None:
-    before = f"""
-original = LocalBackend.submit
-def dying(self, run, submission):
-    if {moment == "after the queue"}:
-        original(self, run, submission)
-    {DIE}
-LocalBackend.submit = dying
-"""
-    assert kernel(site, before).wait(30) == -signal.SIGKILL
-    (run,) = (site.folder / "runs").glob("staged-*")
-    assert [s.handle for s in Run(run).submissions()] == [None]
+    dies_while_submitting(site, moment)
     assert kernel(site).wait(30) == 0
-    job = open_job(Run(run)).wait(20)
+    job = open_job(the_run(site)).wait(20)
     assert job.state is State.SUCCEEDED
     assert ran(site.trace) == ["ran"]
     assert len(job.run.submissions()) == 1
@@ -179,22 +129,18 @@ LocalBackend.submit = dying
 
 def test_the_kernel_dies_after_the_submit_and_the_job_goes_on(site: Site) -> None:
     assert kernel(site, after=DIE).wait(30) == -signal.SIGKILL
-    (run,) = (site.folder / "runs").glob("staged-*")
+    run = the_run(site)
     # Nobody looks: the supervisor alone brings it to its end.
-    until(lambda: Run(run).folder.attempts("tasks", "once"))
-    assert open_job(Run(run)).state is State.SUCCEEDED
+    until(lambda: run.folder.attempts("tasks", "once"))
+    assert open_job(run).state is State.SUCCEEDED
 
 
 def test_two_kernels_submit_at_once(site: Site) -> None:
-    go = site.folder / "go"
-    wait = f"while not Path({str(go)!r}).exists(): time.sleep(0.001)"
-    kernels = [kernel(site, wait) for _ in range(4)]
-    go.touch()
-    assert [process.wait(60) for process in kernels] == [0] * 4
-    (run,) = (site.folder / "runs").glob("staged-*")
-    assert len(Run(run).submissions()) == 1
+    submit_at_once(site)
+    run = the_run(site)
+    assert len(run.submissions()) == 1
     assert not list((site.folder / "runs").glob(".staged-*")), "nothing is left aside"
-    assert open_job(Run(run)).wait(20).state is State.SUCCEEDED
+    assert open_job(run).wait(20).state is State.SUCCEEDED
     assert ran(site.trace) == ["ran"]
 
 
@@ -226,64 +172,48 @@ def test_a_deleted_run_folder_ends_its_job_alone(site: Site, lab_home: Path) -> 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(folder)]
-    if subprocess.run(options, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    end_supervisor()
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(disk: Path) -> None:
-    """Leave not one byte."""
-    with (disk / "filler").open("ab", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                continue
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
+        end_supervisor()
 
 
 @needs_root
-def test_a_program_fills_the_disk(site: Site, small_disk: Path) -> None:
+def test_a_program_fills_the_disk(site: Site, disk: Path) -> None:
     work = stage("big", "head -c 2000000 /dev/zero > a; head -c 2000000 /dev/zero > b")
-    job = Staged(work, output=small_disk).submit()
+    job = Staged(work, output=disk).submit()
     job.wait(20)
     failed = job.failed()
     assert list(failed["reason"]) == ["DISK_FULL"]
     assert "no space left" in failed["text"][0]
-    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    enlarge(disk)
     assert job.retry().wait(20).state is State.SUCCEEDED
 
 
 @needs_root
-def test_the_disk_is_full_when_a_task_ends(site: Site, small_disk: Path) -> None:
+def test_the_disk_is_full_when_a_task_ends(site: Site, disk: Path) -> None:
     work = stage("calm", f"echo ran >> {site.trace}; echo x > y; sleep 1.5")
-    job = Staged(work, output=small_disk).submit()
+    job = Staged(work, output=disk).submit()
     running(site)
-    fill(small_disk)
+    fill(disk)
     job.wait(20)
     assert job.state is State.SUCCEEDED, "the record's space was kept from the start"
     assert ran(site.trace) == ["ran"]
 
 
 @needs_root
-def test_the_disk_is_full_before_a_task_starts(site: Site, small_disk: Path) -> None:
+def test_the_disk_is_full_before_a_task_starts(site: Site, disk: Path) -> None:
     first = f"echo ran >> {site.trace}; sleep 1"
     job = Staged(
-        stage("one", first), stage("two", "echo x > y", depends_on=("one",)), output=small_disk
+        stage("one", first), stage("two", "echo x > y", depends_on=("one",)), output=disk
     ).submit()
     running(site)
-    fill(small_disk)
+    fill(disk)
     until(lambda: records(job, "one"))
     snapshot = job.refresh()
     assert snapshot.state in (State.RUNNING, State.FAILED)
-    (small_disk / "filler").unlink()
+    (disk / "filler").unlink()
     job.wait(20)
     if job.state is State.FAILED:
         assert list(job.failed()["reason"]) == ["DISK_FULL"]
@@ -293,11 +223,11 @@ def test_the_disk_is_full_before_a_task_starts(site: Site, small_disk: Path) -> 
 
 
 @needs_root
-def test_a_submit_onto_a_full_disk_says_so_and_leaves_nothing(site: Site, small_disk: Path) -> None:
-    fill(small_disk)
+def test_a_submit_onto_a_full_disk_says_so_and_leaves_nothing(site: Site, disk: Path) -> None:
+    fill(disk)
     with pytest.raises(LabkitError, match="No space left"):
-        Staged(stage("one", "true"), output=small_disk).submit()
-    assert not [path for path in small_disk.iterdir() if path.name != "filler"]
+        Staged(stage("one", "true"), output=disk).submit()
+    assert not [path for path in disk.iterdir() if path.name != "filler"]
 
 
 def without_cgroups(work: Stage, folder: Path) -> Job:
