@@ -31,6 +31,7 @@ from labkit.workflows.base import Workflow
 
 _WORKFLOWS = {
     "command": "labkit.workflows.command:Command",
+    "alignment": "labkit.workflows.alignment:Alignment",
     "cellprofiler": "labkit.workflows.cellprofiler:CellProfiler",
 }
 _OWN = ("workflow", "backend", "options")

@@ -1,0 +1,210 @@
+"""The stage ``align``: one sample from its FASTQ files to a sorted, indexed alignment.
+
+What it writes is told in ``layout.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
+
+cache = import_module("cache")
+layout = import_module("layout")
+pipe = import_module("pipe")
+programs = import_module("programs")
+request = import_module("request")
+stream = import_module("stream")
+
+_BLOCK = 4 * 1024 * 1024
+
+
+class Reference(NamedTuple):
+    """The reference on this node.
+
+    Attributes
+    ----------
+    fasta, prefix : Path
+        FASTA, and what the index's files begin with.
+    length, longest : int
+        Bases in all, and of the longest contig.
+    """
+
+    fasta: Path
+    prefix: Path
+    length: int
+    longest: int
+
+
+def main(task: Any) -> None:
+    """Align one sample."""
+    began = time.monotonic()
+    sample, settings = task.params["sample"], task.settings
+    tools = programs.Tools(os.environ, task.tmp, task.tmp / "tools.log")
+    reference = get_reference(task)
+    name, file_format = sample["name"], settings["format"]
+    target = task.out / layout.alignment_name(name, file_format)
+    flow = stream.Stream(task, tools, reference)
+    if settings["known_sites"]:
+        marked = task.tmp / "marked.bam"
+        flow.run(marked, "fast")
+        check_written(task, tools, marked, reference)
+        recalibrate(task, tools, reference, marked, target)
+    else:
+        flow.run(target, file_format)
+    reads = check_reads(task, tools, flow, target, reference)
+    content = {
+        "sample": name,
+        "key": task.params["key"],
+        "aligner": settings["aligner"],
+        "library": settings["library"],
+        "format": file_format,
+        "alignment": target.name,
+        "index": layout.index_name(target.name, reference.longest),
+        "lanes": [
+            {**given, **lane.counts()}
+            for given, lane in zip(sample["lanes"], flow.lanes)  # noqa: B905 -- Python 3.9
+        ],
+        "reads": reads,
+        "options": {
+            **{name: settings[name] for name in ("adapters", "minimum_length", "max_n", "quality")},
+            "mark_duplicates": settings["mark_duplicates"],
+            "optical_distance": task.params["optical"],
+        },
+        "recalibrated": bool(settings["known_sites"]),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    (task.out / layout.SAMPLE).write_text(json.dumps(content, indent=1) + "\n")
+    tools.write(task.out / layout.COMMANDS)
+    write_checksums(task.out)
+    task.facts(reads=reads["input"])
+
+
+def get_reference(task: Any) -> Reference:
+    """Find the reference on this node; bring it here, once, where it lies elsewhere.
+
+    Raises
+    ------
+    Failed
+        It is not to be had.
+    """
+    place = layout.REFERENCE_STAGE, layout.REFERENCE_KEY
+    found = json.loads(task.results.joinpath(*place, "reference.json").read_text())
+    folder = Path(found["cache"]) if found["cache"] else cache.node_folder(task.tmp.parent)
+    store = cache.Cache(folder, found["remote"], task.say)
+    for part in (cache.FASTA, found["part"]):
+        if not store.get(found["digest"], part):
+            raise pipe.Failed(
+                f"{part} of the reference is not in {store.place(found['digest'])} on "
+                f"{os.uname().nodename}. Let the cache of labkit.Reference lie on a disk that all "
+                "nodes share, or in S3.",
+                "INPUT",
+            )
+    fasta = store.fasta(found["digest"])
+    prefix = store.prefix(found["digest"], found["part"])
+    return Reference(fasta, prefix, found["length"], found["longest"])
+
+
+def recalibrate(task: Any, tools: Any, reference: Reference, marked: Path, target: Path) -> None:
+    """Recalibrate base qualities from a BAM in scratch into the final alignment."""
+    metrics = task.out / layout.RECALIBRATION
+    metrics.mkdir(parents=True)
+    import_module("recalibrate").run(
+        tools,
+        marked,
+        target,
+        reference.fasta,
+        [Path(path) for path in task.settings["known_sites"]],
+        metrics,
+        cpu=task.cpu,
+        memory=task.memory,
+        tmp=task.tmp,
+        file_format=task.settings["format"],
+    )
+    marked.unlink()
+
+
+def check_reads(
+    task: Any, tools: Any, flow: Any, target: Path, reference: Reference
+) -> dict[str, Any]:
+    """Count the reads at both ends and all along; return the counts.
+
+    Raises
+    ------
+    Failed
+        Reads were lost, with numbers.
+    """
+    counts = [lane.counts() for lane in flow.lanes]
+    aligned = sum(count["aligned"] for count in counts)
+    flags = json.loads((task.out / layout.FLAGSTAT).read_text())
+    groups = [flags[name] for name in ("QC-passed reads", "QC-failed reads")]
+    primary = sum(group["primary"] for group in groups)
+    records = sum(group["total"] for group in groups)
+    copied = sum(lane.records for lane in flow.lanes)
+    final = check_written(task, tools, target, reference)
+    for one, before, other, after in (
+        ("reads went into the aligner", aligned, "came out of the stream", primary),
+        ("records came from the aligner", copied, "came out of the stream", records),
+        ("records came out of the stream", records, f"are in {target.name}", final),
+    ):
+        if before != after:
+            text = f"{before:,} {one}, {after:,} {other}: {before - after:,} are missing"
+            raise pipe.Failed(f"reads were lost: {text}", "CHECK")
+    dropped: dict[str, int] = {}
+    for count in counts:
+        for reason, number in count["dropped"].items():
+            dropped[reason] = dropped.get(reason, 0) + number
+    return {
+        "input": sum(count["reads"] for count in counts),
+        "trimmed": sum(count["trimmed"] for count in counts),
+        "dropped": dropped,
+        "aligned": aligned,
+        "primary": primary,
+        "records": records,
+        "final": final,
+    }
+
+
+def check_written(task: Any, tools: Any, path: Path, reference: Reference) -> int:
+    """Return how many records a file holds, as its index or its own heads say.
+
+    Raises
+    ------
+    Failed
+        It is not whole.
+    """
+    tools.run("quickcheck", ["samtools", "quickcheck", "-v", str(path)])
+    if path.suffix == ".bam":
+        argv = ["samtools", "idxstats", str(path)]
+    else:
+        only_flags = ["--input-fmt-option", "required_fields=0x2"]
+        argv = ["samtools", "view", "-c", "-T", str(reference.fasta), *only_flags, str(path)]
+    counted = task.tmp / f"{path.name}.count"
+    tools.run("count", argv, stdout=counted)
+    lines = [line.split("\t") for line in counted.read_text().splitlines()]
+    if len(lines) == 1 and len(lines[0]) == 1:
+        return int(lines[0][0])
+    return sum(int(mapped) + int(unmapped) for _, _, mapped, unmapped in lines)
+
+
+def write_checksums(out: Path) -> None:
+    """Write the SHA-256 of all files, as ``sha256sum -c`` reads them."""
+    lines = []
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        lines.append(f"{digest.hexdigest()}  {path.relative_to(out)}\n")
+    (out / layout.CHECKSUMS).write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    request.serve(main)

@@ -1,0 +1,295 @@
+"""FASTQ files: read them whole with their integrity proved, or only look at their beginning.
+
+Plain or gzip (also in blocks, as bgzip writes it), from a path or ``s3://``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, BinaryIO, NamedTuple
+
+BLOCK = 1024 * 1024
+_GZIP = b"\x1f\x8b"
+_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
+# The empty block that ends a file of bgzip's (SAM specification, 4.1.2).
+_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+_BASES = re.compile(rb"[ACGTUNRYKMSWBDHVacgtunrykmswbdhv.*-]*")
+_OLD_MATE = re.compile(rb"(.*)/([12])")
+_NEW_MATE = re.compile(rb"([12]):[YN]:")
+
+
+class FastqError(Exception):
+    """It is no FASTQ, or not whole; the text says where."""
+
+
+class Head(NamedTuple):
+    """What the beginning of a FASTQ says.
+
+    Attributes
+    ----------
+    names : list of bytes
+        Names of the first reads, without mate.
+    mates : set of int
+        Which mate they say they are: 1, 2, or nothing.
+    longest : int
+        Bases of the longest of them.
+    bytes_per_read : float
+        Of the file as it lies there, compressed or not.
+    """
+
+    names: list[bytes]
+    mates: set[int]
+    longest: int
+    bytes_per_read: float
+
+
+def _sibling(name: str) -> Any:
+    """Return a module beside this one, in the package or copied into a run folder."""
+    return import_module(f"{__package__}.{name}" if __package__ else name)
+
+
+class Reader:
+    """A FASTQ's bytes, uncompressed, and how much of the file they were.
+
+    Parameters
+    ----------
+    path : str
+        Path or ``s3://``.
+
+    Attributes
+    ----------
+    size, taken : int
+        Bytes of the file, and how many were read of it.
+    given : int
+        Uncompressed bytes that :func:`look` took.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened.
+    FastqError
+        It is compressed in another way than by gzip.
+    """
+
+    def __init__(self, path: str) -> None:
+        objects = _sibling("objects")
+        self.path = path
+        self.size: int = objects.size(path)
+        self.taken = 0
+        self.given = 0
+        self._file: BinaryIO = objects.open_bytes(path)
+        start = self._file.peek(6)[:6] if hasattr(self._file, "peek") else b""
+        for magic, name in _OTHERS.items():
+            if start.startswith(magic):
+                self._file.close()
+                raise FastqError(f"is compressed by {name}; only gzip is read")
+        self.compressed = start.startswith(_GZIP)
+        counted = _Counted(self)
+        self._stream: Any = _gzip_file(counted) if self.compressed else counted
+
+    def take(self, wanted: int) -> bytes:
+        """Read from the file itself."""
+        data = self._file.read(wanted)
+        self.taken += len(data)
+        return data
+
+    def blocks(self) -> Iterator[bytes]:
+        """Give the uncompressed content.
+
+        Raises
+        ------
+        FastqError
+            The file is cut off or damaged: gzip's own check sums say so.
+        """
+        while True:
+            try:
+                block = self._stream.read(BLOCK)
+            except EOFError:
+                raise FastqError(
+                    f"is cut off: its gzip data ends in the middle, at byte {self.taken:,}"
+                ) from None
+            except (zlib.error, OSError) as error:
+                if isinstance(error, OSError) and error.errno:
+                    raise
+                raise FastqError(f"is damaged near byte {self.taken:,}: {error}") from None
+            except Exception as error:
+                if type(error).__name__ != "IsalError":
+                    raise
+                raise FastqError(f"is damaged near byte {self.taken:,}: {error}") from None
+            if not block:
+                return
+            yield block
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _Counted(io.RawIOBase):
+    """The file as gzip reads it: bytes that were taken are counted."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._reader.take(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _gzip_file(file: Any) -> Any:
+    try:  # several times as fast
+        return import_module("isal.igzip").IGzipFile(fileobj=file, mode="rb")
+    except ImportError:
+        return gzip.GzipFile(fileobj=file, mode="rb")
+
+
+def look(path: str, records: int = 1000) -> Head:
+    """Read the first records.
+
+    Raises
+    ------
+    FastqError
+        They are no FASTQ; the text says where.
+    OSError
+        The file cannot be read.
+    """
+    reader = Reader(path)
+    try:
+        if reader.size == 0:
+            raise FastqError("is empty")
+        lines = _lines(reader, 4 * records)
+    finally:
+        reader.close()
+    if not lines:
+        raise FastqError("holds no reads")
+    names: list[bytes] = []
+    mates: set[int] = set()
+    longest = used = 0
+    for at in range(0, len(lines), 4):
+        record = lines[at : at + 4]
+        name, mate = check_record(record, at // 4 + 1)
+        names.append(name)
+        mates |= {mate} if mate else set()
+        longest = max(longest, len(record[1]))
+        used += sum(len(line) + 1 for line in record)
+    share = reader.taken / max(1, reader.given) if reader.compressed else 1.0
+    return Head(names, mates, longest, max(1.0, used / len(names) * share))
+
+
+def check_record(record: list[bytes], number: int) -> tuple[bytes, int]:
+    """Check one record and return its name and which mate it says it is (0: it does not).
+
+    Raises
+    ------
+    FastqError
+        It is no record of four lines.
+    """
+    where = f"read {number:,}"
+    if len(record) < 4:
+        raise FastqError(f"{where} is not whole: the file is cut off")
+    head, bases, plus, quality = record
+    if not head.startswith(b"@"):
+        shown = head[:30].decode("ascii", "replace")
+        raise FastqError(f"is no FASTQ: {where} begins with {shown!r} instead of '@'")
+    if not plus.startswith(b"+"):
+        raise FastqError(f"is no FASTQ of four lines a read: {where} has no '+' in its third line")
+    if len(bases) != len(quality):
+        raise FastqError(f"{where} has {len(bases)} bases and {len(quality)} qualities")
+    if not _BASES.fullmatch(bases):
+        raise FastqError(f"{where} holds letters that are no bases")
+    name, _, comment = head[1:].partition(b" ")
+    name = name.split(b"\t")[0]
+    if old := _OLD_MATE.fullmatch(name):
+        return old[1], int(old[2])
+    new = _NEW_MATE.match(comment)
+    return name, int(new[1]) if new else 0
+
+
+def end_problem(path: str) -> str | None:
+    """Say what is wrong with the end of a file, as far as that is cheap to know.
+
+    bgzip's files end with a marker; plain ones with a whole record. What other gzip files hold is
+    only known when they are read to their end.
+
+    Returns
+    -------
+    str or None
+        None where nothing is wrong, or nothing is known.
+    """
+    objects = _sibling("objects")
+    if objects.is_object(path):
+        return None
+    size = objects.size(path)
+    with objects.open_bytes(path) as file:
+        start = file.read(18)
+        file.seek(max(0, size - 64 * 1024))
+        end = file.read()
+    if start.startswith(_GZIP):
+        in_blocks = len(start) == 18 and start[3] & 4 and start[12:14] == b"BC"
+        if in_blocks and not end.endswith(_BGZF_END):
+            return f"is cut off: the end mark of its {size:,} bytes is missing"
+        return None
+    lines = end.rstrip(b"\r\n").split(b"\n")[-4:]
+    if len(lines) == 4:
+        try:
+            check_record([line.rstrip(b"\r") for line in lines], 1)
+        except FastqError:
+            return "is cut off: its last read is not whole"
+    return None
+
+
+def prove(path: str) -> None:
+    """Read a file to its end.
+
+    Raises
+    ------
+    FastqError
+        It is cut off or damaged.
+    OSError
+        It cannot be read.
+    """
+    reader = Reader(path)
+    count = 0
+    last = b"\n"
+    try:
+        for block in reader.blocks():
+            count += block.count(b"\n")
+            last = block[-1:]
+    finally:
+        reader.close()
+    count += last != b"\n"
+    if count % 4:
+        raise FastqError(f"is cut off: {count:,} lines are no whole number of reads")
+
+
+def _lines(reader: Reader, wanted: int) -> list[bytes]:
+    data = b""
+    ended = True
+    for block in reader.blocks():
+        data += block
+        reader.given = len(data)
+        if data.count(b"\n") >= wanted:
+            ended = False
+            break
+    lines = data.split(b"\n")
+    if lines[-1] == b"" or not ended:
+        lines.pop()
+    lines = [line[:-1] if line.endswith(b"\r") else line for line in lines[:wanted]]
+    while lines and not lines[-1] and len(lines) % 4 == 1:  # empty lines at the end
+        lines.pop()
+    return lines
+
+
+def base_name(path: str) -> str:
+    """Return a file's name, for people."""
+    return os.path.basename(path) or path  # noqa: PTH119 -- it may be s3://

@@ -1,0 +1,380 @@
+"""The argument lists of every program, and what is known of each: no shell sees any of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+_LIST_TAIL = 1500  # bytes of a program's messages in an error
+
+#: Files that an aligner's index must have, after its prefix.
+INDEX_FILES = {
+    "bwa-mem2": (".0123", ".amb", ".ann", ".bwt.2bit.64", ".pac"),
+    "bwa": (".amb", ".ann", ".bwt", ".pac", ".sa"),
+    "minimap2": (".mmi",),
+}
+_VERSIONS = {
+    "bwa-mem2": (("version",), r"^([0-9]\S*)"),
+    "bwa": ((), r"Version: (\S+)"),
+    "minimap2": (("--version",), r"^(\S+)"),
+    "samtools": (("--version",), r"^samtools (\S+)"),
+    "bcftools": (("--version",), r"^bcftools (\S+)"),
+    "cutadapt": (("--version",), r"^(\S+)"),
+    "java": (("-version",), r'version "([^"]+)"'),
+}
+
+
+def _sibling(name: str) -> Any:
+    """Return a module beside this one, in the package or copied into a run folder."""
+    return import_module(f"{__package__}.{name}" if __package__ else name)
+
+
+class Tools:
+    """Runs programs and remembers every command line.
+
+    Parameters
+    ----------
+    env : dict
+        Environment of the programs; its PATH finds them.
+    cwd : Path
+        Where they run.
+    log : Path
+        What they say, where nobody asks for it.
+
+    Attributes
+    ----------
+    commands : list of dict
+        ``name``, ``argv`` and, of those that :meth:`run` ran, ``seconds``.
+    """
+
+    def __init__(self, env: Mapping[str, str], cwd: Path, log: Path) -> None:
+        self.env = dict(env)
+        self.cwd = cwd
+        self.log = log
+        self.commands: list[dict[str, Any]] = []
+        self._versions: dict[str, str] = {}
+        self._asked: dict[str, subprocess.Popen[bytes]] = {}
+
+    def note(self, name: str, argv: Sequence[str]) -> list[str]:
+        """Remember a command line and return it with the program's full path.
+
+        Raises
+        ------
+        Failed
+            The program is not installed.
+        """
+        program = shutil.which(argv[0], path=self.env.get("PATH"))
+        if program is None:
+            host = os.uname().nodename
+            raise _sibling("pipe").Failed(
+                f"the program {argv[0]!r} is not installed in the environment on {host}"
+            )
+        self._ask(argv[0])
+        self.commands.append({"name": name, "argv": list(argv)})
+        return [program, *argv[1:]]
+
+    def run(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        stdout: Path | None = None,
+        stderr: Path | None = None,
+    ) -> None:
+        """Run a program to its end.
+
+        Parameters
+        ----------
+        stdout, stderr : Path, optional
+            Files for what it writes; without them it goes into the log.
+
+        Raises
+        ------
+        Failed
+            It is not installed, or ended with an error: its last words are in the text.
+        """
+        full = self.note(name, argv)
+        entry = self.commands[-1]
+        said = stderr or self.log
+        began = time.monotonic()
+        with said.open("ab") as errors, (stdout or self.log).open("wb" if stdout else "ab") as out:
+            start = errors.tell()
+            done = subprocess.run(
+                full,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                env=self.env,
+                cwd=self.cwd,
+            )
+        entry["seconds"] = round(time.monotonic() - began, 3)
+        if done.returncode:
+            code = done.returncode
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+            with said.open("rb") as file:
+                file.seek(max(start, said.stat().st_size - _LIST_TAIL))
+                words = file.read().decode("utf-8", "replace").strip()
+            raise _sibling("pipe").Failed(f"{name} {how}: {words}" if words else f"{name} {how}")
+
+    def version(self, program: str) -> str:
+        """Return the version of a program, or an empty text."""
+        self._ask(program)
+        if program in self._asked:
+            answer = self._asked.pop(program).communicate()[0].decode("utf-8", "replace")
+            found = re.search(_VERSIONS[program][1], answer, re.MULTILINE)
+            self._versions[program] = found[1] if found else ""
+        return self._versions.get(program, "")
+
+    def _ask(self, program: str) -> None:
+        """Ask a program for its version; it answers while others work."""
+        if program not in _VERSIONS or program in self._versions or program in self._asked:
+            return
+        self._asked[program] = subprocess.Popen(
+            [program, *_VERSIONS[program][0]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self.env,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write all command lines and versions, as ``commands.json``."""
+        programs = sorted({entry["argv"][0] for entry in self.commands})
+        versions = {name: text for name in programs if (text := self.version(name))}
+        content = {"versions": versions, "commands": self.commands, "host": os.uname().nodename}
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def index_parts(aligner: str, preset: str) -> str:
+    """Return the name of an index: of minimap2 there is one for each preset."""
+    return f"minimap2-{preset}" if aligner == "minimap2" else aligner
+
+
+def index_argv(aligner: str, preset: str, fasta: Path, prefix: Path, cpu: int) -> list[str]:
+    """Return the command that makes an index.
+
+    Parameters
+    ----------
+    preset : str
+        Of minimap2: ``map-ont``, ``map-hifi``, ``sr``.
+    prefix : Path
+        Its files begin so.
+    """
+    if aligner == "bwa":
+        return ["bwa", "index", "-p", str(prefix), str(fasta)]
+    if aligner == "bwa-mem2":
+        return ["bwa-mem2", "index", "-p", str(prefix), str(fasta)]
+    return ["minimap2", "-x", preset, "-t", str(cpu), "-d", f"{prefix}.mmi", str(fasta)]
+
+
+def read_group(fields: Mapping[str, str]) -> str:
+    r"""Return a read group as aligners take it: ``@RG\tID:L1\tSM:s1``, the tabs as ``\t``."""
+    return r"\t".join(["@RG", *(f"{tag}:{value}" for tag, value in fields.items())])
+
+
+def align_argv(
+    aligner: str,
+    preset: str,
+    prefix: Path,
+    group: Mapping[str, str],
+    cpu: int,
+    reads: Sequence[str],
+    *,
+    interleaved: bool,
+    batch: int,
+) -> list[str]:
+    """Return the command of an aligner that writes SAM to its output.
+
+    Parameters
+    ----------
+    reads : sequence of str
+        One or two files, ``"-"`` is its input.
+    interleaved : bool
+        Mates follow each other in one file.
+    batch : int
+        Bases that are aligned at once. A number of our own, so that neither cores nor backend
+        change the result.
+    """
+    if aligner == "minimap2":
+        argv = ["minimap2", "-a", "-x", preset, "-t", str(cpu), "-K", str(batch), "--MD"]
+        return [*argv, "-R", read_group(group), f"{prefix}.mmi", *reads]
+    argv = [aligner, "mem", "-t", str(cpu), "-K", str(batch), "-R", read_group(group)]
+    return [*argv, *(["-p"] if interleaved else []), str(prefix), *reads]
+
+
+def cutadapt_argv(
+    adapters: Sequence[Sequence[str]],
+    reads: Sequence[str],
+    report: Path,
+    *,
+    minimum_length: int,
+    max_n: float | None,
+    quality: int,
+    cpu: int,
+) -> list[str]:
+    """Return the command that cuts adapters and writes the reads to its output, mates in turn.
+
+    Parameters
+    ----------
+    adapters : sequence of (str, str)
+        Adapter of the first and of the second mate.
+    reads : sequence of str
+        One file, or two of mates.
+    report : Path
+        For ``--json``.
+    minimum_length : int
+        Shorter reads are dropped (with their mate).
+    max_n : float or None
+        Reads with a larger share of N are dropped.
+    quality : int
+        Ends below are trimmed; 0: not.
+    """
+    argv = ["cutadapt", "-j", str(cpu), "--json", str(report)]
+    for first, second in adapters:
+        argv += ["-a", first]
+        if len(reads) == 2:
+            argv += ["-A", second]
+    argv += ["--minimum-length", str(minimum_length)]
+    if max_n is not None:
+        argv += ["--max-n", f"{max_n:g}"]
+    if quality:
+        argv += ["-q", str(quality)]
+    if len(reads) == 2:
+        argv += ["--pair-filter=any", "--interleaved"]
+    return [*argv, *reads]
+
+
+def fixmate_argv() -> list[str]:
+    """Return the command that completes mates, from its input to its output."""
+    return ["samtools", "fixmate", "-m", "-u", "-", "-"]
+
+
+def sort_argv(memory: int, threads: int, scratch: Path) -> list[str]:
+    """Return the command that sorts by place.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes of each thread.
+    threads : int
+        Threads in all.
+    scratch : Path
+        Prefix of its temporary files.
+    """
+    size = f"{max(1, memory // 1024)}K"
+    argv = ["samtools", "sort", "-u", "-m", size, "-@", str(threads - 1)]
+    return [*argv, "-T", str(scratch), "-"]
+
+
+def markdup_argv(
+    report: Path, scratch: Path, *, optical: int, longest: int, library_tag: str
+) -> list[str]:
+    """Return the command that marks duplicates.
+
+    Parameters
+    ----------
+    optical : int
+        Pixels within which duplicates are optical ones; 0: none are looked for.
+    longest : int
+        Bases of the longest read.
+    library_tag : str
+        Tag that duplicates must share; empty: all are of one library.
+    """
+    argv = ["samtools", "markdup", "-S", "-u", "-f", str(report), "-T", str(scratch)]
+    argv += ["-l", str(longest)]
+    if optical:
+        argv += ["-d", str(optical)]
+    if library_tag:
+        argv += ["--barcode-tag", library_tag]
+    return [*argv, "-", "-"]
+
+
+def uq_argv(jar: str, fasta: Path, scratch: Path, memory: int) -> list[str]:
+    """Return the command that adds the tag UQ (and NM and MD anew): picard's.
+
+    Debian's own ``picard-tools`` is not called: it writes words of its own into the stream.
+
+    Parameters
+    ----------
+    jar : str
+        Of picard, see :func:`picard_jar`.
+    memory : int
+        Bytes of Java's heap.
+    """
+    argv = ["java", f"-Xmx{max(256, memory // 1024**2)}m", f"-Djava.io.tmpdir={scratch}"]
+    argv += ["-jar", jar, "SetNmMdAndUqTags", "--INPUT", "/dev/stdin", "--OUTPUT", "/dev/stdout"]
+    argv += ["--REFERENCE_SEQUENCE", str(fasta), "--COMPRESSION_LEVEL", "0"]
+    argv += ["--VALIDATION_STRINGENCY", "SILENT"]  # of unmapped mates, as aligners write them
+    return [*argv, "--QUIET", "true", "--CREATE_INDEX", "false", "--CREATE_MD5_FILE", "false"]
+
+
+def picard_jar(env: Mapping[str, str]) -> str:
+    """Return where picard's jar is: ``$PICARD_JAR``, the environment's, or the system's.
+
+    Raises
+    ------
+    Failed
+        There is none.
+    """
+    folders = [Path(entry).parent for entry in env.get("PATH", "").split(os.pathsep) if entry]
+    tried = [folder / "share" / "java" / "picard.jar" for folder in folders]
+    tried.insert(0, Path(env.get("PICARD_JAR", "picard.jar")))
+    for path in tried:
+        if path.is_file():
+            return str(path)
+    raise _sibling("pipe").Failed("uq=True needs picard, which is not installed here", "INPUT")
+
+
+def write_argv(
+    target: Path, index: Path, file_format: str, fasta: Path, threads: int, drop: str
+) -> list[str]:
+    """Return the command that writes the alignment and its index from its input.
+
+    Parameters
+    ----------
+    file_format : str
+        ``bam``, ``cram``, or ``fast`` for a BAM that is read once more.
+    drop : str
+        Tag that is left out, or empty.
+    """
+    argv = ["samtools", "view", "-@", str(threads), "--write-index"]
+    argv += ["-C", "-T", str(fasta)] if file_format == "cram" else ["-b"]
+    if file_format == "fast":
+        argv += ["--output-fmt-option", "level=1"]
+    if drop:
+        argv += ["-x", drop]
+    return [*argv, "-o", f"{target}##idx##{index}", "-"]
+
+
+#: One line per window: contig, start from 0, end, mean depth, covered bases. ``w`` is the window.
+_WINDOWS = r"""
+BEGIN { OFS = "\t"; print "contig", "start", "end", "mean_depth", "covered" }
+FILENAME == ARGV[1] { length_of[$1] = $2; next }
+{
+    at = int(($2 - 1) / w)
+    if ($1 != contig || at != window) { flush(); contig = $1; window = at }
+    sum += $3; if ($3 > 0) covered++
+}
+END { flush() }
+function flush(    from, to) {
+    if (contig != "") {
+        from = window * w; to = from + w
+        if (to > length_of[contig]) to = length_of[contig]
+        printf "%s\t%d\t%d\t%.4f\t%d\n", contig, from, to, sum / (to - from), covered
+    }
+    sum = 0; covered = 0
+}
+"""
+
+
+def windows_argv(window: int, fai: Path) -> list[str]:
+    """Return the command that makes windows of ``samtools depth``'s lines at its input."""
+    return ["awk", "-F", "\t", "-v", f"w={window}", _WINDOWS, str(fai), "-"]

@@ -1,0 +1,203 @@
+"""Make the plan of an alignment job: the reference, one task per sample, the gather."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labkit.backends import base as backends
+from labkit.model import Environment, Resources, Stage, Task, literal, safe_key
+from labkit.plan import Plan, show_bytes
+from labkit.problems import refuse
+from labkit.workflows.alignment import aligners, checks
+from labkit.workflows.alignment.inside import layout, objects, sizes
+from labkit.workflows.alignment.samplesheet import Lane, Sample
+from labkit.workflows.alignment.workflow import Alignment, Prepared
+
+_INSIDE = Path(__file__).parent / "inside"
+_REFERENCE_DRIVER = tuple(
+    _INSIDE / f"{name}.py"
+    for name in ("driver", "index", "cache", "objects", "pipe", "programs", "request")
+)
+_ALIGN_DRIVER = tuple(
+    _INSIDE / f"{name}.py"
+    for name in (
+        *("driver", "align", "stream", "lanes", "fastq", "sizes", "layout"),
+        *("cache", "objects", "pipe", "programs", "request"),
+    )
+)
+#: Bases that an aligner takes at once. Fixed, so that neither cores nor backend change a result.
+BATCH = 20_000_000
+_CORES = 8
+_WINDOWS = 10_000  # of a genome, about
+_SMALL = 50_000_000  # bases of a genome whose depth is kept for each base
+
+
+def make_plan(workflow: Alignment, found: Prepared, backend: str) -> Plan:
+    """Return the plan of a workflow whose check found nothing fatal.
+
+    Raises
+    ------
+    RefusedError
+        This machine's scratch disk is too small for a sample.
+    """
+    settings = _settings(workflow, found)
+    length = sum(found.contigs.values())
+    limits = backends.get(backend).limits()
+    cpu = float(max(1, min(_CORES, math.floor(limits.cpu))))
+    tasks = [_task(workflow, found, i, sample) for i, sample in enumerate(found.samples)]
+    scratch = max(
+        sizes.scratch(checks.read_bytes([sample], found.files)) for sample in found.samples
+    )
+    if backend == "local":
+        place = Path(tempfile.gettempdir())
+        refuse(checks.check_disk(place, scratch, "temporary files of the largest sample"))
+    environment = workflow.environment
+    where = Environment(environment) if isinstance(environment, str) else environment
+    align = Stage(
+        layout.ALIGN_STAGE,
+        tuple(tasks),
+        Resources(cpu, sizes.task_memory(found.aligner, length, cpu), scratch=scratch),
+        where,
+        depends_on=(layout.REFERENCE_STAGE,),
+        driver=_ALIGN_DRIVER,
+    )
+    stages = [_reference_stage(workflow, found, length, where), align]
+    files: dict[str, str | bytes | Path] = {
+        "alignment.json": json.dumps(settings),
+        "samples.json": json.dumps([_describe(sample) for sample in found.samples]),
+    }
+    return Plan(
+        name=safe_key(workflow.name or "alignment")[:60],
+        tool=f"alignment {found.aligner}",
+        stages=tuple(stages),
+        parameters={
+            "reference": _version(workflow.reference.fasta),
+            "samples": len(found.samples),
+            "lanes": sum(len(sample.lanes) for sample in found.samples),
+            "aligner": found.aligner,
+            "library": found.library,
+        },
+        files=files,
+        notes=(_note(found, tasks, length),),
+    )
+
+
+def _settings(workflow: Alignment, found: Prepared) -> dict[str, Any]:
+    """Return what all tasks share."""
+    options = workflow.options
+    length = sum(found.contigs.values())
+    marks = options["mark_duplicates"]
+    depth = options["depth"]
+    folder, store = workflow.reference.stores
+    return {
+        "reference": workflow.reference.fasta,
+        "cache": folder,
+        "remote": store,
+        "aligner": found.aligner,
+        "preset": found.preset,
+        "library": found.library,
+        "adapters": found.adapters,
+        "minimum_length": options["minimum_length"],
+        "max_n": options["max_n"],
+        "quality": options["quality"],
+        "mark_duplicates": found.library != "long" if marks is None else marks,
+        "uq": options["uq"],
+        "format": options["format"],
+        "known_sites": workflow.known_sites,
+        "batch": BATCH,
+        "window": window_size(length),
+        "depth": length <= _SMALL if depth is None else depth,
+    }
+
+
+def window_size(length: int) -> int:
+    """Return the bases of a window: 1, 2 or 5 times a power of ten, about 10,000 windows."""
+    wanted = max(100, length / _WINDOWS)
+    power = 10 ** math.floor(math.log10(wanted))
+    return int(next(step * power for step in (1, 2, 5, 10) if step * power >= wanted))
+
+
+def _reference_stage(workflow: Alignment, found: Prepared, length: int, environment: Any) -> Stage:
+    ready = workflow.reference.ready(found.aligner, found.preset)
+    memory = 2**30 if ready else sizes.building_memory(found.aligner, length)
+    fasta = workflow.reference.fasta
+    task = Task(
+        layout.REFERENCE_KEY,
+        0,
+        inputs=() if objects.is_object(fasta) else (literal(fasta),),
+        outputs=("reference.json",),
+        params={"program": "index.py"},
+    )
+    return Stage(
+        layout.REFERENCE_STAGE,
+        (task,),
+        Resources(1.0, memory),
+        environment,
+        driver=_REFERENCE_DRIVER,
+    )
+
+
+def _task(workflow: Alignment, found: Prepared, index: int, sample: Sample) -> Task:
+    platform = aligners.PRESETS.get(found.preset, "ILLUMINA")
+    heads = {lane.lane: found.files[lane.fastq_1].head for lane in sample.lanes}
+    groups = {
+        lane.lane: lane.read_group(heads[lane.lane].names[0], platform) for lane in sample.lanes
+    }
+    optical = workflow.options["optical_distance"]
+    if optical is None:
+        first = sample.lanes[0].lane
+        optical = aligners.optical_distance(heads[first].names[0], groups[first]["PL"])
+    paths = [path for lane in sample.lanes for path in lane.files]
+    name = layout.alignment_name(sample.name, workflow.options["format"])
+    return Task(
+        sample.name,
+        index,
+        inputs=tuple(literal(path) for path in paths if not objects.is_object(path)),
+        outputs=(literal(name), layout.SAMPLE, layout.COMMANDS, layout.CHECKSUMS, layout.STATS),
+        units=sum(found.files[path].reads for path in paths),
+        params={
+            "program": "align.py",
+            "key": sample.name,
+            "optical": optical,
+            "longest": max(head.longest for head in heads.values()),
+            "sample": {
+                "name": sample.name,
+                "lanes": [_lane(lane, groups[lane.lane], found.files) for lane in sample.lanes],
+            },
+            "row": {"sample": sample.name, "lanes": len(sample.lanes)},
+        },
+    )
+
+
+def _lane(lane: Lane, group: Mapping[str, str], files: Mapping[str, checks.File]) -> dict[str, Any]:
+    # of objects the version belongs to the key; of files the manifest looks itself
+    versions = [files[path].version for path in lane.files if objects.is_object(path)]
+    return {
+        "lane": lane.lane,
+        "fastq_1": lane.fastq_1,
+        "fastq_2": lane.fastq_2,
+        "read_group": dict(group),
+        "versions": versions,
+    }
+
+
+def _describe(sample: Sample) -> dict[str, Any]:
+    return {"sample": sample.name, "lanes": [lane.lane for lane in sample.lanes]}
+
+
+def _version(fasta: str) -> str:
+    return objects.version(fasta) if objects.is_object(fasta) else fasta
+
+
+def _note(found: Prepared, tasks: list[Task], length: int) -> str:
+    reads = sum(task.units for task in tasks)
+    needed = sizes.results(checks.read_bytes(found.samples, found.files))
+    return (
+        f"about {reads:,} reads of {len(tasks)} samples against {length:,} bases with "
+        f"{found.aligner}; the results take about {show_bytes(needed)}"
+    )

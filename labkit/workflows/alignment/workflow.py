@@ -1,0 +1,213 @@
+"""``labkit.Alignment``: a sample sheet and a reference to one measured BAM or CRAM per sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from labkit.model import Container, Environment
+from labkit.plan import Plan
+from labkit.problems import Problem
+from labkit.runs.index import default_root
+from labkit.workflows.alignment import aligners, checks
+from labkit.workflows.alignment.inside import sizes
+from labkit.workflows.alignment.reference import (
+    ENVIRONMENT,
+    Reference,
+    default_aligner,
+    read_contigs,
+)
+from labkit.workflows.alignment.samplesheet import Sample, read_sheet
+from labkit.workflows.base import Workflow
+
+
+@dataclass
+class Prepared:
+    """What was read and found, once for check, plan and submit.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        Everything that was found.
+    samples : list of Sample
+        Of the sheet.
+    files : dict of str to File
+        What is known of each FASTQ.
+    contigs : dict of str to int
+        Of the reference.
+    adapters : list of (str, str)
+        As sequences.
+    aligner, preset, library : str
+        As chosen: ``library`` is ``paired``, ``single`` or ``long``.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    files: dict[str, checks.File] = field(default_factory=dict)
+    contigs: dict[str, int] = field(default_factory=dict)
+    adapters: list[tuple[str, str]] = field(default_factory=list)
+    aligner: str = ""
+    preset: str = ""
+    library: str = ""
+
+
+class Alignment(Workflow):
+    """Align the reads of samples to a reference.
+
+    Each sample is one task and one stream: adapters are cut, reads aligned, sorted, duplicates
+    marked, everything measured and written, with nothing in between on a disk.
+
+    Parameters
+    ----------
+    samples : str, Path, DataFrame or list of dict
+        The sample sheet, one row per lane: ``sample``, ``lane``, ``fastq_1``, ``fastq_2`` (empty
+        for single-end and long reads), and for the read group ``library``, ``platform``,
+        ``platform_unit``, ``center``, ``date``. Files are paths or ``s3://``.
+    reference : str, Path or Reference
+        FASTA, or a :class:`labkit.Reference`.
+    aligner : {"bwa-mem2", "bwa", "minimap2"}, optional
+        Without it bwa-mem2 where the environment has it, else bwa; minimap2 with a ``preset``.
+    preset : {"map-ont", "map-hifi", "map-pb", "sr"}, optional
+        Of minimap2: what kind of reads.
+    adapters : str, (str, str), list, None or False
+        What cutadapt cuts: a name (``"truseq"``, ``"nextera"``, ...), a sequence, one for each
+        mate, or several. None: nothing. Long reads are never cut.
+    minimum_length : int
+        Shorter reads (after cutting) are dropped, with their mate.
+    max_n : float or None
+        Reads with a larger share of N are dropped, with their mate.
+    quality : int
+        Ends with a lower base quality are trimmed; 0: not.
+    mark_duplicates : bool, optional
+        Without it: yes for short reads.
+    optical_distance : int, optional
+        Pixels; without it as the instrument in the reads' names asks for.
+    known_sites : str, Path or list of them
+        VCF files of known variants: base qualities are recalibrated with them.
+    uq : bool
+        Also write the tag UQ (and NM, MD) by picard. It costs time, and few programs read it.
+    format : {"bam", "cram"}
+        Of the result.
+    depth : bool, optional
+        Whether the depth of each base is kept; without it for genomes of up to 50 million bases.
+    environment : str or Container
+        That has the programs.
+    name : str, optional
+        Name of the job.
+    output : str or Path, optional
+        Folder that the run folder is made in.
+
+    Examples
+    --------
+    >>> job = labkit.Alignment("samples.csv", reference="ref.fa").submit()  # doctest: +SKIP
+    >>> job.results("bams")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        samples: Any,
+        reference: str | os.PathLike[str] | Reference,
+        *,
+        aligner: str | None = None,
+        preset: str | None = None,
+        adapters: Any = "truseq",
+        minimum_length: int = 20,
+        max_n: float | None = 0.1,
+        quality: int = 0,
+        mark_duplicates: bool | None = None,
+        optical_distance: int | None = None,
+        known_sites: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+        uq: bool = False,
+        format: str = "bam",
+        depth: bool | None = None,
+        environment: str | Container = ENVIRONMENT,
+        name: str | None = None,
+        output: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.sheet = samples
+        self.reference = reference if isinstance(reference, Reference) else Reference(reference)
+        self.options: dict[str, Any] = {
+            "aligner": aligner,
+            "preset": preset,
+            "minimum_length": minimum_length,
+            "max_n": max_n,
+            "quality": quality,
+            "mark_duplicates": mark_duplicates,
+            "optical_distance": optical_distance,
+            "uq": uq,
+            "format": format,
+            "depth": depth,
+        }
+        self.adapters = adapters
+        sites = [known_sites] if isinstance(known_sites, (str, os.PathLike)) else known_sites
+        self.known_sites = [str(Path(os.fspath(path)).expanduser().absolute()) for path in sites]
+        self.environment = environment
+        self.name = name
+        self.output = os.fspath(output) if output is not None else None
+
+    def __repr__(self) -> str:
+        sheet = str(self.sheet) if isinstance(self.sheet, (str, os.PathLike)) else "a table"
+        return f"Alignment({sheet!r}, reference={self.reference.fasta!r})"
+
+    def check(self) -> list[Problem]:
+        """Look at the sheet, all reads and the reference; return everything that is wrong."""
+        return list(self.prepared.problems)
+
+    def build(self, backend: str) -> Plan:
+        """Return the plan: reference, one task per sample, gather."""
+        from labkit.workflows.alignment.plans import make_plan
+
+        return make_plan(self, self.prepared, backend)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """Everything that can be read and checked before the submit."""
+        found = Prepared()
+        found.samples, found.problems = read_sheet(self.sheet)
+        found.problems += aligners.check_options(self.options)
+        found.adapters, wrong = aligners.read_adapters(self.adapters)
+        found.problems += wrong
+        if isinstance(self.environment, str):
+            try:
+                Environment(self.environment)
+            except ValueError as error:
+                found.problems.append(Problem("environment", f"{error}."))
+        found.contigs, wrong = read_contigs(self.reference.fasta)
+        found.problems += wrong
+        found.files, wrong = checks.look_at_files(found.samples)
+        found.problems += wrong
+        self._choose(found)
+        found.problems += checks.check_mates(found.samples, found.files)
+        long = found.library == "long"
+        found.problems += checks.check_library(found.samples, found.files, long)
+        if found.contigs:
+            for path in self.known_sites:
+                found.problems += checks.check_known_sites(path, found.contigs)
+        if not any(problem.fatal for problem in found.problems):
+            needed = sizes.results(checks.read_bytes(found.samples, found.files))
+            root = Path(self.output).expanduser() if self.output else default_root()
+            found.problems += checks.check_disk(root, needed, "the results")
+        return found
+
+    def _choose(self, found: Prepared) -> None:
+        """Choose aligner, preset and library type."""
+        preset = self.options["preset"]
+        found.aligner = self.options["aligner"] or ("minimap2" if preset else default_aligner())
+        if found.aligner == "minimap2":
+            platforms = {lane.platform for sample in found.samples for lane in sample.lanes}
+            known = {platform: name for name, platform in reversed(aligners.PRESETS.items())}
+            guess = known.get(next(iter(platforms), ""), "") if len(platforms) == 1 else ""
+            found.preset = preset or guess
+            if not found.preset:
+                mend = "Say preset='map-ont', 'map-hifi', 'map-pb' or, for short reads, 'sr'."
+                found.problems.append(Problem("preset", "minimap2 needs one.", mend))
+        if found.preset in aligners.LONG_PRESETS:
+            found.library = "long"
+            found.adapters = []
+        else:
+            lanes = [lane for sample in found.samples for lane in sample.lanes]
+            found.library = "paired" if any(lane.fastq_2 for lane in lanes) else "single"
