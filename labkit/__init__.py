@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labkit.job import Job, jobs, open_job
     from labkit.model import Resources
+    from labkit.publishing import publish, published
     from labkit.viewers.cellxgene import cellxgene
     from labkit.workflows.cellprofiler import CellProfiler, image_sets
     from labkit.workflows.command import Command
@@ -30,6 +31,8 @@ __all__ = [
     "image_sets",
     "jobs",
     "open_job",
+    "publish",
+    "published",
 ]
 
 # public name -> module that holds it
@@ -42,6 +45,8 @@ _PARTS = {
     "image_sets": "labkit.workflows.cellprofiler",
     "jobs": "labkit.job",
     "open_job": "labkit.job",
+    "publish": "labkit.publishing",
+    "published": "labkit.publishing",
 }
 
 

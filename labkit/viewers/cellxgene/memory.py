@@ -60,6 +60,15 @@ def available() -> Available:
     return min(found, key=lambda one: one.size)
 
 
+def limit() -> int:
+    """Return the memory, in bytes, that this process and its children can ever take together.
+
+    The smallest of the machine's memory and the limits of the cgroups this process is in.
+    """
+    limits = [most for most, _ in _cgroup_limits(_CGROUP_ROOT, Path("/proc/self/cgroup"))]
+    return int(min([psutil.virtual_memory().total, *limits]))
+
+
 def _own_processes() -> int:
     """Return the memory held by all visible processes of this user (unique pages), in bytes."""
     total = 0

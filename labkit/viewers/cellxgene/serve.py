@@ -1,8 +1,10 @@
 """Run CellxGene as a process of its own: executed by the Python of CellxGene's environment.
 
 ``python -I serve.py CONFIG LOG`` prints the process id of the server and returns at once. The
-server is nobody's child, so it outlives the kernel that asked for it. Standard library and
-CellxGene (package ``server``) only.
+server is nobody's child, so it outlives the kernel that asked for it. ``python -I serve.py CONFIG``
+stays in the foreground and ends with its parent: for a service that keeps its viewers itself.
+The host ``unix:///path`` is a Unix socket. Standard library and CellxGene (package ``server``)
+only.
 
 What CellxGene 1.3.0 has no option for is set here:
 
@@ -15,10 +17,12 @@ What CellxGene 1.3.0 has no option for is set here:
 """
 
 import contextlib
+import ctypes
 import importlib
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 Application = Callable[[Any, Any], Any]
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def detach(log: str) -> None:
@@ -40,6 +45,19 @@ def detach(log: str) -> None:
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     for handle, number in ((null, 0), (out, 1), (out, 2)):
         os.dup2(handle, number)
+
+
+def attach() -> None:
+    """Ask the operating system to end this process when its parent ends (Linux)."""
+    parent = os.getppid()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before it was asked
+        sys.exit(0)
+
+
+def be_ended_first() -> None:
+    """Let the kernel of the operating system choose this process when memory runs out."""
     with contextlib.suppress(OSError), Path("/proc/self/oom_score_adj").open("w") as file:
         file.write("800")
 
@@ -69,6 +87,8 @@ def find_logo(response: Any) -> Any:
 
 def is_port_available(host: str, port: int) -> bool:
     """Return whether the port can be bound, also right after another server left it."""
+    if host.startswith("unix://"):
+        return True  # the path of a socket; its folder is the caller's own
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -78,9 +98,13 @@ def is_port_available(host: str, port: int) -> bool:
     return True
 
 
-def main(config: str, log: str) -> None:
-    """Detach, then serve as the configuration file says."""
-    detach(log)
+def main(config: str, log: str = "") -> None:
+    """Detach where there is a log to write to, then serve as the configuration file says."""
+    if log:
+        detach(log)
+    else:
+        attach()
+    be_ended_first()
     port = json.loads(Path(config).read_text(encoding="utf-8"))["server"]["app"]["port"]
 
     launch = importlib.import_module("server.cli.launch")

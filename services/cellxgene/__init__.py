@@ -1,0 +1,1 @@
+"""Published datasets: a catalogue, and one CellxGene per dataset in use."""

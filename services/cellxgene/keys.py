@@ -1,0 +1,22 @@
+"""What the handlers find in the app, by typed keys."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from services.cellxgene.catalogue import Catalogue
+from services.cellxgene.people import Person
+from services.cellxgene.pool import Pool
+from services.cellxgene.uploads import Uploads
+
+PREFIX: web.AppKey[str] = web.AppKey("prefix", str)
+SECRET: web.AppKey[str] = web.AppKey("secret", str)
+CATALOGUE: web.AppKey[Catalogue] = web.AppKey("catalogue", Catalogue)
+POOL: web.AppKey[Pool] = web.AppKey("pool", Pool)
+UPLOADS: web.AppKey[Uploads] = web.AppKey("uploads", Uploads)
+
+
+def person(request: web.Request) -> Person:
+    """Return who asks; the app's guard has made sure of it."""
+    found: Person = request["person"]
+    return found

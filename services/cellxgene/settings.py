@@ -1,0 +1,59 @@
+"""What an administrator may set: ``settings.json`` in the app's data folder, all optional."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from labkit.problems import Problem, refuse
+from services.cellxgene.records import Frozen
+
+FILE = "settings.json"
+
+
+class Settings(Frozen):
+    """What published datasets may take, and where they are.
+
+    Attributes
+    ----------
+    store : str
+        ``s3://bucket/prefix``; empty is the folder ``datasets`` in the app's data folder.
+    memory : int or None
+        Bytes for all viewers together; None is what the app's own limit leaves.
+    idle_minutes : float
+        After so long without use a viewer is stopped.
+    spare_disk : int
+        Bytes of the disk that are never filled.
+    cache : int
+        Bytes for local copies of data in S3.
+    """
+
+    store: Annotated[str, StringConstraints(pattern=r"^(s3://[\w./=-]+)?$")] = ""
+    memory: int | None = Field(None, ge=1 << 28)
+    idle_minutes: float = Field(30, gt=0, le=10_000)
+    spare_disk: int = Field(1 << 30, ge=0)
+    cache: int = Field(100 << 30, ge=1 << 28)
+
+
+def read(folder: Path) -> Settings:
+    """Return the settings of a data folder.
+
+    Raises
+    ------
+    RefusedError
+        With all that is wrong in the file.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return Settings()
+    try:
+        return Settings.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        refuse(Problem(f"{path} {'.'.join(map(str, e['loc']))}", str(e["msg"])) for e in found)
+    except ValueError as error:
+        refuse([Problem(str(path), f"is no JSON: {error}.")])
+    raise AssertionError("refuse raises")

@@ -1,0 +1,211 @@
+"""Where published datasets are kept, when that is a bucket: ``s3://bucket/prefix``.
+
+The keys are those of the folder (see `store`); ``version.json`` is written last and makes a
+version complete. CellxGene reads from local copies in a cache, checked against their digest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from labkit.problems import LabkitError
+from labkit.publishing.rules import is_name
+from labkit.viewers.cellxgene.memory import human
+from labkit.viewers.places import private_folder
+from services.cellxgene.records import Dataset, Version
+from services.cellxgene.store import DATA, RECORD, Say, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+_ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([\w./=-]*))?", re.ASCII)
+_PIECE = 4 << 20
+log = logging.getLogger(__name__)
+
+
+class StoreError(LabkitError):
+    """The place of the datasets does not do what it must."""
+
+
+class S3Store:
+    """Datasets in a bucket; credentials are found as boto3 finds them.
+
+    Parameters
+    ----------
+    address : str
+        ``s3://bucket/prefix``.
+    cache : Path
+        Folder for local copies.
+    most : int
+        Bytes that the copies may take together.
+    client : boto3 client, optional
+        Default is boto3's for S3, with its environment.
+
+    Raises
+    ------
+    ValueError
+        The address is none.
+    """
+
+    def __init__(self, address: str, cache: Path, most: int, client: Any = None) -> None:
+        found = _ADDRESS.fullmatch(address)
+        if not found or ".." in address:
+            raise ValueError(f"{address!r} is no address like s3://bucket/prefix")
+        if client is None:
+            import boto3
+
+            client = boto3.client("s3")
+        self._client = client
+        self._bucket = found[1]
+        prefix = (found[2] or "").strip("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._cache = private_folder(cache)
+        self._most = most
+        for left in cache.glob(".*"):  # half of a download
+            left.unlink()
+
+    def load(self) -> list[Dataset]:
+        """Return all datasets."""
+        found = []
+        for name in self._names():
+            try:
+                record = self._get(f"{name}/dataset.json")
+                if record is not None:
+                    versions = [
+                        Version.model_validate_json(self._get(key) or b"")
+                        for key in self._keys(f"{name}/versions/")
+                        if key.endswith(f"/{RECORD}")
+                    ]
+                    found.append(whole(json.loads(record), versions))
+            except (ValueError, ValidationError) as error:
+                log.error("%s in %s is damaged and is left out: %s", name, self._bucket, error)
+        return found
+
+    def save(self, dataset: Dataset) -> None:
+        """Keep what may change of a dataset."""
+        text = dataset.model_dump_json(exclude={"versions"})
+        self._put(f"{dataset.name}/dataset.json", text.encode())
+
+    def next_number(self, name: str) -> int:
+        """Return a number that no version has, nor the rest of one."""
+        keys = self._keys(f"{name}/versions/")
+        return max((int(key.split("/")[2]) for key in keys), default=0) + 1
+
+    def add(self, name: str, version: Version, data: Path, beside: Mapping[str, bytes]) -> None:
+        """Keep a version for good; the local file becomes the cache's copy."""
+        place = f"{name}/versions/{version.number}/"
+        self._client.upload_file(str(data), self._bucket, self._key(place + DATA))
+        for file, content in beside.items():
+            self._put(place + file, content)
+        self._put(place + RECORD, version.model_dump_json().encode())
+        shutil.move(data, self._copy(version))
+        self._prune(keep={self._copy(version)})
+
+    def data(self, name: str, version: Version, say: Say) -> Path:
+        """Return the local copy; fetched where there is none."""
+        copy = self._copy(version)
+        if copy.exists():
+            os.utime(copy)
+            return copy
+        free = shutil.disk_usage(self._cache).free
+        if version.size > free:
+            raise StoreError(
+                f"{human(version.size)} have to be fetched, and the disk of the cache has "
+                f"{human(free)} left. An administrator must make room."
+            )
+        temporary = self._cache / f".{version.sha256}"
+        key = self._key(f"{name}/versions/{version.number}/{DATA}")
+        digest, done = hashlib.sha256(), 0
+        try:
+            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+            with contextlib.closing(body), temporary.open("wb") as file:
+                for piece in body.iter_chunks(_PIECE):
+                    file.write(piece)
+                    digest.update(piece)
+                    done += len(piece)
+                    say(f"Fetching the data: {human(done)} of {human(version.size)}")
+            if digest.hexdigest() != version.sha256:
+                raise StoreError(
+                    f"s3://{self._bucket}/{key} is not what was published: its digest differs. "
+                    "Roll back to another version, or publish it again."
+                )
+            temporary.replace(copy)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._prune(keep={copy})
+        return copy
+
+    def read(self, name: str, number: int, file: str) -> bytes | None:
+        """Return what lies beside a version's data."""
+        return self._get(f"{name}/versions/{int(number)}/{file}")
+
+    def delete(self, name: str) -> None:
+        """Remove a dataset: its record first, so that no half of it is shown."""
+        keys = sorted(self._keys(f"{name}/"), key=lambda key: not key.endswith("/dataset.json"))
+        for key in keys:
+            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+
+    def free(self) -> int | None:
+        """Return None: a bucket has no end."""
+        return None
+
+    # -- keys and copies --------------------------------------------------------------
+
+    def _key(self, key: str) -> str:
+        if not is_name(key.split("/")[0]):
+            raise ValueError(f"{key!r} begins with no name of a dataset")
+        return self._prefix + key
+
+    def _get(self, key: str) -> bytes | None:
+        try:
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
+        except self._client.exceptions.NoSuchKey:
+            return None
+        return bytes(answer["Body"].read())
+
+    def _put(self, key: str, content: bytes) -> None:
+        self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=content)
+
+    def _pages(self, **query: str) -> Iterator[dict[str, Any]]:
+        pages = self._client.get_paginator("list_objects_v2")
+        yield from pages.paginate(Bucket=self._bucket, **query)
+
+    def _names(self) -> list[str]:
+        found = [
+            one["Prefix"].removeprefix(self._prefix).rstrip("/")
+            for page in self._pages(Prefix=self._prefix, Delimiter="/")
+            for one in page.get("CommonPrefixes", ())
+        ]
+        return sorted(filter(is_name, found))
+
+    def _keys(self, start: str) -> list[str]:
+        return [
+            one["Key"].removeprefix(self._prefix)
+            for page in self._pages(Prefix=self._key(start))
+            for one in page.get("Contents", ())
+        ]
+
+    def _copy(self, version: Version) -> Path:
+        return self._cache / f"{version.sha256}.h5ad"
+
+    def _prune(self, keep: Collection[Path]) -> None:
+        """Remove the longest unused copies; CellxGene has what it shows in memory."""
+        copies = [(p.stat().st_mtime, p.stat().st_size, p) for p in self._cache.glob("*.h5ad")]
+        total = sum(size for _, size, _ in copies)
+        for _, size, path in sorted(copies):
+            if total <= self._most:
+                break
+            if path not in keep:
+                path.unlink(missing_ok=True)
+                total -= size
