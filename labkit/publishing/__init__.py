@@ -1,7 +1,7 @@
 """Publish datasets in CellxGene for the groups of the lab: ``labkit.publish(adata, "pbmc", ...)``.
 
 ``rules`` says what is allowed (the service asks it again), ``prepare`` checks and converts,
-``thumbnail`` draws, ``client`` talks to the service, ``published`` is what a notebook holds.
+``thumbnail`` draws, ``client`` talks to the service, ``dataset`` is what a notebook holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from labkit.publishing.published import Catalogue, Published
+    from labkit.publishing.dataset import Catalogue, Published
 
 __all__ = ["publish", "published"]
 
@@ -111,6 +111,6 @@ def published() -> Catalogue:
         The service cannot be reached.
     """
     from labkit.publishing.client import Client
-    from labkit.publishing.published import Catalogue
+    from labkit.publishing.dataset import Catalogue
 
     return Catalogue(Client.from_environment())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.problems import Problem, refuse
 from labkit.publishing import thumbnail
 from labkit.publishing.client import Client, PublishError
-from labkit.publishing.published import Published
+from labkit.publishing.dataset import Published
 from labkit.publishing.rules import check_groups, check_name, check_texts
 from labkit.viewers.cellxgene import copies
 from labkit.viewers.cellxgene.clean import Cleaned, clean
