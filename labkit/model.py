@@ -57,18 +57,6 @@ class Reason(StrEnum):
     CANCELLED = "CANCELLED"  # somebody asked for it
 
 
-# Not the task's own fault, or mended by more memory: worth another attempt without being asked.
-TRANSIENT = frozenset(
-    {
-        Reason.OUT_OF_MEMORY,
-        Reason.PREEMPTED,
-        Reason.NODE_FAIL,
-        Reason.SPOT_RECLAIM,
-        Reason.LOST,
-    }
-)
-
-
 def parse_memory(value: int | float | str) -> int:
     """Return bytes of ``"4 GB"``, ``"512M"`` or a number of bytes.
 
@@ -375,26 +363,3 @@ def from_ranges(text: str) -> list[int]:
         first, _, last = part.partition("-")
         indices.extend(range(int(first), int(last or first) + 1))
     return indices
-
-
-def retry_memory(reason: str, memory: int, used: int, retries: int, most: int) -> int | None:
-    """Return the memory (bytes) of the next attempt, None where there shall be none.
-
-    Parameters
-    ----------
-    reason : str
-        Why the last attempt failed.
-    memory : int
-        Bytes it had.
-    used : int
-        Attempts of this submission so far.
-    retries : int
-        Further attempts that are allowed.
-    most : int
-        Bytes that the backend can give.
-    """
-    if reason not in TRANSIENT or used > retries:
-        return None
-    if reason != Reason.OUT_OF_MEMORY:
-        return memory
-    return min(2 * memory, most) if memory < most else None

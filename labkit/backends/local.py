@@ -18,7 +18,7 @@ from labkit.plan import Plan
 from labkit.problems import Problem
 from labkit.runs.manifest import environment_folder
 from labkit.runs.store import Run, Submission
-from labkit.worker.folder import read_json, write_json
+from labkit.worker.folder import write_json
 
 _FRESH = (
     60.0  # seconds after which another machine's supervisor that says nothing is taken for dead
@@ -104,7 +104,7 @@ class LocalBackend(Backend):
     def find(self, run: Run, submission: Submission) -> dict[str, Any] | None:
         """Return the handle of a submission that is in the queue, or was."""
         queued = self._spool.entry(submission.name).exists()
-        if not queued and not _touched(run, submission):
+        if not queued and not run.started(submission):
             return None
         return {"host": _host(), "queue": str(self._spool.path)}
 
@@ -211,16 +211,6 @@ def _check_programs(stage: Stage) -> list[Problem]:
         for program in sorted(programs)
         if "$" not in program and shutil.which(program, path=path) is None
     ]
-
-
-def _touched(run: Run, submission: Submission) -> bool:
-    """Return whether any task of the submission has ever started."""
-    for work in submission.stages:
-        for index, attempt in run.folder.attempts("tasks", work.name):
-            record = read_json(run.folder.record(work.name, index, attempt)) or {}
-            if record.get("submission") == submission.number:
-                return True
-    return False
 
 
 def _host() -> str:

@@ -6,23 +6,20 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import signal
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from labkit.model import Reason, State, retry_memory, to_ranges
+from labkit.model import Reason, State, to_ranges
 from labkit.runs.store import Run, StageWork, Submission
-from labkit.worker import cgroup, tree
-from labkit.worker.folder import mark, read_json, unique_name
+from labkit.worker import bury, tree
+from labkit.worker.folder import read_json
+from labkit.worker.retry import retry_memory
 
 log = logging.getLogger("labkit.supervisor")
-
-_SILENCE = 45.0  # seconds: a heartbeat comes every ten
 
 
 @dataclass
@@ -53,7 +50,7 @@ class Live:
         if self.process is not None:
             return self.process.poll() is not None
         if self.beat is not None:
-            return not fresh(self.beat)
+            return not bury.fresh(self.beat)
         return tree.start_time(self.pid) != self.start
 
 
@@ -222,36 +219,15 @@ class Job:
         left = self.stages[live.stage]
         where = (live.stage, live.index)
         self.used[where] = self.used.get(where, 0) + 1
-        name = mark(self.run.path, live.stage, live.index, live.attempt)
-        while leftover := tree.marked("LABKIT_ATTEMPT", name):
-            tree.kill(leftover)
-            time.sleep(0.02)
-        unique = unique_name(self.run.path, live.stage, live.index, live.attempt)
-        for group, _ in cgroup.groups("memory"):
-            if (group / unique).is_dir():
-                cgroup.remove(group / unique)
-        shutil.rmtree(Path(os.environ.get("TMPDIR") or "/tmp") / unique, ignore_errors=True)  # noqa: S108
+        bury.clear(self.run.path, live.stage, live.index, live.attempt)
         beat = read_json(self.run.folder.running(live.stage, live.index, live.attempt)) or {}
         reason = Reason.DISK_FULL if self._disk_full() else Reason.LOST
+        verdict = (str(State.FAILED), str(reason), text)
         if self.cancelled:
-            state, reason, text = State.CANCELLED, Reason.CANCELLED, "cancelled"
-        else:
-            state = State.FAILED
-        record = {
-            **beat,
-            "stage": live.stage,
-            "index": live.index,
-            "attempt": live.attempt,
-            "submission": self.submission.number,
-            "state": state.value,
-            "reason": reason.value,
-            "text": text,
-            "memory": live.memory,
-            "ended": round(time.time(), 3),
-            "by": "supervisor",
-        }
-        if "started" in beat:
-            record["seconds"] = round(record["ended"] - beat["started"], 3)
+            verdict = (str(State.CANCELLED), str(Reason.CANCELLED), "cancelled")
+        placed = (live.stage, live.index, live.attempt)
+        record = bury.record(beat, placed, self.submission.number, verdict, "supervisor")
+        record["memory"] = live.memory
         self._write(left, record)
 
     def _write(self, left: StageLeft, record: dict[str, Any]) -> None:
@@ -303,14 +279,6 @@ class Job:
                 for name, left in self.stages.items()
             },
         }
-
-
-def fresh(beat: Path) -> bool:
-    """Return whether a heartbeat is young enough for its worker to live."""
-    try:
-        return time.time() - beat.stat().st_mtime < _SILENCE
-    except OSError:
-        return False
 
 
 def _how(live: Live) -> str:

@@ -295,6 +295,16 @@ class Run:
         """Record that the backend has the submission."""
         write_json(self.folder.accepted(submission.number), dict(handle))
 
+    def started(self, submission: Submission) -> bool:
+        """Return whether a task of the submission has ever started."""
+        for work in submission.stages:
+            for kind, place in (("running", self.folder.running), ("tasks", self.folder.record)):
+                for index, attempt in reversed(self.folder.attempts(kind, work.name)):
+                    told = read_json(place(work.name, index, attempt)) or {}
+                    if told.get("submission") == submission.number:
+                        return True
+        return False
+
     def request_cancel(self, submission: Submission) -> None:
         """Record the wish to cancel a submission, before the backend is asked."""
         write_json(self.folder.cancelled(submission.number), {"at": now()})

@@ -94,7 +94,8 @@ def render(layout: Layout, folder: Path, ports: Sequence[int]) -> dict[str, str]
         "SlurmUser": user,
         "SlurmdUser": user,
         "AuthType": "auth/munge",
-        "AuthInfo": f"socket={folder}/munge/socket",
+        # What requeues itself starts again after this many seconds; SLURM's own value is 120.
+        "AuthInfo": f"socket={folder}/munge/socket,cred_expire=5",
         "CredType": "cred/munge",
         "StateSaveLocation": folder / "state",
         "SlurmdSpoolDir": folder / "spool/%n",

@@ -51,6 +51,8 @@ class Execution:
         Number of the attempt.
     memory : int or None
         Bytes; None: as the submission says.
+    seconds : float or None
+        Longest time where the submission sets none.
     grace : float
         Seconds between SIGTERM and SIGKILL.
     """
@@ -65,6 +67,7 @@ class Execution:
         task: dict[str, Any],
         number: int,
         memory: int | None,
+        seconds: float | None,
         grace: float,
     ) -> None:
         self._folder = folder
@@ -76,6 +79,7 @@ class Execution:
         self._submission = submission
         self._asked: dict[str, Any] = work["resources"]
         self._memory = memory or self._asked["memory"]
+        self._seconds: float | None = self._asked.get("time") or seconds
         self._grace = grace
         stage, index = work["name"], task["index"]
         self._where = (stage, index, number)
@@ -128,7 +132,6 @@ class Execution:
 
     def terminated(self, reason: str) -> None:
         """Answer a SIGTERM: end the processes; the attempt then ends with this reason."""
-        stage = self._where[0]
         verdict = (reason, "was ended from outside (SIGTERM)")
         if self._folder.cancelled(self._submission).exists():
             verdict = ("CANCELLED", "cancelled")
@@ -136,7 +139,7 @@ class Execution:
             raise AttemptFailed(*verdict)
         # Not in the signal handler itself: it may have interrupted the watch's own lock.
         threading.Thread(
-            target=self._watch.end_all, args=(verdict,), daemon=True, name=f"end-{stage}"
+            target=self._watch.end_all, args=(verdict,), daemon=True, name="labkit-end"
         ).start()
 
     def _attempt(self) -> dict[str, Any]:
@@ -203,9 +206,8 @@ class Execution:
         env["LABKIT_PROGRESS"] = str(self._tmp / "progress")
         env.update({f"{name}_NUM_THREADS": str(cores) for name in _THREADS})
         environment = (self._stage.get("environment") or {}).get("name")
-        if environment:
-            place = self._environment(environment, envs)
-            env["PATH"] = f"{place}{os.pathsep}{env['PATH']}"
+        if environment and os.environ.get("LABKIT_ENVIRONMENT") != "path":
+            env["PATH"] = f"{self._environment(environment, envs)}{os.pathsep}{env['PATH']}"
         committed = self._folder.result(stage, self._task["key"])
         before = [r for r in commit.records_of(self._folder, stage, index) if r.get("units_failed")]
         return Attempt(
@@ -233,14 +235,13 @@ class Execution:
         )
 
     def _execute(self, attempt: Attempt) -> None:
-        limit = self._asked.get("time")
         try:
             self._group = cgroup.MemoryGroup(self._unique, self._memory)
         except OSError:
             self._group = None
         self._watch = watch = Watch(
             memory=self._memory,
-            seconds=limit,
+            seconds=self._seconds,
             group=self._group,
             grace=self._grace,
             progress=self._tmp / "progress",

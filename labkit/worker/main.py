@@ -18,7 +18,7 @@ RECORDED_SUCCESS = 0
 RECORDED_FAILURE = 1
 NOT_RECORDED = 74  # EX_IOERR
 
-_OPTIONS = ("--attempt", "--submission", "--memory", "--on-term", "--grace")
+_OPTIONS = ("--attempt", "--submission", "--memory", "--time", "--on-term", "--grace")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,8 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     argv : list of str
         ``STAGE INDEX``, then ``--submission N`` (which submission asked), ``--attempt N`` (else
         the next free number is claimed), ``--memory BYTES`` (else as the submission asks),
-        ``--on-term REASON`` (what a SIGTERM from outside means: PREEMPTED, LOST, …), ``--grace
-        SECONDS`` (between SIGTERM and SIGKILL of the task's processes).
+        ``--time SECONDS`` (where the submission sets no limit), ``--on-term REASON`` (what a
+        SIGTERM from outside means: PREEMPTED, LOST, …), ``--grace SECONDS`` (between SIGTERM and
+        SIGKILL of the task's processes).
     """
     words = sys.argv[1:] if argv is None else argv
     if len(words) < 2 or len(words) % 2 or any(name not in _OPTIONS for name in words[2::2]):
@@ -63,6 +64,7 @@ def _run(folder: Folder, stage: str, index: int, given: dict[str, str]) -> int:
         task=folder.task(stage, index),
         number=number,
         memory=int(given["--memory"]) if "--memory" in given else None,
+        seconds=float(given["--time"]) if "--time" in given else None,
         grace=float(given.get("--grace", "10")),
     )
     term = given.get("--on-term", "LOST")

@@ -22,7 +22,6 @@ from labkit.model import (
     grow_memory,
     parse_memory,
     parse_time,
-    retry_memory,
     safe_key,
     to_ranges,
 )
@@ -31,6 +30,7 @@ from labkit.problems import LabkitError
 from labkit.runs.index import Index
 from labkit.runs.store import Run, StageWork
 from labkit.runs.watch import Watch
+from labkit.worker.retry import retry_memory
 from tests.labkit.jobs.places import Staged, stage
 
 MANY = 10_000

@@ -1,0 +1,195 @@
+"""SLURM as a backend."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from labkit.backends.base import Backend, BackendError, Limits, Sighting, Sightings
+from labkit.backends.slurm import check, cluster, commands, parts, queue, states
+from labkit.backends.slurm.cluster import Cluster
+from labkit.backends.slurm.options import HELP, Options
+from labkit.backends.slurm.options import read as read_options
+from labkit.backends.slurm.script import Asked, arguments, script
+from labkit.backends.slurm.submit import Sender
+from labkit.model import State
+from labkit.plan import Plan, show_bytes
+from labkit.problems import Problem, refuse
+from labkit.runs.store import Run, StageWork, Submission
+
+_NAMED = 500  # jobs of one scancel
+
+
+class SlurmBackend(Backend):
+    """Runs tasks as job arrays of the cluster that this machine belongs to.
+
+    Only ``sbatch``, ``squeue``, ``scancel`` and ``scontrol`` are used: no accounting is needed.
+    """
+
+    name: ClassVar[str] = "slurm"
+    options: ClassVar[Mapping[str, str]] = HELP
+    slowest: ClassVar[float] = 5.0
+    grace: ClassVar[float] = 60.0  # NFS shows a new file up to a minute later
+
+    def limits(self) -> Limits:
+        """Return what the partitions that take this user's jobs have at most."""
+        have = cluster.current()
+        usable = have.usable
+        memory = max((part.most_memory for part in usable), default=0)
+        cpus = max((part.most_cpus for part in usable), default=0)
+        names = ", ".join(part.name for part in usable) or "none"
+        text = f"{cpus} cores and {show_bytes(memory)} of memory (partitions: {names})"
+        return Limits(cpu=cpus, memory=memory, tasks=have.array, text=text)
+
+    def check(self, plan: Plan, options: Mapping[str, Any]) -> list[Problem]:
+        """Return what stands against running this plan here."""
+        passed, problems = read_options(options)
+        try:
+            commands.program("sbatch")
+            have = cluster.current()
+        except BackendError as error:
+            return [*problems, Problem("slurm", str(error))]
+        problems += check.partition(have, passed)
+        part = have.partition(passed.partition)
+        if part is not None:
+            for stage in plan.stages:
+                asked = Asked(stage.name, stage.resources, stage.environment)
+                problems += check.stage(asked, len(stage.tasks), have, part, passed)
+        if part is not None and not any(problem.fatal for problem in problems):
+            problems += check.by_slurm(plan, part, passed)
+        return problems
+
+    def payload(self, plan: Plan, options: Mapping[str, Any]) -> str:
+        """Return the sbatch call and the job script of each array, RUN being the run folder."""
+        passed, problems = read_options(options)
+        refuse(problems)
+        have = cluster.current()
+        part = check.chosen(have, passed)
+        works = [
+            StageWork(stage.name, tuple(range(len(stage.tasks))), stage.resources)
+            for stage in plan.stages
+            if stage.tasks
+        ]
+        texts = []
+        for piece in parts.layout(works, have.array, most_elements(have, passed)):
+            stage = plan.stage(piece.stage)
+            asked = Asked(stage.name, stage.resources, stage.environment)
+            words = arguments(asked, piece, piece.name("JOB"), "RUN", part, passed)
+            after = ", ".join(stage.depends_on)
+            texts.append(f"# {stage.name}" + (f", after {after}" if after else ""))
+            texts.append(shlex.join(["sbatch", *words]) + " <<'EOF'")
+            path = os.environ.get("PATH", os.defpath)
+            texts.append(
+                script(asked, piece, 1, "RUN", path, have, part, passed, commands.folder()) + "EOF"
+            )
+        return "\n".join(texts)
+
+    def submit(self, run: Run, submission: Submission) -> dict[str, Any]:
+        """Hand a submission over: one job array per stage, more where the limits ask for it."""
+        have = cluster.current()
+        passed, problems = read_options(submission.options)
+        refuse(problems)
+        sender = Sender(run, submission, have, check.chosen(have, passed), passed)
+        return sender.send(most_elements(have, passed))
+
+    def find(self, run: Run, submission: Submission) -> dict[str, Any] | None:
+        """Return the handle of a submission that may or may not have been handed over.
+
+        Where a crash came between two of its arrays, the missing ones are submitted now.
+        """
+        there = {}
+        for job, _, _, name, _ in queue.query("--states=all"):
+            found = parts.parse_name(name)
+            if found and found[0] == submission.name:
+                there[found[1]] = job
+        started = run.started(submission)
+        if not there and not started:
+            return None
+        have = cluster.current()
+        passed, problems = read_options(submission.options)
+        refuse(problems)
+        sender = Sender(run, submission, have, check.chosen(have, passed), passed, there)
+        if started:  # the first arrays are released only when the last one is there
+            return sender.handle()
+        return sender.send(most_elements(have, passed))
+
+    def poll(self, runs: Sequence[Run]) -> dict[Run, Sightings]:
+        """Say what squeue has; one question serves all jobs and processes of a user."""
+        submissions = {run: _mine(run) for run in runs}
+        handles = [s.handle for found in submissions.values() for s in found if s.handle]
+        since = max((handle["at"] for handle in handles), default=0.0)
+        # A young job is looked at more often: it may be over in seconds.
+        age = min(self.slowest, max(1.0, 0.05 * (time.time() - since)))
+        try:
+            here = cluster.name()
+            answer = queue.Queue().look(age, since)
+        except (BackendError, OSError) as error:
+            return {run: Sightings(known=False, text=str(error)) for run in runs}
+        if not answer.known:
+            return {run: Sightings(known=False, text=answer.text) for run in runs}
+        rows: dict[str, list[tuple[parts.Part, list[str]]]] = {}
+        for row in answer.rows:
+            if found := parts.parse_name(row[3]):
+                rows.setdefault(found[0], []).append((found[1], row))
+        return {run: _sightings(found, rows, here) for run, found in submissions.items()}
+
+    def cancel(self, run: Run, submissions: Iterable[Submission]) -> None:  # noqa: ARG002
+        """End what these submissions still have pending or running."""
+        names = {submission.name for submission in submissions}
+        jobs = []
+        for job, _, _, name, _ in queue.query():
+            found = parts.parse_name(name)
+            if found and found[0] in names and job not in jobs:
+                jobs.append(job)
+        for first in range(0, len(jobs), _NAMED):
+            commands.run("scancel", "--quiet", *jobs[first : first + _NAMED])
+
+
+def most_elements(have: Cluster, options: Options) -> int:
+    """Return how many array elements one submission may put into the queue.
+
+    The controller keeps MaxJobCount jobs of all users, those that ended lately included: at most
+    half of that.
+    """
+    most = max(1, have.jobs // 2)
+    return min(most, options.max_jobs) if options.max_jobs else most
+
+
+def _mine(run: Run) -> list[Submission]:
+    return [s for s in run.submissions() if s.backend == SlurmBackend.name]
+
+
+def _sightings(
+    submissions: list[Submission],
+    rows: Mapping[str, list[tuple[parts.Part, list[str]]]],
+    here: str,
+) -> Sightings:
+    tasks: dict[tuple[str, int], Sighting] = {}
+    waits: Counter[str] = Counter()
+    for submission in submissions:
+        there = (submission.handle or {}).get("cluster", here)
+        if there != here:
+            text = f"runs on the cluster {there}: ask there"
+            return Sightings(known=False, text=text)
+        works = {work.name: work for work in submission.stages}
+        for part, (_, elements, state, _, reason) in rows.get(submission.name, ()):
+            seen = states.sighting(state, reason)
+            if seen is None or part.stage not in works:
+                continue
+            indices = works[part.stage].tasks
+            if seen.state is State.RUNNING and part.each > 1:
+                # Which of its tasks runs is told by a heartbeat.
+                seen = Sighting(State.PENDING, text="has its turn in a running array element")
+            for element in parts.elements(elements):
+                chosen = indices[part.tasks(element)]
+                tasks.update(((part.stage, index), seen) for index in chosen)
+                if seen.state is State.PENDING and seen.text:
+                    waits[seen.text] += len(chosen)
+    text = ""
+    if waits and not any(seen.state is State.RUNNING for seen in tasks.values()):
+        text = waits.most_common(1)[0][0]
+    return Sightings(known=True, tasks=tasks, text=text)
