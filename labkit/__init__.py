@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from labkit.model import Resources
     from labkit.publishing import publish, published
     from labkit.viewers.cellxgene import cellxgene
+    from labkit.workflows.alignment import Alignment, Reference
     from labkit.workflows.cellprofiler import CellProfiler, image_sets
     from labkit.workflows.command import Command
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alignment",
     "CellProfiler",
     "Command",
     "Job",
+    "Reference",
     "Resources",
     "__version__",
     "cellxgene",
@@ -37,9 +40,11 @@ __all__ = [
 
 # public name -> module that holds it
 _PARTS = {
+    "Alignment": "labkit.workflows.alignment",
     "CellProfiler": "labkit.workflows.cellprofiler",
     "Command": "labkit.workflows.command",
     "Job": "labkit.job",
+    "Reference": "labkit.workflows.alignment",
     "Resources": "labkit.model",
     "cellxgene": "labkit.viewers.cellxgene",
     "image_sets": "labkit.workflows.cellprofiler",

@@ -195,12 +195,12 @@ def check_record(record: list[bytes], number: int) -> tuple[bytes, int]:
         It is no record of four lines.
     """
     where = f"read {number:,}"
+    if record and not record[0].startswith(b"@"):
+        shown = record[0][:30].decode("ascii", "replace")
+        raise FastqError(f"is no FASTQ: {where} begins with {shown!r} instead of '@'")
     if len(record) < 4:
         raise FastqError(f"{where} is not whole: the file is cut off")
     head, bases, plus, quality = record
-    if not head.startswith(b"@"):
-        shown = head[:30].decode("ascii", "replace")
-        raise FastqError(f"is no FASTQ: {where} begins with {shown!r} instead of '@'")
     if not plus.startswith(b"+"):
         raise FastqError(f"is no FASTQ of four lines a read: {where} has no '+' in its third line")
     if len(bases) != len(quality):
