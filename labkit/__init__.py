@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from labkit.publishing import publish, published
     from labkit.viewers.cellxgene import cellxgene
     from labkit.workflows.alignment import Alignment, Reference
+    from labkit.workflows.alignment.variants import Variants
     from labkit.workflows.cellprofiler import CellProfiler, image_sets
     from labkit.workflows.command import Command
 
@@ -29,6 +30,7 @@ __all__ = [
     "Job",
     "Reference",
     "Resources",
+    "Variants",
     "__version__",
     "cellxgene",
     "image_sets",
@@ -46,6 +48,7 @@ _PARTS = {
     "Job": "labkit.job",
     "Reference": "labkit.workflows.alignment",
     "Resources": "labkit.model",
+    "Variants": "labkit.workflows.alignment.variants",
     "cellxgene": "labkit.viewers.cellxgene",
     "image_sets": "labkit.workflows.cellprofiler",
     "jobs": "labkit.job",

@@ -25,7 +25,11 @@ _BACK_OFF = 1.3
 _TAIL = 1024**2  # bytes of a log that are read at once: some logs are large
 
 # A tool whose jobs can do more brings its own class.
-_CLASSES = {"cellprofiler": "labkit.workflows.cellprofiler.job:CellProfilerJob"}
+_CLASSES = {
+    "alignment": "labkit.workflows.alignment.job:AlignmentJob",
+    "cellprofiler": "labkit.workflows.cellprofiler.job:CellProfilerJob",
+    "variants": "labkit.workflows.alignment.job:VariantsJob",
+}
 
 
 class Detached(KeyboardInterrupt):
@@ -281,6 +285,10 @@ class Job:
         found = [task for task in self.refresh().open if task.stage in wanted]
         found.sort(key=lambda task: (task.state is not State.FAILED, task.state is State.PENDING))
         return (found[0].stage, found[0].index) if found else (wanted[0], 0)
+
+    def figure_html(self, snapshot: Snapshot) -> str:  # noqa: ARG002 -- for those who have one
+        """Return more for the card, as HTML: numbers and figures of the workflow's own."""
+        return ""
 
     def __repr__(self) -> str:
         from labkit.notebook.text import card

@@ -32,6 +32,7 @@ from labkit.workflows.base import Workflow
 _WORKFLOWS = {
     "command": "labkit.workflows.command:Command",
     "alignment": "labkit.workflows.alignment:Alignment",
+    "variants": "labkit.workflows.alignment.variants:Variants",
     "cellprofiler": "labkit.workflows.cellprofiler:CellProfiler",
 }
 _OWN = ("workflow", "backend", "options")

@@ -46,7 +46,8 @@ def card(job: Job, snapshot: Snapshot | None = None, *, live: bool = False) -> s
     live : bool
         Whether it will be updated while the kernel lives.
     """
-    shown = view(job, snapshot or job.refresh())
+    seen = snapshot or job.refresh()
+    shown = view(job, seen)
     facts = "".join(
         f"<tr><th scope='row' style='{_CELL}'>{escape(name)}</th>"
         f"<td style='{_CELL}'>{escape(value)}</td></tr>"
@@ -58,7 +59,7 @@ def card(job: Job, snapshot: Snapshot | None = None, *, live: bool = False) -> s
         f"{_sign(shown.state)} {escape(shown.headline)}</div>"
         f"{_bar(shown)}{_grids(shown)}"
         f"<table style='margin:4px 0;color:inherit'><tbody>{facts}</tbody></table>"
-        f"{_failures(shown)}"
+        f"{_failures(shown)}{job.figure_html(seen)}"
         f"<div style='font-size:90%'>{_when(shown, live)} <code>{escape(shown.hint)}</code></div>"
         "</div>"
     )

@@ -14,6 +14,7 @@ from labkit.model import Environment, Resources, Stage, Task, literal, safe_key
 from labkit.plan import Plan, show_bytes
 from labkit.problems import refuse
 from labkit.workflows.alignment import aligners, checks
+from labkit.workflows.alignment.gather import gather_stage
 from labkit.workflows.alignment.inside import layout, objects, sizes
 from labkit.workflows.alignment.samplesheet import Lane, Sample
 from labkit.workflows.alignment.workflow import Alignment, Prepared
@@ -27,7 +28,7 @@ _ALIGN_DRIVER = tuple(
     _INSIDE / f"{name}.py"
     for name in (
         *("driver", "align", "stream", "lanes", "fastq", "sizes", "layout"),
-        *("cache", "objects", "pipe", "programs", "request"),
+        *("cache", "objects", "pipe", "programs", "recalibrate", "request"),
     )
 )
 #: Bases that an aligner takes at once. Fixed, so that neither cores nor backend change a result.
@@ -66,7 +67,7 @@ def make_plan(workflow: Alignment, found: Prepared, backend: str) -> Plan:
         depends_on=(layout.REFERENCE_STAGE,),
         driver=_ALIGN_DRIVER,
     )
-    stages = [_reference_stage(workflow, found, length, where), align]
+    stages = [_reference_stage(workflow, found, length, where), align, gather_stage(where)]
     files: dict[str, str | bytes | Path] = {
         "alignment.json": json.dumps(settings),
         "samples.json": json.dumps([_describe(sample) for sample in found.samples]),

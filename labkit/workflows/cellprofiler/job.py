@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from labkit.job import Job
 from labkit.problems import LabkitError, unknown_name
 from labkit.workflows.cellprofiler.images import ImageSets
+from labkit.workflows.gathered import GatheredJob
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ _ENGINES = ("pandas", "polars", "arrow")
 _PROFILES = ("aggregated", "annotated", "normalized", "selected")
 
 
-class CellProfilerJob(Job):
+class CellProfilerJob(GatheredJob):
     """A submitted CellProfiler job.
 
     Examples
@@ -30,29 +29,6 @@ class CellProfilerJob(Job):
     >>> job.show(well="B03")  # doctest: +SKIP
     >>> job.heatmap("Nuclei_AreaShape_Area")  # doctest: +SKIP
     """
-
-    @property
-    def gathered(self) -> Path:
-        """Folder of the gathered results.
-
-        Raises
-        ------
-        LabkitError
-            The gather has not ended well (yet); the text says what to do.
-        """
-        found = sorted(self.run.folder.results.glob("gather/*/gather.json"))
-        if not found:
-            raise LabkitError(
-                f"{self.name} has no gathered results yet: it is {self.state}. "
-                "job.wait() waits for them; job.failed() tells what went wrong."
-            )
-        return found[0].parent
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What the gather found: image sets, tables with their rows, what failed."""
-        content: dict[str, Any] = json.loads((self.gathered / "gather.json").read_text())
-        return content
 
     @property
     def tables(self) -> list[str]:

@@ -1,0 +1,150 @@
+"""Hand alignments on to nf-core/sarek: its sample sheet, checked as its own schema does.
+
+Columns and patterns are those of sarek's ``assets/schema_input.json`` (3.9), the steps those of
+its documentation (https://nf-co.re/sarek/usage).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from labkit.problems import Problem, refuse
+
+_NAME = re.compile(r"\S+")
+_SEXES = ("XX", "XY", "NA")
+
+
+@dataclass(frozen=True)
+class SarekSheet:
+    """A sample sheet that was written.
+
+    Attributes
+    ----------
+    path : Path
+        The CSV file.
+    step : str
+        Where sarek begins with it: ``markduplicates``, ``prepare_recalibration`` or
+        ``variant_calling``.
+    """
+
+    path: Path
+    step: str
+
+    @property
+    def command(self) -> str:
+        """How sarek is called; what to call with, and the genome, are yours to choose."""
+        return (
+            f"nextflow run nf-core/sarek --input {self.path} --step {self.step} "
+            "--outdir results --genome <genome> --tools <callers> -profile <profile>"
+        )
+
+    def __repr__(self) -> str:
+        return f"SarekSheet({str(self.path)!r}, step={self.step!r})\n{self.command}"
+
+
+def write_sheet(
+    bams: pd.DataFrame,
+    path: str | Path,
+    patient: Mapping[str, str] | None,
+    sex: Mapping[str, str] | None,
+    status: Mapping[str, int] | None,
+) -> SarekSheet:
+    """Write the sheet of alignments; see :meth:`AlignmentJob.to_sarek`.
+
+    Parameters
+    ----------
+    bams : DataFrame
+        ``job.results("bams")``.
+
+    Raises
+    ------
+    RefusedError
+        With all that sarek would not take.
+    """
+    patient, sex, status = dict(patient or {}), dict(sex or {}), dict(status or {})
+    samples = list(bams["sample"])
+    patients = {sample: patient.get(sample, sample) for sample in samples}
+    problems = _check(bams, patients, sex, status)
+    problems += _unknown("patient", patient, samples) + _unknown("status", status, samples)
+    problems += _unknown("sex", sex, patients.values())
+    target = Path(path).expanduser().absolute()
+    if not re.fullmatch(r"\S+\.csv", str(target)):
+        problems.append(
+            Problem(str(target), "sarek takes a path without spaces that ends in .csv.")
+        )
+    refuse(problems)
+    rows = []
+    for bam in bams.to_dict("records"):
+        sample, kind = bam["sample"], bam["format"]
+        rows.append(
+            {
+                "patient": patients[sample],
+                "sex": sex.get(patients[sample], "NA"),
+                "status": status.get(sample, 0),
+                "sample": sample,
+                kind: bam["path"],
+                {"bam": "bai", "cram": "crai"}[kind]: bam["index"],
+            }
+        )
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return SarekSheet(target, _step(bams))
+
+
+def _step(bams: pd.DataFrame) -> str:
+    """Return the first step that was not done to all of the alignments."""
+    if not bams["duplicates_marked"].all():
+        return "markduplicates"
+    return "variant_calling" if bams["recalibrated"].all() else "prepare_recalibration"
+
+
+def _check(
+    bams: pd.DataFrame,
+    patients: Mapping[str, str],
+    sex: Mapping[str, str],
+    status: Mapping[str, int],
+) -> list[Problem]:
+    problems = []
+    if bams.empty:
+        problems.append(Problem("job", "it has no alignment to hand on."))
+    if bams["format"].nunique() > 1:
+        problems.append(Problem("format", "sarek takes BAM or CRAM, not both in one sheet."))
+    for bam in bams.to_dict("records"):
+        sample = bam["sample"]
+        for name, value in (("sample", sample), ("patient", patients[sample])):
+            if not _NAME.fullmatch(str(value)):
+                problems.append(Problem(f"{name} {value!r}", "sarek takes no spaces in names."))
+        for column, suffixes in (("path", (".bam", ".cram")), ("index", (".bai", ".crai"))):
+            file = str(bam[column])
+            if not _NAME.fullmatch(file):
+                mend = "Submit with output= a folder without spaces."
+                problems.append(Problem(file, "sarek takes no spaces in paths.", mend))
+            elif not file.endswith(suffixes):
+                mend = "Submit the alignment with format='cram'."
+                problems.append(Problem(file, f"sarek reads {' and '.join(suffixes)}.", mend))
+            elif not Path(file).is_file():
+                problems.append(Problem(file, "is not there any more."))
+    for name, value in sex.items():
+        if value not in _SEXES:
+            problems.append(Problem(f"sex of {name}", f"is one of {', '.join(_SEXES)}."))
+    for name, number in status.items():
+        if isinstance(number, bool) or number not in (0, 1):
+            problems.append(Problem(f"status of {name}", "is 0 (normal) or 1 (tumor)."))
+    return problems
+
+
+def _unknown(what: str, given: Mapping[str, object], known: Iterable[str]) -> list[Problem]:
+    names = set(known)
+    return [
+        Problem(f"{what} of {name}", "there is no such sample or patient in the job.")
+        for name in given
+        if name not in names
+    ]
