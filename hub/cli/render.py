@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
 import click
 
-from hub.cli.common import read_settings
+from hub import labfile
+from hub.cli.common import config_option, read_settings
 from hub.paths import Paths
+
+CHOICES = ["settings", "supervisor", "parallelcluster"]
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["settings", "supervisor"]), default="settings")
-def render(what: str) -> None:
-    """Print the settings in force, defaults included, or the supervisor's configuration.
+@click.argument("what", type=click.Choice(CHOICES), default="settings")
+@config_option
+def render(what: str, config: Path | None) -> None:
+    """Print the settings in force, defaults included, or what is made from them.
 
-    No secret is in either of them.
+    The supervisor's configuration, or AWS ParallelCluster's. No secret is in any of them.
 
     \b
-    Example:
+    Examples:
       labhub render supervisor
+      labhub render parallelcluster --config lab.yaml > cluster.yaml
     """  # noqa: D301
     paths = Paths.from_environment()
-    settings = read_settings(paths)
+    settings = labfile.read(config) if config else read_settings(paths)
+    if what == "parallelcluster":
+        from hub.parallelcluster.render import render as cluster
+
+        click.echo(cluster(settings), nl=False)
+        return
     if what == "supervisor":
         from hub.supervise import render as supervisor
 

@@ -12,7 +12,7 @@ from hub.paths import REPOSITORY, Paths
 
 # The tests of one file stay together: they share a portal.
 PARALLEL = ("--numprocesses", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")
-NEEDED = ("dev", "notebook", "cellxgene", environments.PROXY)
+NEEDED = ("dev", "notebook", "cellxgene", "parallelcluster", environments.PROXY)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})

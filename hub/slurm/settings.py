@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from hub.fields import Duration, Frozen, Slug
+from hub.parallelcluster.settings import ParallelCluster
 
 Partition = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
@@ -71,6 +72,9 @@ class Slurm(Frozen):
     cluster_config: Path = Field(
         Path("/opt/parallelcluster/shared/cluster-config.yaml"),
         description="AWS ParallelCluster's own configuration: instances and prices; may be absent",
+    )
+    parallelcluster: ParallelCluster | None = Field(
+        None, description="makes `labhub render parallelcluster` print such a cluster"
     )
 
     @field_validator("environments", "cluster_config")

@@ -26,9 +26,12 @@ def problems_of(text: str) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda p: p.name)
 def test_examples_are_valid(path: Path) -> None:
     settings = read(path)
-    assert settings.target == {"lab.slurm.yaml": "slurm", "lab.eks.yaml": "eks"}.get(
-        path.name, "local"
-    )
+    targets = {
+        "lab.slurm.yaml": "slurm",
+        "lab.parallelcluster.yaml": "slurm",
+        "lab.eks.yaml": "eks",
+    }
+    assert settings.target == targets.get(path.name, "local")
 
 
 def test_example_shows_the_defaults() -> None:

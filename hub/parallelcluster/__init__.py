@@ -1,0 +1,1 @@
+"""AWS ParallelCluster: its configuration, made from the lab file."""
