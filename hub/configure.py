@@ -14,6 +14,8 @@ from traitlets.config import Config
 from hub import activity, auth, control, groups, pages, roles
 from hub.isolation import configure as isolation
 from hub.paths import Paths
+from hub.services import handlers as apps
+from hub.services import hubside, rights
 from hub.settings import Settings
 from hub.slurm import configure as slurm
 from hub.spawners import spawner_class
@@ -41,9 +43,26 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     activity.configure(c, settings, paths)
     pages.configure(c, settings, paths)
     c.JupyterHub.template_vars.update(auth.template_vars(settings))
-    c.JupyterHub.extra_handlers = auth.handlers(settings, paths) + pages.handlers(settings, paths)
-    c.JupyterHub.services = activity.services(settings, paths) + control.services()
-    c.JupyterHub.load_roles = roles.load_roles(settings)
+    c.JupyterHub.extra_handlers = [
+        *auth.handlers(settings, paths),
+        *pages.handlers(settings, paths),
+        *apps.handlers(settings, paths),
+    ]
+    c.JupyterHub.custom_scopes = {hubside.SYNC: {"description": "Let the hub take up changed apps"}}
+    c.JupyterHub.services = [
+        *activity.services(settings, paths),
+        *control.services(),
+        *hubside.services(settings, paths),
+    ]
+    c.JupyterHub.load_roles = roles.load_roles(settings, paths)
+
+
+def before_start(settings: Settings, paths: Paths) -> None:
+    """Take away what the files no longer give; giving is JupyterHub's own work at its start."""
+    if paths.database.exists():
+        url = f"sqlite:///{paths.database}"
+        groups.follow_lab_file(url, settings.groups)
+        rights.before_start(url, hubside.roles(settings, paths))
 
 
 def _server(c: Config, settings: Settings, paths: Paths) -> None:
@@ -96,6 +115,7 @@ def _spawner(c: Config, settings: Settings, paths: Paths) -> None:
     c.JupyterHub.allow_named_servers = settings.named_servers > 0
     c.JupyterHub.named_server_limit_per_user = settings.named_servers
     c.JupyterHub.active_server_limit = settings.local.max_servers
+    c.Spawner.server_token_scopes = hubside.SERVER_SCOPES
     c.Spawner.start_timeout = 120
     c.Spawner.http_timeout = 60
     c.Spawner.poll_interval = 10

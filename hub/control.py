@@ -14,12 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from hub.paths import Paths
+from hub.services import hubside
 from hub.settings import Settings
 from hub.state import read_secret
 
 SERVICE = "labhub-control"
 TOKEN = "LABHUB_CONTROL_TOKEN"  # noqa: S105 - the variable's name
-SCOPES = ("proxy", "list:users", "read:servers", "delete:servers", "delete:users")
+SCOPES = (
+    "proxy",
+    "list:users",
+    "read:servers",
+    "delete:servers",
+    "delete:users",
+    hubside.SYNC,
+)
 
 
 def services() -> list[dict[str, Any]]:
@@ -161,6 +169,11 @@ class Control:
                 return False
             raise
         return True
+
+    def sync_apps(self) -> dict[str, Any]:
+        """Let the hub take up the apps that are declared now."""
+        done: dict[str, Any] = self.call("POST", "/labhub/services", timeout=60)
+        return done
 
     def check_routes(self) -> None:
         """Let the hub put its routes into a proxy that has just started."""

@@ -112,7 +112,7 @@ def machine(settings: Settings, paths: Paths) -> Finding:
 def versions(settings: Settings, paths: Paths) -> Finding:
     """Look for versions with known holes, in every environment."""
     found, shown = [], []
-    for name in preflight.wanted_environments(settings):
+    for name in preflight.wanted_environments(settings, paths):
         for site in paths.envs.glob(f"{name}/lib/python3*/site-packages"):
             for entry in importlib.metadata.distributions(path=[str(site)]):
                 package = re.sub(r"[-_.]+", "-", entry.metadata["Name"] or "").lower()
@@ -135,7 +135,7 @@ def built(settings: Settings, paths: Paths) -> Finding:
     """Look whether the environments are what images/ says."""
     own = environments.Environments(paths)
     found = []
-    wanted = preflight.wanted_environments(settings)
+    wanted = preflight.wanted_environments(settings, paths)
     for name in wanted:
         if not own.is_current(name):
             there = "is out of date" if own.folder(name).exists() else "is not there"

@@ -8,7 +8,7 @@ import os
 
 from traitlets.config import get_config
 
-from hub.configure import configure
+from hub.configure import before_start, configure
 from hub.labfile import read
 from hub.paths import Paths
 
@@ -18,6 +18,7 @@ c = get_config()
 paths = Paths.from_environment()
 settings = read(paths.lab_file)
 configure(c, settings, paths)
+before_start(settings, paths)
 
 for extra in sorted((paths.state / "config.d").glob("*.py")):
     exec(compile(extra.read_text(), str(extra), "exec"))  # noqa: S102 - the administrator's own

@@ -6,11 +6,13 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from hub import environments, state
 from hub.paths import Paths
 from hub.problems import Problem
+from hub.services import catalogue
 from hub.settings import Settings
 from hub.spawners import spawner_class
 
@@ -40,18 +42,22 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         *auth.problems(settings, paths),
         *_people(settings),
         *isolation.problems(settings, paths),
+        # An app that cannot be started is no reason to keep the portal from its people.
+        *(replace(problem, warning=True) for problem in catalogue.read(settings, paths)[1]),
     ]
     if os.geteuid() != 0:
         found += _shared(settings)
     return list(dict.fromkeys(found))
 
 
-def wanted_environments(settings: Settings) -> list[str]:
-    """Return the environments of images/ that a lab file needs, hub and proxy first.
+def wanted_environments(settings: Settings, paths: Paths) -> list[str]:
+    """Return the environments of images/ that a portal needs, hub and proxy first.
 
     One that the administrator has made is not in images/, and left to them.
     """
+    apps = catalogue.read(settings, paths)[0]
     named = [*(p.environment for p in settings.profiles), "cellxgene", *compilable()]
+    named += [app.service.environment for app in apps]
     names = dict.fromkeys(named)
     return ["hub", environments.PROXY, *filter(environments.exists, names)]
 

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable
 
+from hub.services.programs import is_app
 from hub.settings import Settings
 from hub.supervise import Supervisor, programs
 
@@ -68,6 +69,8 @@ def wait(
     while True:
         known = supervisor.info()
         for name, program in known.items():
+            if is_app(name):
+                continue  # it is shown as down to who opens it
             if program.state in ("BACKOFF", "FATAL", "EXITED"):
                 ends.setdefault(name, set()).add(program.stopped)
                 if program.state == "FATAL" or len(ends[name]) >= _FAILURES.get(name, 1):

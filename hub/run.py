@@ -16,11 +16,13 @@ from collections.abc import Callable
 from hub import control, labfile
 from hub.paths import REPOSITORY, Paths
 from hub.problems import ProblemsError
+from hub.services import hubside
+from hub.services.places import KEY, Places
 from hub.settings import Settings
 from hub.state import read_secret
 from hub.toolchain import BuildError, node_programs
 
-PROGRAMS = ("proxy", "hub", "culler")
+PROGRAMS = ("proxy", "gate", "hub", "culler")
 _ROUTES = 60.0  # seconds that a new proxy waits for its routes
 
 
@@ -30,7 +32,7 @@ def command(program: str, settings: Settings, paths: Paths) -> list[str]:
     Parameters
     ----------
     program : str
-        ``proxy``, ``hub`` or ``culler``.
+        ``proxy``, ``gate``, ``hub`` or ``culler``.
     settings : Settings
         The lab file.
     paths : Paths
@@ -38,6 +40,9 @@ def command(program: str, settings: Settings, paths: Paths) -> list[str]:
     """
     if program == "proxy":
         return _proxy(settings, paths)
+    if program == "gate":
+        file = Places(paths).gate_file
+        return [sys.executable, "-P", "-m", "services.gate", str(file)]
     if program == "hub":
         config = REPOSITORY / "hub" / "jupyterhub_config.py"
         return [sys.executable, "-m", "jupyterhub", "-f", str(config)]
@@ -58,11 +63,14 @@ def environment(program: str, paths: Paths) -> dict[str, str]:
         return {"CONFIGPROXY_AUTH_TOKEN": read_secret(paths, "proxy_token")}
     if program == "culler":
         return {"JUPYTERHUB_API_TOKEN": read_secret(paths, "culler_token")}
+    if program == "gate":
+        return {hubside.TOKEN: read_secret(paths, KEY)}
     return {
         "CONFIGPROXY_AUTH_TOKEN": read_secret(paths, "proxy_token"),
         "JUPYTERHUB_CRYPT_KEY": read_secret(paths, "crypt_key"),
         "LABHUB_CULLER_TOKEN": read_secret(paths, "culler_token"),
         control.TOKEN: read_secret(paths, "control_token"),
+        hubside.TOKEN: read_secret(paths, KEY),
     }
 
 
@@ -124,6 +132,8 @@ def main(program: str) -> None:
     # The repository is the hub's and nobody else's to import from: user servers would
     # inherit the variable, but not the working folder.
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LABHUB_CONFIG_DIGEST")}
+    if program == "gate":
+        env["PYTHONPATH"] = str(REPOSITORY)
     os.chdir(REPOSITORY)
     os.execve(words[0], words, {**env, **secrets})  # noqa: S606 - the commands above
 

@@ -12,7 +12,14 @@ from hub.paths import REPOSITORY, Paths
 from hub.problems import Problem, ProblemsError
 
 _BYTES = 32
-GENERATED = ("cookie_secret", "proxy_token", "crypt_key", "culler_token", "control_token")
+GENERATED = (
+    "cookie_secret",
+    "proxy_token",
+    "crypt_key",
+    "culler_token",
+    "control_token",
+    "gate_key",
+)
 
 
 def make_folders(paths: Paths) -> None:

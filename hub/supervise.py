@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from configparser import RawConfigParser
 from dataclasses import dataclass
 from io import StringIO
@@ -23,9 +23,17 @@ from hub.labfile import write
 from hub.paths import REPOSITORY, Paths
 from hub.problems import Problem, ProblemsError
 from hub.run import command
+from hub.services import catalogue
+from hub.services.catalogue import App
+from hub.services.places import KEY
+from hub.services.programs import gate_config, is_app, prepare, program_name
 from hub.settings import Settings
 
+STATIC = REPOSITORY / "hub" / "static"
 _SOCKET_LENGTH = 107  # Linux allows no longer path of a socket
+# An app that ends is started again by who asks for it next: one that cannot run costs nothing.
+_ON_DEMAND = {"autostart": "false", "autorestart": "false", "startsecs": "0"}
+_ALWAYS = {"autostart": "true", "autorestart": "true", "startsecs": "10", "startretries": "20"}
 _PLAIN = re.compile(r"[\w./+@:,~=-]+(?: [\w./+@:,~=-]+)*")
 _STOP = 30  # seconds for a program to end
 
@@ -37,7 +45,7 @@ class Program:
     Attributes
     ----------
     name : str
-        ``proxy``, ``hub`` or ``culler``.
+        ``proxy``, ``gate``, ``hub``, ``culler`` or ``app-NAME``.
     state : str
         RUNNING, STARTING, BACKOFF, STOPPING, STOPPED, EXITED or FATAL.
     pid : int
@@ -46,6 +54,8 @@ class Program:
         Start or end, in seconds since 1970.
     stopped : float
         The last end, in seconds since 1970; 0 where it never ended.
+    status : int
+        Exit status of the last end.
     """
 
     name: str
@@ -53,6 +63,7 @@ class Program:
     pid: int
     since: float
     stopped: float
+    status: int = 0
 
     @property
     def running(self) -> bool:
@@ -63,7 +74,8 @@ class Program:
 def programs(settings: Settings) -> tuple[str, ...]:
     """Return the programs that a lab file asks for, in the order of their start."""
     culling = settings.culling.idle is not None or settings.culling.max_age is not None
-    return ("proxy", "hub", "culler") if culling else ("proxy", "hub")
+    always = ("proxy", "gate", "hub")  # the hub waits for the gate
+    return (*always, "culler") if culling else always
 
 
 def render(settings: Settings, paths: Paths) -> str:
@@ -107,23 +119,49 @@ def render(settings: Settings, paths: Paths) -> str:
             "LABHUB_CONFIG_DIGEST": _digest(name, settings, paths),
         }
         config[f"program:{name}"] = {
-            "command": shlex.join(words),
-            "directory": "/",
-            "environment": ",".join(f'{key}="{value}"' for key, value in variables.items()),
+            **_program(name, words, variables, paths),
             "priority": str(priority),
             "autorestart": "true",
             "startsecs": "2",
             "startretries": "60",
-            "stopwaitsecs": str(_STOP),
-            "redirect_stderr": "true",
-            "stdout_logfile": str(paths.log / f"{name}.log"),
             "stdout_logfile_maxbytes": "20MB",
             "stdout_logfile_backups": "5",
+        }
+    for app in catalogue.read(settings, paths)[0]:
+        name = program_name(app.name)
+        words = [sys.executable, "-P", "-m", "hub.services.start", app.name]
+        variables = {
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONUNBUFFERED": "1",
+            "LABHUB_STATE": str(paths.state),
+            "LABHUB_ENVS": str(paths.envs),
+            "LABHUB_CONFIG_DIGEST": _app_digest(app, settings, paths),
+        }
+        config[f"program:{name}"] = {
+            **_program(name, words, variables, paths),
+            "priority": "500",
+            **(_ALWAYS if app.service.always else _ON_DEMAND),
+            "stdout_logfile_maxbytes": "5MB",
+            "stdout_logfile_backups": "2",
         }
     out = StringIO()
     out.write("; Written by `labhub up` from the lab file: changes made here are lost.\n")
     config.write(out)
     return out.getvalue()
+
+
+def _program(
+    name: str, words: list[str], variables: dict[str, str], paths: Paths
+) -> dict[str, str]:
+    """Return what all programs have in common."""
+    return {
+        "command": shlex.join(words),
+        "directory": "/",
+        "environment": ",".join(f'{key}="{value}"' for key, value in variables.items()),
+        "stopwaitsecs": str(_STOP),
+        "redirect_stderr": "true",
+        "stdout_logfile": str(paths.log / f"{name}.log"),
+    }
 
 
 class Supervisor:
@@ -164,6 +202,7 @@ class Supervisor:
                 pid=row["pid"],
                 since=float(row["start"] if row["pid"] else row["stop"] or row["start"]),
                 stopped=float(row["stop"]),
+                status=int(row["exitstatus"]),
             )
             for row in rows
         }
@@ -176,25 +215,52 @@ class Supervisor:
         dict
             ``started`` or ``restarted``, by program; what is not named was left alone.
         """
+        prepare(settings, self.paths)
         text = render(settings, self.paths)
         if not self.config.exists() or self.config.read_text() != text:
             write(self.config, text, 0o600)
         if not self.running():
             self._start()
             return dict.fromkeys(programs(settings), "started")
+        done = self._take_up(lambda _: True)
+        for name, program in self.info().items():
+            if is_app(name) and program.state in ("STOPPED", "EXITED"):
+                continue  # it sleeps
+            if program.state in ("STOPPED", "EXITED", "FATAL", "BACKOFF"):
+                self.stop([name])  # a new try, with the count of failures at nought
+                self.start([name])
+                done.setdefault(name, "started")
+        return done
+
+    def follow(self, settings: Settings, only: Callable[[str], bool]) -> dict[str, str]:
+        """Take up changes of some programs, and leave the others for `up`.
+
+        Parameters
+        ----------
+        settings : Settings
+            The lab file.
+        only : callable
+            Says of a program's name whether it is one of them.
+
+        Returns
+        -------
+        dict
+            As `up`.
+        """
+        write(self.config, render(settings, self.paths), 0o600)
+        return self._take_up(only)
+
+    def _take_up(self, only: Callable[[str], bool]) -> dict[str, str]:
         done: dict[str, str] = {}
-        added, changed, removed = self._call("reloadConfig")[0]
+        added, changed, removed = (
+            [name for name in names if only(name)] for names in self._call("reloadConfig")[0]
+        )
         for name in [*removed, *changed]:
             self.stop([name])
             self._call("removeProcessGroup", name)
         for name in [*changed, *added]:
             self._call("addProcessGroup", name)
             done[name] = "restarted" if name in changed else "started"
-        for name, program in self.info().items():
-            if program.state in ("STOPPED", "EXITED", "FATAL", "BACKOFF"):
-                self.stop([name])  # a new try, with the count of failures at nought
-                self.start([name])
-                done.setdefault(name, "started")
         return done
 
     def start(self, names: Iterable[str]) -> None:
@@ -209,8 +275,8 @@ class Supervisor:
             with _already("NOT_RUNNING"):
                 self._call("stopProcess", name)
 
-    def shutdown(self, order: Iterable[str] = ("culler", "hub", "proxy")) -> None:
-        """Stop all programs, in this order, and the supervisor itself."""
+    def shutdown(self, order: Iterable[str] = ("culler", "hub", "gate", "proxy")) -> None:
+        """Stop all programs, in this order, then the apps and the supervisor itself."""
         pid = self.pid()
         known = self.info()
         self.stop(name for name in order if name in known)
@@ -281,6 +347,13 @@ def _digest(name: str, settings: Settings, paths: Paths) -> str:
         parts += _ages([paths.secrets / "proxy_token"])
         if settings.tls:
             parts += _ages([settings.tls.certificate, settings.tls.key])
+    elif name == "gate":
+        code = (p for n in ("services/gate", "labkit/server") for p in (REPOSITORY / n).rglob("*"))
+        parts = parts[1:] + _content(sorted(p for p in code if p.suffix != ".pyc"))
+        parts += _content([paths.envs / "hub" / STAMP, STATIC / "labhub.css"])
+        parts += _ages([paths.secrets / KEY])
+        # Its apps it takes up by itself, the portal's addresses only at its start.
+        parts.append(str(gate_config([], settings, paths)))
     elif name == "culler":
         parts = parts[1:]
         parts += _content([paths.envs / "hub" / STAMP])
@@ -290,9 +363,19 @@ def _digest(name: str, settings: Settings, paths: Paths) -> str:
         parts += _content(sorted((paths.state / "config.d").glob("*.py")))
         code = (p for p in (REPOSITORY / "hub").rglob("*") if p.is_file())
         parts += _content(sorted(p for p in code if p.suffix != ".pyc"))
-        names = ("cookie_secret", "proxy_token", "crypt_key", "culler_token", "control_token")
+        names = ("cookie_secret", "proxy_token", "crypt_key", "culler_token", "control_token", KEY)
         parts += _ages([paths.secrets / name for name in names])
         parts += _ages([paths.secrets / "oauth_client_secret"])
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _app_digest(app: App, settings: Settings, paths: Paths) -> str:
+    """Return one digest over all that an app is made from."""
+    parts = [app.service.model_dump_json(), app.url(settings), settings.storage.model_dump_json()]
+    parts += _content([paths.envs / app.service.environment / STAMP])
+    parts += _ages([paths.secrets / KEY])
+    code = (p for p in app.folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
+    parts += _ages(sorted(code))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -11,7 +11,7 @@ import click
 
 from hub.paths import Paths
 
-PROGRAMS = ("hub", "proxy", "culler", "supervisor")
+PROGRAMS = ("hub", "proxy", "gate", "culler", "supervisor")
 
 
 @click.command()
@@ -21,8 +21,8 @@ PROGRAMS = ("hub", "proxy", "culler", "supervisor")
 def logs(what: str, follow: bool, lines: int) -> None:
     """Show the log of a program or of a person's server.
 
-    WHAT is hub, proxy, culler, supervisor, build-NAME (an environment's last build), a
-    user's name, or USER/SERVER for a named server.
+    WHAT is hub, proxy, gate, culler, supervisor, app-NAME (an app behind the login),
+    build-NAME (an environment's last build), a user's name, or USER/SERVER for a named server.
 
     \b
     Examples:
@@ -44,7 +44,7 @@ def logs(what: str, follow: bool, lines: int) -> None:
 
 def log_file(paths: Paths, what: str) -> Path:
     """Return where a log is; every name is quoted, so that none leads out of the folder."""
-    if what in PROGRAMS or what.startswith("build-"):
+    if what in PROGRAMS or what.startswith(("build-", "app-")):
         return paths.log / f"{quote(what, safe='')}.log"
     user, _, server = what.partition("/")
     name = f"{user}--{server}" if server else user

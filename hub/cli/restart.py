@@ -8,11 +8,13 @@ from hub.cli.common import read_settings, waiting
 from hub.paths import Paths
 from hub.problems import Problem, ProblemsError
 
+PROGRAMS = ("hub", "proxy", "gate", "culler", "all")
+
 
 @click.command()
-@click.argument("program", type=click.Choice(["hub", "proxy", "culler", "all"]), default="hub")
+@click.argument("program", type=click.Choice(PROGRAMS), default="hub")
 def restart(program: str) -> None:
-    """Restart the hub, the proxy or the culler; user servers go on.
+    """Restart the hub, the proxy, the gate or the culler; user servers go on.
 
     A restart of the proxy ends open connections; browsers connect again by themselves.
 

@@ -44,7 +44,7 @@ def up(config: Path | None) -> None:
     if state.make_lab_file(paths, config):
         click.echo(f"  The lab file is {paths.lab_file}: edit it, then call `up` again.")
     state.make_secrets(paths)
-    build(preflight.wanted_environments(settings), paths)
+    build(preflight.wanted_environments(settings, paths), paths)
     done = _start(settings, paths)
     _greet(settings, paths, fresh="hub" in done)
 

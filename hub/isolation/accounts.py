@@ -223,6 +223,49 @@ class Accounts:
         )
 
 
+def system_account(name: str, home: Path, about: str) -> pwd.struct_passwd:
+    """Return an account of the portal's own, for a program; it is made where it is missing.
+
+    Nobody can log in to it, and its number is below those of people.
+
+    Parameters
+    ----------
+    name : str
+        The account's name; up to 32 characters.
+    home : Path
+        Its home, which is not made.
+    about : str
+        Its comment.
+
+    Raises
+    ------
+    AccountError
+        The system refused, or the account belongs to somebody else.
+    """
+    entry = _entry(name)
+    if entry is None:
+        command = ["useradd", "--system", "--no-create-home", "--home-dir", str(home)]
+        command += ["--shell", "/usr/sbin/nologin", "--user-group", "--comment", about, name]
+        _run(command)
+        entry = _entry(name)
+    if entry is None or entry.pw_gecos != about or entry.pw_uid == 0:
+        raise AccountError(f"the account {name!r} is not the portal's own")
+    return entry
+
+
+def remove_system_account(name: str, about: str) -> None:
+    """Remove an account that `system_account` has made; its files stay.
+
+    Raises
+    ------
+    AccountError
+        The system refused.
+    """
+    entry = _entry(name)
+    if entry is not None and entry.pw_gecos == about:
+        _run(["userdel", name])
+
+
 def _allowed(name: str) -> str:
     if not re.fullmatch(USER_NAME.strip("^$"), name) or name == "root":
         raise AccountError(

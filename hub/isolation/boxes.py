@@ -33,11 +33,14 @@ class Shared:
         Folders that are seen at the same place.
     hidden : sequence of Path
         The portal's state and the homes.
+    mounts : sequence of (Path, str)
+        Read-only: (folder, place in the box).
     """
 
     read_only: Sequence[Path] = ()
     read_write: Sequence[Path] = ()
     hidden: Sequence[Path] = ()
+    mounts: Sequence[tuple[Path, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class Boxes:
             read_only=self.shared.read_only,
             read_write=self.shared.read_write,
             hidden=self.shared.hidden,
-            mounts=self.groups.views(key),
+            mounts=[*self.groups.views(key), *self.shared.mounts],
         )
         return Box(
             key=key,

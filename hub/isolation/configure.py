@@ -45,12 +45,17 @@ def boxes_of(settings: Settings, paths: Paths) -> Boxes:
     CgroupError
         This host cannot limit user servers.
     """
+    from hub.services.places import Places  # it needs the accounts of this package
+
     instance = Instance.of(paths)
+    gate = Places(paths).gate_uid()
     network = Network(
         instance,
         settings.local.subnet,
         settings.local.hub_port,
         allow=settings.local.allow_networks,
+        uids=(0,) if gate is None else (0, gate),
+        gate_port=settings.local.gate_port,
     )
     return Boxes(instance, network, cgroups.detect(instance.cgroup), shared_view(settings, paths))
 

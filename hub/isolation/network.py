@@ -19,7 +19,9 @@ from pathlib import Path
 
 from hub.isolation.instance import Instance
 
-HUB_PORT = 8081  # at the gateway; stays when the lab file moves the hub's own port
+# At the gateway; they stay when the lab file moves the ports of hub and gate.
+HUB_PORT = 8081
+GATE_PORT = 8082
 _TRIES = 64
 _FLOWS = 4096  # connections of one box at once
 _NO = "reject with icmpx admin-prohibited"  # at once: a program that is refused should not hang
@@ -84,7 +86,9 @@ class Network:
     allow : iterable of networks
         Private networks that the boxes may reach all the same.
     uids : iterable of int
-        The host's accounts that may connect to a box: those of hub and proxy.
+        The host's accounts that may connect to a box: those of hub, proxy and gate.
+    gate_port : int
+        Where the gate before the apps listens on 127.0.0.1; 0: there is none.
     """
 
     def __init__(
@@ -94,12 +98,14 @@ class Network:
         hub_port: int,
         allow: Iterable[IPv4Network | ipaddress.IPv6Network] = (),
         uids: Iterable[int] = (0,),
+        gate_port: int = 0,
     ) -> None:
         self.instance = instance
         self.subnet = subnet
         self.hub_port = hub_port
         self.allow = tuple(net for net in allow if isinstance(net, IPv4Network))
         self.uids = tuple(uids)
+        self.gate_port = gate_port
         self._applied = ""
 
     @property
@@ -111,6 +117,11 @@ class Network:
     def hub_url(self) -> str:
         """Where a box reaches the hub."""
         return f"http://{self.gateway}:{HUB_PORT}"
+
+    @property
+    def services_url(self) -> str:
+        """Where a box reaches the gate before the apps; empty where there is none."""
+        return f"http://{self.gateway}:{GATE_PORT}" if self.gate_port else ""
 
     # -- the rules --------------------------------------------------------------------
 
@@ -124,6 +135,13 @@ class Network:
         local_dns = ""
         if loopback:
             local_dns = f"iifname {box} ip daddr {self.gateway} {dns} dnat ip to {loopback}"
+        doors = {HUB_PORT: self.hub_port, GATE_PORT: self.gate_port}
+        to_doors = "\n    ".join(
+            f"iifname {box} ip daddr {self.gateway} tcp dport {port} dnat ip to 127.0.0.1:{own}"
+            for port, own in doors.items()
+            if own
+        )
+        own_ports = _rule("tcp dport", [own for own in doors.values() if own], "ct status dnat")
         # One box must not use up the host's table of connections.
         many = f"ct state new add @flows {{ ip saddr ct count over {_FLOWS} }} {_NO}"
         return f"""\
@@ -139,7 +157,7 @@ table inet {table} {{
   }}
   chain to_host {{
     type nat hook prerouting priority dstnat
-    iifname {box} ip daddr {self.gateway} tcp dport {HUB_PORT} dnat ip to 127.0.0.1:{self.hub_port}
+    {to_doors}
     {local_dns}
   }}
   chain to_world {{
@@ -151,7 +169,7 @@ table inet {table} {{
     iifname != {box} accept
     ct state established,related accept
     {many}
-    ip daddr 127.0.0.1 tcp dport {self.hub_port} ct status dnat accept
+    ip daddr 127.0.0.1 {own_ports} accept
     {_rule("ip daddr", [loopback] if loopback else [], f"{dns} ct status dnat accept")}
     {to_resolvers}
     {_NO}

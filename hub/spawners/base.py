@@ -47,6 +47,7 @@ class LabSpawner(Spawner):
     api_token: str
     profile: Profile | None = None
     partition: str = ""
+    services_url: str = ""  # where the server reaches the lab's apps, through the gate
     startup: Startup | None = None
     _token_id: int = 0
 
@@ -157,6 +158,8 @@ class LabSpawner(Spawner):
         env["LABHUB_ENVS"] = str(self.environments)
         env["LABHUB_LAB_NAME"] = self.settings.lab.name
         env["LABHUB_CULL_IDLE_SECONDS"] = str(int(idle.total_seconds()) if idle else 0)
+        if self.services_url:
+            env["LABHUB_SERVICES_URL"] = self.services_url
         if self.profile:
             environment = self.environments / self.profile.environment
             env["LABHUB_TUTORIALS"] = str(environment / "share" / "labhub" / "tutorials")

@@ -86,6 +86,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         box = await asyncio.to_thread(boxes.create, key, account, limits)
         self.ip, self.port = box.link.address, PORT
         self.hub_connect_url = boxes.network.hub_url
+        self.services_url = boxes.network.services_url
         plain, arguments = list(self.cmd), box.open_arguments()
         self.cmd = [*box.command(arguments), *plain]
         self._join_files = box.join_files
@@ -104,6 +105,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
                 status_code=403,
             )
         self.ip = "127.0.0.1"
+        self.services_url = f"http://127.0.0.1:{self.settings.local.gate_port}"
         return await self._launch_logged({"cwd": owner.pw_dir})
 
     async def _launch_logged(self, popen: dict[str, Any]) -> tuple[str, int]:

@@ -196,7 +196,7 @@ class Upstream:
             if time.monotonic() - asked > 1:
                 asked = time.monotonic()
                 state = await self._run("GET")
-                if state in ("FATAL", "EXITED", "ABSENT"):
+                if state in ("FATAL", "EXITED", "STOPPED", "ABSENT"):
                     self._fail("it ended as soon as it was started")
                     return
         self._fail(f"it did not answer within {self.app.start_timeout:.0f} s")

@@ -1,0 +1,174 @@
+"""``labhub app``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from hub.cli.common import ago, json_option, print_json, read_settings, tail, waiting
+from hub.paths import Paths
+
+_STATES = {"running": "green", "starting": "yellow", "failed": "red"}
+
+
+@click.group()
+def app() -> None:
+    """Add, remove and list the web apps behind the login.
+
+    An app is a folder with a service.yaml (docs/reference/service-yaml.md). The portal is
+    not restarted, and nobody's server either.
+    """
+
+
+@app.command()
+@click.argument("source")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    help="Who may open it, instead of those that its service.yaml names; may be repeated.",
+)
+@click.option("--everybody", is_flag=True, help="Everybody who can log in may open it.")
+def add(source: str, groups: tuple[str, ...], everybody: bool) -> None:
+    """Put an app behind the login, or take up a changed one.
+
+    SOURCE is the app's folder, of which a copy is made, or the name of an app that comes with
+    the portal.
+
+    \b
+    Examples:
+      labhub app add /srv/lab/plates
+      labhub app add label-studio --group imaging
+    """  # noqa: D301
+    from hub.cli.up import build
+    from hub.environments import exists
+    from hub.services import change
+
+    if groups and everybody:
+        raise click.UsageError("--group and --everybody do not go together")
+    paths = Paths.from_environment()
+    settings = read_settings(paths)
+    chosen = groups or (() if everybody else None)
+    added = change.add(source, chosen, settings, paths)
+    environment = added.service.environment
+    if exists(environment):
+        build([environment], paths)
+    with waiting(f"app {added.name}") as say:
+        say("putting it into force")
+        running = change.apply(settings, paths)
+    who = ", ".join(added.groups) or "everybody who can log in"
+    click.echo(f"  {added.service.title} is for {who}")
+    click.echo(f"  {added.url(settings)}" if running else "  The next `labhub up` starts it.")
+
+
+@app.command()
+@click.argument("name")
+@click.option("--delete-data", is_flag=True, help="Delete all that it has stored, for good.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(name: str, delete_data: bool, yes: bool) -> None:
+    """Take an app away: it is stopped, and nobody can open it. What it has stored stays.
+
+    \b
+    Example:
+      labhub app remove plates
+    """  # noqa: D301
+    from hub.services import change
+    from hub.services.places import Places
+
+    paths = Paths.from_environment()
+    settings = read_settings(paths)
+    data = Places(paths).data(name)
+    if not yes:
+        what = f"delete {data} with all its files" if delete_data else "keep its data"
+        click.confirm(f"Take {name} away and {what}?", abort=True)
+    change.remove(name, settings, paths)
+    change.apply(settings, paths)
+    if delete_data:
+        change.forget(name, paths)
+    kept = f"; {data} stays" if data.exists() else ""
+    click.echo(f"{name} is no longer an app of this portal{kept}")
+
+
+@app.command(name="list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the apps, with who may open them and whether they run.
+
+    One that sleeps starts when somebody opens it.
+
+    \b
+    Example:
+      labhub app list
+    """  # noqa: D301
+    from hub.cli.common import print_problems
+    from hub.services import catalogue
+
+    paths = Paths.from_environment()
+    settings = read_settings(paths)
+    found, problems = catalogue.read(settings, paths)
+    rows = [_row(one, settings, paths) for one in found]
+    off = sorted(set(catalogue.shipped()) - {one.name for one in found})
+    if as_json:
+        print_json({"apps": rows, "off": off})
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        state = click.style(f"{row['state']:<9}", fg=_STATES.get(row["state"]))
+        click.echo(f"  {row['name']:<{width}}  {state} {', '.join(row['groups']) or 'everybody'}")
+    print_problems(problems)
+    if off:
+        click.echo(f"  Not on: {', '.join(off)} (labhub app add NAME)")
+
+
+@app.command()
+@click.argument("name")
+@json_option
+def status(name: str, as_json: bool) -> None:
+    """Show one app: its address, state and the end of its log.
+
+    \b
+    Example:
+      labhub app status cellxgene
+    """  # noqa: D301
+    from hub.services import catalogue
+    from hub.services.programs import program_name
+
+    paths = Paths.from_environment()
+    settings = read_settings(paths)
+    one = catalogue.find(name, settings, paths)
+    row = _row(one, settings, paths)
+    lines = tail(paths.log / f"{program_name(name)}.log")
+    if as_json:
+        print_json({**row, "log": lines})
+        return
+    click.echo(f"  {one.service.title}: {row['url']}")
+    since = f" for {ago(row['since_seconds'])}" if row["since_seconds"] is not None else ""
+    pid = f", pid {row['pid']}" if row["pid"] else ""
+    click.echo(f"  {row['state']}{since}{pid}")
+    click.echo(f"  for {', '.join(row['groups']) or 'everybody who can log in'}")
+    click.echo(f"  code {one.folder}, data {row['data']}")
+    if lines:
+        click.echo(f"  the end of its log (labhub logs {program_name(name)}):")
+    for line in lines:
+        click.echo(f"    {line}")
+
+
+def _row(one: Any, settings: Any, paths: Paths) -> dict[str, Any]:
+    from hub.services.places import Places
+    from hub.services.programs import program_name, state_word
+    from hub.supervise import Supervisor
+
+    program = Supervisor(paths).info().get(program_name(one.name))
+    return {
+        "name": one.name,
+        "title": one.service.title,
+        "url": one.url(settings),
+        "groups": list(one.groups),
+        "own": one.own,
+        "state": state_word(program.state, program.status) if program else "sleeping",
+        "pid": program.pid if program and program.pid else None,
+        "since_seconds": int(time.time() - program.since) if program and program.pid else None,
+        "data": str(Places(paths).data(one.name)),
+    }

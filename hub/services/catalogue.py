@@ -1,0 +1,197 @@
+"""Which apps a portal has: those that are shipped and on, and the lab's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from hub.fields import Frozen, GroupName
+from hub.labfile import read_as, write
+from hub.paths import Paths
+from hub.problems import Problem, ProblemsError
+from hub.services.declaration import FILE, Service, ServiceName, name_problem
+from hub.services.places import SHIPPED, Places
+from hub.settings import Settings
+
+
+class Choice(Frozen):
+    """What the administrator has said about one app."""
+
+    on: bool = True
+    groups: tuple[GroupName, ...] | None = None
+
+
+class Choices(Frozen):
+    """The file ``services.yaml`` of the state folder."""
+
+    services: dict[ServiceName, Choice] = {}
+
+
+@dataclass(frozen=True)
+class App:
+    """One app of the portal.
+
+    Attributes
+    ----------
+    name : str
+        Its name; its address is ``/services/<name>/``.
+    folder : Path
+        Where its code is.
+    service : Service
+        What its ``service.yaml`` says.
+    groups : tuple of str
+        Who may open it; empty: everybody.
+    own : bool
+        The lab's own; False: it comes with the portal.
+    """
+
+    name: str
+    folder: Path
+    service: Service
+    groups: tuple[str, ...]
+    own: bool
+
+    @property
+    def prefix(self) -> str:
+        """Its path."""
+        return f"/services/{self.name}/"
+
+    def origin(self, settings: Settings) -> str:
+        """Return its public origin; as JupyterHub's `subdomain_hook_idna` names a service's."""
+        if settings.isolation == "path":
+            return settings.url
+        parts = settings.parts
+        return f"{parts.scheme}://{self.name}--service.{parts.netloc}"
+
+    def url(self, settings: Settings) -> str:
+        """Return its public address."""
+        return f"{self.origin(settings)}{self.prefix}"
+
+
+def shipped() -> list[str]:
+    """Return the apps that come with the portal, on or not."""
+    return sorted(path.parent.name.replace("_", "-") for path in SHIPPED.glob(f"*/{FILE}"))
+
+
+def shipped_folder(name: str) -> Path:
+    """Return where a shipped app's code is; Python's packages have underscores."""
+    return SHIPPED / name.replace("-", "_")
+
+
+def read(settings: Settings, paths: Paths) -> tuple[list[App], list[Problem]]:
+    """Return the apps that are on, and what is wrong with those that cannot be.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    """
+    apps: list[App] = []
+    problems: list[Problem] = []
+    try:
+        choices = read_choices(paths)
+    except ProblemsError as error:
+        return [], list(error.problems)
+    for name, folder, own in _folders(paths):
+        choice = choices.get(name)
+        if choice is not None and not choice.on:
+            continue
+        try:
+            app = load(name, folder, settings, own=own)
+        except ProblemsError as error:
+            problems += error.problems
+            continue
+        if choice is None and not app.service.default and not own:
+            continue
+        if choice is not None and choice.groups is not None:
+            app = App(name, folder, app.service, choice.groups, own)
+        apps.append(app)
+    return apps, problems
+
+
+def find(name: str, settings: Settings, paths: Paths) -> App:
+    """Return one app that is on.
+
+    Raises
+    ------
+    ProblemsError
+        There is none of that name, or its declaration is wrong.
+    """
+    apps, problems = read(settings, paths)
+    for app in apps:
+        if app.name == name:
+            return app
+    about = [problem for problem in problems if problem.place.startswith((f"{name}/", name))]
+    if about:
+        raise ProblemsError(about)
+    there = ", ".join(app.name for app in apps) or "none"
+    raise ProblemsError([Problem(name, "there is no such app", f"there are: {there}")])
+
+
+def load(name: str, folder: Path, settings: Settings, *, own: bool) -> App:
+    """Read one app's declaration and check it against the portal.
+
+    Raises
+    ------
+    ProblemsError
+        With all that is wrong with it.
+    """
+    wrong = name_problem(name)
+    if wrong:
+        raise ProblemsError([Problem(str(folder), wrong, "give the folder another name")])
+    service = read_as(Service, folder / FILE, f"{name}/{FILE}")
+    found = list(_misfits(name, service, settings))
+    if found:
+        raise ProblemsError(found)
+    return App(name, folder, service, service.groups, own)
+
+
+def _misfits(name: str, service: Service, settings: Settings) -> Iterator[Problem]:
+    place = f"{name}/{FILE}"
+    if service.user_written and settings.isolation == "path":
+        text = "with isolation: path a member's page could act as whoever opens it"
+        mend = "give the portal own origins (isolation: subdomain), or leave this app out"
+        yield Problem(f"{place} user_written", text, mend)
+
+
+def _folders(paths: Paths) -> Iterator[tuple[str, Path, bool]]:
+    known = shipped()
+    for name in known:
+        yield name, shipped_folder(name), False
+    own = Places(paths).own
+    for folder in sorted(own.iterdir()) if own.is_dir() else ():
+        if (folder / FILE).is_file() and folder.name not in known:
+            yield folder.name, folder, True
+
+
+def read_choices(paths: Paths) -> dict[str, Choice]:
+    """Return what the administrator has said, by app.
+
+    Raises
+    ------
+    ProblemsError
+        The file is wrong.
+    """
+    file = Places(paths).choices
+    return dict(read_as(Choices, file).services) if file.exists() else {}
+
+
+def choose(paths: Paths, name: str, choice: Choice | None) -> None:
+    """Note what the administrator says about an app; None: nothing."""
+    choices = read_choices(paths)
+    if choice is None:
+        choices.pop(name, None)
+    else:
+        choices[name] = choice
+    from io import StringIO
+
+    out = StringIO()
+    out.write("# Written by `labhub app`.\n")
+    content = Choices(services=choices).model_dump(mode="json", exclude_none=True)
+    YAML().dump(content, out)
+    write(Places(paths).choices, out.getvalue())
