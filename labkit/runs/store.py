@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -280,9 +281,11 @@ class Run:
                 "there would run in your name. Choose another place with output=."
             )
         number = len(self.submissions()) + 1
+        # The same work in two folders is two runs.
+        place = hashlib.sha256(str(self.path).encode()).hexdigest()[:6]
         submission = Submission(
             number=number,
-            name=f"labkit-{self.manifest.run_name}-{number}",
+            name=f"labkit-{self.manifest.run_name}-{place}-{number}",
             backend=backend,
             options=options,
             created=now(),

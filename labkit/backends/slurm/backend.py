@@ -7,13 +7,17 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 from labkit.backends.base import Backend, BackendError, Limits, Sighting, Sightings
-from labkit.backends.slurm import check, cluster, commands, parts, queue, states
+from labkit.backends.slurm import check, cluster, commands, ended, parts, queue, states
 from labkit.backends.slurm.cluster import Cluster
+from labkit.backends.slurm.ended import Ended
 from labkit.backends.slurm.options import HELP, Options
 from labkit.backends.slurm.options import read as read_options
+from labkit.backends.slurm.parts import Part
+from labkit.backends.slurm.queue import Row
 from labkit.backends.slurm.script import Asked, arguments, script
 from labkit.backends.slurm.submit import Sender
 from labkit.model import State
@@ -102,10 +106,10 @@ class SlurmBackend(Backend):
         Where a crash came between two of its arrays, the missing ones are submitted now.
         """
         there = {}
-        for job, _, _, name, _ in queue.query("--states=all"):
-            found = parts.parse_name(name)
+        for row in queue.query("--states=all"):
+            found = parts.parse_name(row.name)
             if found and found[0] == submission.name:
-                there[found[1]] = job
+                there[found[1]] = row.job
         started = run.started(submission)
         if not there and not started:
             return None
@@ -131,20 +135,20 @@ class SlurmBackend(Backend):
             return {run: Sightings(known=False, text=str(error)) for run in runs}
         if not answer.known:
             return {run: Sightings(known=False, text=answer.text) for run in runs}
-        rows: dict[str, list[tuple[parts.Part, list[str]]]] = {}
+        rows: dict[str, list[tuple[Part, Row]]] = {}
         for row in answer.rows:
-            if found := parts.parse_name(row[3]):
+            if found := parts.parse_name(row.name):
                 rows.setdefault(found[0], []).append((found[1], row))
-        return {run: _sightings(found, rows, here) for run, found in submissions.items()}
+        return {run: _sightings(run, found, rows, here) for run, found in submissions.items()}
 
     def cancel(self, run: Run, submissions: Iterable[Submission]) -> None:  # noqa: ARG002
         """End what these submissions still have pending or running."""
         names = {submission.name for submission in submissions}
         jobs = []
-        for job, _, _, name, _ in queue.query():
-            found = parts.parse_name(name)
-            if found and found[0] in names and job not in jobs:
-                jobs.append(job)
+        for row in queue.query():
+            found = parts.parse_name(row.name)
+            if found and found[0] in names and row.job not in jobs:
+                jobs.append(row.job)
         for first in range(0, len(jobs), _NAMED):
             commands.run("scancel", "--quiet", *jobs[first : first + _NAMED])
 
@@ -164,32 +168,52 @@ def _mine(run: Run) -> list[Submission]:
 
 
 def _sightings(
+    run: Run,
     submissions: list[Submission],
-    rows: Mapping[str, list[tuple[parts.Part, list[str]]]],
+    rows: Mapping[str, list[tuple[Part, Row]]],
     here: str,
 ) -> Sightings:
+    """Return what squeue's rows say of a run's tasks."""
     tasks: dict[tuple[str, int], Sighting] = {}
     waits: Counter[str] = Counter()
     for submission in submissions:
         there = (submission.handle or {}).get("cluster", here)
         if there != here:
-            text = f"runs on the cluster {there}: ask there"
-            return Sightings(known=False, text=text)
+            return Sightings(known=False, text=f"runs on the cluster {there}: ask there")
         works = {work.name: work for work in submission.stages}
-        for part, (_, elements, state, _, reason) in rows.get(submission.name, ()):
-            seen = states.sighting(state, reason)
-            if seen is None or part.stage not in works:
+        # A folder that was deleted may have had jobs of the same name.
+        ids = {job["id"] for job in (submission.handle or {}).get("jobs", ())}
+        over: list[Ended] = []
+        for part, row in rows.get(submission.name, ()):
+            seen = states.sighting(row.state, row.reason)
+            if seen is None or row.job not in ids:
                 continue
-            indices = works[part.stage].tasks
+            if seen.state.final and submission.cancelled:
+                continue
             if seen.state is State.RUNNING and part.each > 1:
                 # Which of its tasks runs is told by a heartbeat.
                 seen = Sighting(State.PENDING, text="has its turn in a running array element")
-            for element in parts.elements(elements):
-                chosen = indices[part.tasks(element)]
+            for element in parts.elements(row.elements):
+                chosen = works[part.stage].tasks[part.tasks(element)]
+                if seen.state.final:
+                    at, job = _seconds(row.end), f"{row.job}_{element}"
+                    over += [Ended(part.stage, index, seen, at, job) for index in chosen]
+                    continue
                 tasks.update(((part.stage, index), seen) for index in chosen)
-                if seen.state is State.PENDING and seen.text:
-                    waits[seen.text] += len(chosen)
+                waits[seen.text] += len(chosen) if seen.state is State.PENDING else 0
+        try:
+            tasks |= ended.explain(run, submission, over, SlurmBackend.grace)
+        except OSError as error:
+            return Sightings(known=False, text=f"{run.path}: {error.strerror}")
     text = ""
     if waits and not any(seen.state is State.RUNNING for seen in tasks.values()):
         text = waits.most_common(1)[0][0]
     return Sightings(known=True, tasks=tasks, text=text)
+
+
+def _seconds(text: str) -> float:
+    """Return squeue's time, which is local and has no zone, in seconds since 1970."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return time.time()

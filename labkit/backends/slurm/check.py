@@ -15,7 +15,7 @@ from labkit.backends.slurm.script import Asked, arguments
 from labkit.plan import Plan, show_bytes
 from labkit.problems import Problem, unknown_name
 
-_NOW = re.compile(r"down|drain|reserv|busy|not available now|nodes? .*unavail", re.IGNORECASE)
+_NOW = re.compile(r"\bdown\b|drain|busy|not available now", re.IGNORECASE)
 
 
 def chosen(have: Cluster, options: Options) -> Partition:
@@ -134,8 +134,14 @@ def _elsewhere(have: Cluster, part: Partition, cpus: int, memory: int) -> str:
 
 
 def by_slurm(plan: Plan, part: Partition, options: Options) -> list[Problem]:
-    """Let SLURM itself say what it would refuse: accounts, QOS, limits that only it knows."""
+    """Let SLURM itself judge what only it knows: account, QOS, reservation.
+
+    It plans the job for that, which costs a busy controller more than a question does: it is asked
+    only where one of them is given.
+    """
     problems: dict[str, Problem] = {}
+    if not (options.account or options.qos or options.reservation):
+        return []
     for stage in plan.stages:
         if not stage.tasks:
             continue

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from labkit.backends.base import BackendError
 from labkit.backends.slurm.commands import run
@@ -19,10 +19,27 @@ from labkit.viewers.places import private_folder, state_folder
 from labkit.worker.folder import read_json, write_json
 
 # No field but the last can hold the separator in a line of ours: our job names have none.
-_FORMAT = "%F|%K|%T|%j|%r"
+_FORMAT = "%F|%K|%T|%e|%j|%r"
 _TIMEOUT = 20.0
 _LONGEST = 30.0  # seconds of back-off at most
 _SHARE = 0.02  # of the time, at most, the controller shall be busy with our questions
+
+
+class Row(NamedTuple):
+    """A line of squeue: an array's element, or all of its elements that wait.
+
+    Attributes
+    ----------
+    end : str
+        When it has ended, or will at the latest; local time.
+    """
+
+    job: str
+    elements: str
+    state: str
+    end: str
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -39,15 +56,15 @@ class Answer:
         How often in a row it could not be asked; above 0 nothing is known.
     text : str
         Why not.
-    rows : list of (str, str, str, str, str)
-        Job id, elements of the array, state, name, reason; labkit's jobs only.
+    rows : list of Row
+        labkit's jobs only.
     """
 
     at: float = 0.0
     took: float = 0.0
     failures: int = 0
     text: str = ""
-    rows: list[list[str]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
     @property
     def known(self) -> bool:
@@ -116,7 +133,8 @@ class Queue:
         if key not in _SEEN or _SEEN[key][0] != mark:
             data: dict[str, Any] = read_json(self.path) or {}
             try:
-                _SEEN[key] = (mark, Answer(**data))
+                rows = [Row(*row) for row in data.pop("rows", ())]
+                _SEEN[key] = (mark, Answer(**data, rows=rows))
             except TypeError:  # another version's
                 return Answer()
         return _SEEN[key][1]
@@ -158,7 +176,7 @@ def ask(failures: int = 0) -> Answer:
     return Answer(at, time.monotonic() - began, 0, "", rows)
 
 
-def query(*words: str) -> list[list[str]]:
+def query(*words: str) -> list[Row]:
     """Return squeue's rows of labkit's jobs; pending elements of an array are one row.
 
     Raises
@@ -170,5 +188,5 @@ def query(*words: str) -> list[list[str]]:
         "squeue", "--noheader", f"--user={os.geteuid()}", f"--format={_FORMAT}", *words,
         more={"SLURM_BITSTR_LEN": "0"}, timeout=_TIMEOUT,
     )  # fmt: skip
-    rows = [line.split("|", 4) for line in said.splitlines()]
-    return [row for row in rows if len(row) == 5 and row[3].startswith("labkit-")]
+    rows = [line.split("|", 5) for line in said.splitlines()]
+    return [Row(*row) for row in rows if len(row) == 6 and row[4].startswith("labkit-")]

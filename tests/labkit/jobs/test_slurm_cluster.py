@@ -1,0 +1,356 @@
+"""The SLURM backend on a real cluster with small limits, several partitions and preemption."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import labkit
+from labkit.backends import base
+from labkit.backends.slurm import queue
+from labkit.backends.slurm.backend import SlurmBackend
+from labkit.backends.slurm.submit import Sender
+from labkit.job import open_job
+from labkit.model import Resources, Stage, State
+from labkit.problems import RefusedError
+from labkit.runs.store import Run
+from labkit.testing.fixtures import missing_programs
+from labkit.testing.slurm import SlurmCluster
+from labkit.worker import tree
+from tests.labkit.jobs.contract import Site
+from tests.labkit.jobs.places import Staged, ran, records, stage, until, workers
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[SlurmCluster]:
+    """A cluster with small limits; jobs of ``first`` push those of ``last`` aside."""
+    if missing := missing_programs():
+        pytest.skip(f"needs SLURM ({missing})")
+    with SlurmCluster(
+        nodes=2,
+        cpus=4,
+        memory=4000,
+        partitions={
+            "main": {"Default": "YES"},
+            "short": {"Nodes": "node1", "MaxTime": "10"},
+            "closed": {"State": "DOWN"},
+            "last": {"Nodes": "node2", "PriorityTier": "1", "PreemptMode": "REQUEUE"},
+            "first": {"Nodes": "node2", "PriorityTier": "9"},
+        },
+        features={"node2": "highmem"},
+        gres={"node2": "gpu:1"},
+        config={"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"},
+        max_array_size=4,
+        max_submit_jobs=6,
+    ) as made:
+        yield made
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path, lab_home: Path, cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield Site("slurm", tmp_path)
+    cluster.cancel_all()
+
+
+def small(name: str, *scripts: str, **more: object) -> Stage:
+    return stage(name, *scripts, resources=Resources.of(1, "60 MB"), **more)
+
+
+def submitted(site: Site) -> list[list[str]]:
+    """Return job id, elements and dependencies of what is in the queue."""
+    said = queue.run("squeue", "--noheader", "--format=%F|%K|%E|%j")
+    return [line.split("|") for line in said.splitlines()]
+
+
+def test_tasks_beyond_the_limits_share_array_elements(site: Site) -> None:
+    work = small("many", *(f"echo t{n} >> {site.trace}" for n in range(11)))
+    job = site.submit(work, small("gather", "true", depends_on=("many",)))
+    handle = job.run.submissions()[0].handle
+    assert handle is not None
+    arrays = [(j["stage"], j["start"], j["count"], j["each"]) for j in handle["jobs"]]
+    assert sum(count for _, _, count, _ in arrays) <= 6, "MaxSubmitJobs"
+    assert max(count for _, _, count, _ in arrays) <= 4, "MaxArraySize"
+    job.wait(60)
+    assert job.state is State.SUCCEEDED
+    assert sorted(ran(site.trace)) == sorted(f"t{n}" for n in range(11))
+
+
+def test_a_failure_in_a_shared_element_is_its_own(site: Site) -> None:
+    scripts = [f"echo t{n} >> {site.trace}; test {n} != 2" for n in range(4)]
+    job = site.run(small("many", *scripts), slurm_max_jobs=1)
+    assert list(job.failed()["key"]) == ["t2"]
+    assert ran(site.trace) == ["t0", "t1", "t2", "t3"], "one after the other"
+
+
+def test_what_cannot_run_is_refused_with_what_there_is(site: Site) -> None:
+    big = Stage("big", small("x", "true").tasks, Resources.of(8, "5 GB", "2h"))
+    cases = {
+        "none": "closed",
+        "slurm_partition: the partition closed is DOWN": {"slurm_partition": "closed"},
+        "Valid: first, last, main, short": {"slurm_partition": "mian"},
+        "at most 4 a node": {},
+        "short gives at most 0:10:00": {"slurm_partition": "short"},
+        "no such feature of short's nodes": {
+            "slurm_partition": "short", "slurm_constraint": "highmem", "cpu": 1,
+            "memory": "1 GB", "time": "1 min",
+        },
+        "main has at most 1 of gpu": {
+            "slurm_gres": "gpu:2", "cpu": 1, "memory": "1 GB", "time": "1 min",
+        },
+    }  # fmt: skip
+    del cases["none"]
+    for says, options in cases.items():
+        with pytest.raises(RefusedError) as refused:
+            Staged(big, output=site.folder / "runs").submit("slurm", **options)
+        assert says in str(refused.value)
+    assert not (site.folder / "runs").exists()
+
+
+def test_slurm_itself_is_asked_for_what_only_it_knows(site: Site) -> None:
+    with pytest.raises(RefusedError, match="reservation"):
+        site.submit(small("x", "true"), slurm_reservation="none")
+
+
+def test_a_partition_that_would_do_is_named(site: Site) -> None:
+    fits = Stage("x", small("x", "true").tasks, Resources.of(1, "1 GB", "1h"))
+    assert Staged(fits).plan("slurm").tasks == 1
+    job = site.run(small("x", "true"), slurm_constraint="highmem", slurm_gres="gpu:1")
+    assert job.state is State.SUCCEEDED
+
+
+def test_squeue_is_asked_once_for_all_who_look(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    real = shutil.which("squeue")
+    wrapper = tmp_path / "bin" / "squeue"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho asked >> {asked}\nexec {real} "$@"\n')
+    wrapper.chmod(0o755)
+    jobs = [site.submit(small("slow", f"sleep 6; echo {n}")) for n in range(3)]
+    monkeypatch.setenv("PATH", f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}")
+    began = time.monotonic()
+    watchers = [
+        threading.Thread(target=open_job(job.run).wait, args=(60,)) for job in jobs for _ in "ab"
+    ]
+    for watcher in watchers:
+        watcher.start()
+    for watcher in watchers:
+        watcher.join()
+    took = time.monotonic() - began
+    assert 2 <= len(ran(asked)) <= took + 2, "six watchers, at most one question a second"
+    assert all(job.state is State.SUCCEEDED for job in jobs)
+
+
+def test_the_job_depends_on_the_stage_before_by_slurms_own_means(site: Site) -> None:
+    job = site.submit(
+        small("one", "sleep 30"),
+        small("two", "true", depends_on=("one",)),
+        small("gather", "true", depends_on=("two",), tolerate_failures=True),
+    )
+    found = {name.split(".")[1]: (number, after) for number, _, after, name in submitted(site)}
+    assert found["two"][1].startswith(f"afterok:{found['one'][0]}")
+    assert found["gather"][1].startswith(f"afterany:{found['two'][0]}")
+    until(lambda: "stage before" in repr(job) or job.refresh().count(State.RUNNING))
+    job.cancel().wait(30)
+    assert not submitted(site)
+
+
+@pytest.mark.parametrize("arrays", [1, 2])
+def test_a_crash_between_two_arrays_is_completed_and_nothing_doubled(
+    site: Site, monkeypatch: pytest.MonkeyPatch, arrays: int
+) -> None:
+    work = [
+        small("one", f"echo one >> {site.trace}"),
+        small("two", f"echo two >> {site.trace}", depends_on=("one",)),
+        small("gather", f"echo gather >> {site.trace}", depends_on=("two",)),
+    ]
+    original, done = Sender._sbatch, []
+
+    def dying(self: Sender, *words: object) -> str:
+        if len(done) == arrays:
+            raise KeyboardInterrupt
+        done.append(original(self, *words))  # type: ignore[arg-type]
+        return done[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "_sbatch", dying)
+        with pytest.raises(KeyboardInterrupt):
+            site.submit(*work)
+    assert len(submitted(site)) == arrays
+    assert not ran(site.trace), "nothing runs before all of it is there"
+    job = site.run(*work)
+    assert job.state is State.SUCCEEDED
+    assert ran(site.trace) == ["one", "two", "gather"]
+
+
+def test_what_was_refused_in_part_leaves_nothing_in_the_queue(site: Site) -> None:
+    stages = [small("s0", "true")]
+    stages += [small(f"s{n}", "true", depends_on=(f"s{n - 1}",)) for n in range(1, 7)]
+    with pytest.raises(base.SubmitRefusedError, match="AssocMaxSubmitJobLimit"):
+        site.submit(*stages)
+    assert not submitted(site)
+    assert labkit.jobs()[0].state is State.CANCELLED
+
+
+def test_nothing_of_a_job_around_us_and_no_secret_reaches_the_task(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "SLURM_JOB_ID": "77", "SLURM_MEM_PER_CPU": "99999999", "SBATCH_PARTITION": "closed",
+        "SLURM_ARRAY_TASK_ID": "9", "SQUEUE_FORMAT": "%i", "JUPYTERHUB_API_TOKEN": "geheim",
+        "AWS_SECRET_ACCESS_KEY": "geheim", "SBATCH_EXPORT": "NONE", "FOO": "geheim",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    job = site.run(small("env", "env > env.txt", outputs=("env.txt",)))
+    assert job.state is State.SUCCEEDED
+    text = Path(job.results("env.txt")["path"][0]).read_text()
+    assert "geheim" not in text
+    assert "99999999" not in text and "SLURM_JOB_ID=77" not in text
+
+
+def test_a_folder_with_a_hostile_name(site: Site) -> None:
+    folder = site.folder / "it's $(touch hacked) %A;`id`"
+    job = Staged(small("x", "echo well > a", outputs=("a",)), output=folder).submit("slurm")
+    job.wait(30)
+    assert job.state is State.SUCCEEDED
+    assert list((job.path / "logs" / "x").glob("slurm-*_0.out"))
+    assert not list(site.folder.rglob("hacked"))
+
+
+def test_scancel_by_hand_is_told(site: Site) -> None:
+    job = site.submit(small("x", f"echo ran >> {site.trace}; sleep 60"))
+    until(lambda: ran(site.trace))
+    queue.run("scancel", submitted(site)[0][0])
+    job.wait(30)
+    assert job.state is State.CANCELLED
+    assert "outside of labkit" in job.failed()["text"][0]
+    assert records(job, "x") == [(0, 1)], "and not tried again"
+
+
+def test_a_preempted_task_runs_again(site: Site) -> None:
+    low = site.submit(
+        small("low", f"echo low >> {site.trace}; test $(wc -l < {site.trace}) -gt 1 || sleep 60"),
+        cpu=4, slurm_partition="last",
+    )  # fmt: skip
+    until(lambda: ran(site.trace))
+    site.run(small("high", f"echo high >> {site.trace}"), cpu=4, slurm_partition="first")
+    low.wait(60)
+    assert low.state is State.SUCCEEDED
+    first = low.run.folder.record("low", 0, 1).read_text()
+    assert '"reason":"PREEMPTED"' in first
+    assert records(low, "low") == [(0, 1), (0, 2)]
+    assert ran(site.trace) == ["low", "high", "low"]
+
+
+def test_a_worker_that_was_killed_is_tried_again_where_it_is(site: Site, lab_home: Path) -> None:
+    job = site.submit(small("x", f"echo ran >> {site.trace}; sleep 1.5"))
+    until(lambda: ran(site.trace))
+    (worker,) = workers(lab_home)
+    os.kill(worker, signal.SIGKILL)
+    job.wait(30)
+    assert job.state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran", "ran"]
+    assert '"reason":"LOST"' in job.run.folder.record("x", 0, 1).read_text()
+
+
+def test_what_slurm_ended_without_a_record_gets_one(
+    site: Site, lab_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SlurmBackend, "grace", 0.0)
+    job = site.submit(
+        small("x", f"echo ran >> {site.trace}; test $(wc -l < {site.trace}) -gt 1 || sleep 60")
+    )
+    until(lambda: ran(site.trace))
+    tree.kill([pid for pid in tree.marked("HOME", str(lab_home)) if pid != os.getpid()])
+    job.wait(30)
+    failed = job.failed()
+    assert list(failed["reason"]) == ["LOST"]
+    until(lambda: job.refresh() and records(job, "x"))
+    assert '"by":"slurm"' in job.run.folder.record("x", 0, 1).read_text()
+    assert job.retry().wait(30).state is State.SUCCEEDED
+
+
+def test_a_job_of_another_cluster_is_unknown_here(site: Site) -> None:
+    job = site.submit(small("x", "sleep 30"))
+    path = job.run.folder.accepted(1)
+    path.write_text(path.read_text().replace('"cluster":"', '"cluster":"other-'))
+    snapshot = open_job(job.run).refresh()
+    assert not snapshot.known
+    assert "runs on the cluster other-" in snapshot.text
+
+
+def test_modules_and_a_container(site: Site, lab_home: Path, tmp_path: Path) -> None:
+    """The stand-ins write down what they are asked for, and run the rest as it is."""
+    (lab_home / ".bash_profile").write_text(
+        'module() { echo "$@" >> ~/loaded; export LOADED="$2"; }\nexport -f module\n'
+    )
+    tool = tmp_path / "bin" / "apptainer"
+    tool.parent.mkdir()
+    tool.write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$@" > ~/boxed\n'
+        'while [ "$1" != python3 ]; do shift; done\nexec "$@"\n'
+    )
+    tool.chmod(0o755)
+    image = tmp_path / "tool.sif"
+    image.touch()
+    path = f"{tool.parent}{os.pathsep}{os.environ['PATH']}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", path)
+        job = site.run(
+            small("x", "echo $LOADED > a", outputs=("a",)),
+            slurm_modules="tool/1.2", slurm_apptainer=str(image), slurm_binds="/tmp",
+        )  # fmt: skip
+    assert job.state is State.SUCCEEDED, job.failed()
+    assert Path(job.results("a")["path"][0]).read_text() == "tool/1.2\n"
+    assert ran(lab_home / "loaded") == ["load", "tool/1.2"]
+    boxed = (lab_home / "boxed").read_text().splitlines()
+    assert boxed[:6] == ["exec", "--bind", str(job.path), "--bind", "/tmp", str(image)]
+
+
+def test_what_is_missing_on_the_node_is_named(site: Site, lab_home: Path) -> None:
+    (lab_home / ".bash_profile").write_text("unset -f module 2>/dev/null || true\n")
+    job = site.run(small("x", "true"), slurm_modules="tool/1.2")
+    assert job.state is State.FAILED
+    assert "there is no `module` command on" in job.failed()["text"][0]
+
+
+def test_the_plan_shows_the_script_and_the_call(site: Site) -> None:
+    plan = Staged(small("one", "true"), small("two", "true", depends_on=("one",))).plan(
+        "slurm", slurm_partition="short", time="5 min"
+    )
+    assert plan.payload.count("sbatch --parsable") == 2
+    assert "--partition=short" in plan.payload and "--time=7" in plan.payload
+    assert "#!/bin/sh" in plan.payload and "--submission 1" in plan.payload
+    assert not submitted(site)
+
+
+def test_a_run_that_was_adopted_elsewhere_is_not_run_twice(site: Site) -> None:
+    """sbatch's answer was lost, and another submit was quicker: the first job ends by itself."""
+    job = site.submit(small("x", f"echo ran >> {site.trace}"))
+    run = Run(job.path)
+    job.wait(30)
+    path = run.folder.accepted(1)
+    path.write_text(path.read_text().replace('"id":"', '"id":"9'))
+    script = queue.run("scontrol", "write", "batch_script", job_of(job), "-")
+    with pytest.raises(base.BackendError):  # its exit code is 1
+        queue.run("sbatch", "--wait", "--array=0", f"--output={site.folder}/out", text=script)
+    assert "submitted twice" in (site.folder / "out").read_text()
+    assert ran(site.trace) == ["ran"]
+
+
+def job_of(job: labkit.Job) -> str:
+    handle = job.run.submissions()[0].handle
+    assert handle is not None
+    return str(handle["jobs"][0]["id"]).removeprefix("9") + "_0"
