@@ -190,22 +190,6 @@ async def test_what_cannot_start_is_explained(slurm: SlurmCluster, lab: Settings
     assert found.prices == prices().day
 
 
-async def test_a_drained_node_is_named_with_the_administrators_reason(
-    slurm: SlurmCluster, lab: Settings
-) -> None:
-    slurm.command(
-        "scontrol", "update", "nodename=node3", "state=drain", "reason=fan | <b>broken</b>"
-    )
-    try:
-        cluster = Cluster(lab)
-        view = await cluster.describe()
-        assert cluster.refusal(view, PROFILES[3], "gpu", ()) == (
-            "Its nodes are out of service: node3 is taken out of service (fan | <b>broken</b>)"
-        )
-    finally:
-        slurm.command("scontrol", "update", "nodename=node3", "state=resume")
-
-
 async def test_a_waiting_server_has_its_place_its_reason_and_its_time(
     slurm: SlurmCluster, lab: Settings
 ) -> None:
@@ -236,6 +220,22 @@ async def test_a_waiting_server_has_its_place_its_reason_and_its_time(
     assert held.hopeless
     assert (held.position, held.mend) == (1, "Cancel and start again.")
     slurm.cancel_all()
+
+
+async def test_a_drained_node_is_named_with_the_administrators_reason(
+    slurm: SlurmCluster, lab: Settings
+) -> None:
+    slurm.command(
+        "scontrol", "update", "nodename=node3", "state=drain", "reason=fan | <b>broken</b>"
+    )
+    try:
+        cluster = Cluster(lab)
+        view = await cluster.describe()
+        assert cluster.refusal(view, PROFILES[3], "gpu", ()) == (
+            "Its nodes are out of service: node3 is taken out of service (fan | <b>broken</b>)"
+        )
+    finally:
+        slurm.command("scontrol", "update", "nodename=node3", "state=resume")
 
 
 async def test_a_node_of_the_cloud_is_offered_while_it_is_off_and_said_to_be_starting(
