@@ -233,6 +233,8 @@ class Pipe:
         self.abort()
         failed.sort(key=lambda member: (member.innocent, member.ended))
         guilty = [member for member in failed if not member.innocent] or failed[:1]
+        if guilty[0].whole:  # a thread of ours knows the cause: others only follow
+            del guilty[1:]
         raise Failed("; ".join(member.told for member in guilty[:_BLAMED]), guilty[0].reason)
 
     def _await(self, member: Member, process: subprocess.Popen[bytes]) -> None:
