@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
+
 from labkit.testing import SlurmCluster
+from labkit.testing.machine import missing_programs
 from tests.portal import Portal
+
+needs_slurm = pytest.mark.skipif(
+    bool(missing_programs()), reason="needs SLURM (slurmctld, slurmd, slurm-client, munge)"
+)
 
 
 def own_address() -> str:
     """An address of this machine that is not loopback, as compute nodes would see it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        with contextlib.suppress(OSError):
-            probe.connect(("192.0.2.1", 9))  # sends nothing: only the route is looked up
-            return str(probe.getsockname()[0])
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # sends nothing: only the route is looked up
+        return str(probe.getsockname()[0])
     return "127.0.0.1"
 
 
@@ -55,9 +61,6 @@ class SlurmPortal(Portal):
         wanted = states or ("PENDING", "CONFIGURING", "RUNNING")
         return [row[0] for row in rows if row[2].startswith("labhub-") and row[1] in wanted]
 
-    def node_of(self, name: str, server: str = "") -> str:
-        return str(self.server(name, server).get("state", {}).get("job_id", ""))
-
     def server(self, name: str, server: str = "") -> dict[str, Any]:
         """The hub's model of a server; empty where it does not run."""
         servers = self.api("GET", f"/users/{name}").json().get("servers", {})
@@ -71,7 +74,3 @@ def wait_for(condition: Callable[[], object], timeout: float = 30, what: str = "
         if time.monotonic() > end:
             raise TimeoutError(f"{what} did not happen within {timeout:g} s")
         time.sleep(0.1)
-
-
-def uid_of(name: str) -> int:
-    return int(subprocess.run(["id", "-u", name], capture_output=True, text=True).stdout)

@@ -18,6 +18,7 @@ COMMANDS = {
     "login": ("login", "Print a new one-time login link for an administrator."),
     "user": ("user", "Add, remove and list the people of the portal."),
     "app": ("app", "Add, remove and list the web apps behind the login."),
+    "slurm": ("slurm", "Look after the user servers' jobs on SLURM."),
     "backup": ("backup", "Save the hub's database, the secrets and the lab file."),
     "restore": ("restore", "Put a backup back."),
     "test": ("test", "Run the tests."),

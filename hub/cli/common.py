@@ -50,7 +50,8 @@ def told(error: Exception) -> bool:
     if isinstance(error, ProblemsError):
         print_problems(error.problems)
         return True
-    if isinstance(error, (BuildError, ControlError)) or type(error).__name__ == "AccountError":
+    named = ("AccountError", "SlurmUnavailable", "SlurmRefused", "Unparsable")
+    if isinstance(error, (BuildError, ControlError)) or type(error).__name__ in named:
         click.echo(f"{click.style('problem', fg='red', bold=True)} {error}", err=True)
         return True
     return False

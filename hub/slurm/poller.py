@@ -282,8 +282,11 @@ class Poller:
         self.began = began
         self._answered.set()
         self._answered = asyncio.Event()
-        for since, future in self._waiters:
-            if began > since and not future.done():
+        waiting, self._waiters = self._waiters, []
+        for since, future in waiting:
+            if began <= since:
+                self._waiters.append((since, future))
+            elif not future.done():
                 future.set_result(None)
 
     async def _endings(self, job_ids: Iterable[str]) -> dict[str, JobRow]:
@@ -301,8 +304,15 @@ class Poller:
 _SHARED: list[Poller] = []
 
 
-def shared() -> Poller:
-    """Return the one poller of this process."""
+def shared(per_minute: int = 10) -> Poller:
+    """Return the one poller of this process.
+
+    Parameters
+    ----------
+    per_minute : int
+        The most questions in any minute; the first call decides.
+    """
     if not _SHARED:
-        _SHARED.append(Poller())
+        burst = max(1, 4 * per_minute // 10)
+        _SHARED.append(Poller(allowance=Allowance(burst, 60.0 / max(1, per_minute - burst))))
     return _SHARED[0]

@@ -15,21 +15,23 @@ from typing import Any, ClassVar
 
 import batchspawner
 from sqlalchemy.orm import object_session
+from traitlets import Integer
 
 from hub.fields import format_bytes, format_duration
 from hub.isolation import AccountError, accounts_of
-from hub.isolation.instance import Instance
 from hub.settings import Profile
 from hub.slurm import poller as pollers
 from hub.slurm.addresses import Addresses, own_addresses
 from hub.slurm.cancel import Cancellations
+from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable
+from hub.slurm.orphans import job_name, waiting_file
 from hub.slurm.owner import read_tail
-from hub.slurm.poller import ENDED, WAITING, JobRow, Poller
+from hub.slurm.poller import ENDED, STARTING, WAITING, JobRow, Poller
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.settings import Slurm
 from hub.slurm.submit import Order, submit
-from hub.slurm.words import why
+from hub.slurm.waiting import wait_of
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
 
@@ -41,13 +43,12 @@ _FIRST_ANSWER = 10.0  # seconds that a new hub waits for SLURM's first answer
 _NOT_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "CONDA_ROOT", "CONDA_DEFAULT_ENV")
 
 
-def job_name(instance: Instance) -> str:
-    """Return the name of all jobs of one portal: by it they are known as its own."""
-    return f"labhub-{instance.id}"
-
-
 class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
     """Start the user's server as a job of its owner's."""
+
+    queries_per_minute = Integer(
+        10, min=2, config=True, help="How often SLURM is asked for its queue, at most."
+    )
 
     _cancellations: ClassVar[dict[Path, Cancellations]] = {}
     _addresses: ClassVar[Addresses] = Addresses()
@@ -67,7 +68,7 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
     @property
     def poller(self) -> Poller:
         """The one that asks for all servers."""
-        return pollers.shared()
+        return pollers.shared(self.queries_per_minute)
 
     @property
     def slurm(self) -> Slurm:
@@ -82,8 +83,8 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
         """The jobs of this portal that are still to be cancelled."""
         known = self._cancellations.get(self.paths.run)
         if known is None:
-            name = job_name(Instance.of(self.paths))
-            known = Cancellations(self.paths.run / "slurm-cancel.json", name)
+            name = job_name(self.paths)
+            known = Cancellations(waiting_file(self.paths), name)
             self._cancellations[self.paths.run] = known
             known.resume()
         return known
@@ -183,7 +184,7 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
 
     async def _submit(self, account: Account, profile: Profile) -> str:
         order = Order(
-            name=job_name(Instance.of(self.paths)),
+            name=job_name(self.paths),
             partition=self.partition,
             profile=profile,
             log=self._home_log(account),
@@ -226,6 +227,8 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
             number = await port
         finally:
             watcher.cancel()
+        if self.startup:
+            self.startup.waits(None)
         self.say("Its job runs: connecting")
         self.ip, self.port = await self._node_address(job_id), number
         return self.ip, self.port
@@ -265,11 +268,15 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
             if text != told:
                 told = text
                 self.say(text)
+            if row is not None and self.startup:
+                view = await cluster_of(self.settings).describe()
+                wait = wait_of(row, self.poller.jobs.values(), view)
+                self.startup.waits(wait.event() if wait else None)
 
     def _waiting(self, row: JobRow) -> str:
         if row.state in WAITING:
-            return f"Waiting in the queue of {row.partition}: {why(row.reason).text}"
-        if row.state == "CONFIGURING":
+            return f"Waiting in the queue of the partition {row.partition}"
+        if row.state in STARTING:
             return f"The node {row.host} is being started or prepared"
         return f"Its job runs on {row.host}: starting the server"
 

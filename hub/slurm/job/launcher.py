@@ -345,7 +345,8 @@ def launch(settings: dict[str, Any], command: list[str]) -> int:
     if alone:
         inside = port
     else:
-        with listen(first, last, job + 1, "127.0.0.1") as free:
+        # Far from the ports that the next jobs' doors begin with.
+        with listen(first, last, job + (last - first) // 2, "127.0.0.1") as free:
             inside = free.getsockname()[1]
     env = dict(os.environ)
     place = urlsplit(env["JUPYTERHUB_SERVICE_URL"])

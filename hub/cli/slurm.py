@@ -1,0 +1,123 @@
+"""``labhub slurm``."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from hub.cli.common import ago, json_option, print_json, read_settings
+from hub.paths import Paths
+from hub.problems import Problem, ProblemsError
+from hub.settings import Settings
+
+if TYPE_CHECKING:
+    from hub.slurm.poller import JobRow
+
+
+@click.group()
+def slurm() -> None:
+    """Look after the user servers' jobs on SLURM."""
+
+
+@slurm.command()
+@json_option
+def orphans(as_json: bool) -> None:
+    """List the portal's jobs that its hub does not know.
+
+    They cost the cluster's time and nobody can reach them: stop them.
+
+    \b
+    Example:
+      sudo ./labhub slurm orphans
+    """  # noqa: D301
+    rows = _orphans(Paths.from_environment())
+    if as_json:
+        print_json([dataclasses.asdict(row) for row in rows])
+        return
+    for row in rows:
+        age = ago(time.time() - row.submitted) if row.submitted else "?"
+        click.echo(f"{row.id:<10} {row.user:<16} {row.state:<12} {row.partition:<16} {age}")
+    text = "labhub slurm stop JOB... or --all" if rows else "no job without its hub"
+    click.echo(text, err=True)
+
+
+@slurm.command()
+@click.argument("jobs", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Stop every orphan.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def stop(jobs: tuple[str, ...], everything: bool, yes: bool) -> None:
+    """Stop jobs that `labhub slurm orphans` lists, and no others.
+
+    \b
+    Examples:
+      sudo ./labhub slurm stop 1042
+      sudo ./labhub slurm stop --all
+    """  # noqa: D301
+    from hub.slurm.commands import Account
+    from hub.slurm.owner import as_owner
+
+    if bool(jobs) == everything:
+        raise click.UsageError("Name jobs, or say --all.")
+    found = {row.id: row for row in _orphans(Paths.from_environment())}
+    wrong = [job for job in jobs if job not in found]
+    if wrong:
+        raise ProblemsError(
+            [Problem(job, "is no orphan of this portal", "labhub slurm orphans") for job in wrong]
+        )
+    wanted = list(found) if everything else list(dict.fromkeys(jobs))
+    if wanted and not yes:
+        whose = ", ".join(f"{job} ({found[job].user})" for job in wanted)
+        click.confirm(f"Stop {whose}?", abort=True)
+    for job in wanted:
+        asyncio.run(as_owner(Account.of(found[job].user), "scancel", ["--", job]))
+        click.echo(f"{job} stopped")
+
+
+@slurm.command()
+@click.argument("user")
+@click.argument("more")
+@click.option("--server", default="", help="A named server; default: the person's unnamed one.")
+def extend(user: str, more: str, server: str) -> None:
+    """Give a person's running server more time.
+
+    SLURM lets only its operators do so (root and SlurmUser are), and not beyond the
+    partition's own limit.
+
+    \b
+    Example:
+      sudo ./labhub slurm extend ada 2h
+    """  # noqa: D301
+    from hub.fields import parse_duration
+    from hub.slurm.commands import run_slurm
+    from hub.slurm.orphans import job_of
+
+    paths = Paths.from_environment()
+    _section(paths)
+    try:
+        minutes = round(parse_duration(more).total_seconds() / 60)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="MORE") from None
+    job = job_of(paths, user, server)
+    if not job:
+        raise ProblemsError([Problem(user, "has no such running server", "labhub status")])
+    asyncio.run(run_slurm("scontrol", "update", f"JobId={job}", f"TimeLimit=+{minutes}"))
+    click.echo(f"{user}: {more} more (job {job})")
+
+
+def _section(paths: Paths) -> Settings:
+    settings = read_settings(paths)
+    if settings.target != "slurm":
+        sys.exit("labhub: the lab file's target is not slurm")
+    return settings
+
+
+def _orphans(paths: Paths) -> list[JobRow]:
+    from hub.slurm.orphans import orphans as find
+
+    _section(paths)
+    return asyncio.run(find(paths))

@@ -1,0 +1,70 @@
+"""Jobs of this portal that no hub knows: what a lost database or a killed sbatch leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+
+from hub.isolation.instance import Instance
+from hub.paths import Paths
+from hub.slurm.commands import run_slurm
+from hub.slurm.poller import ENDED, FORMAT, JobRow, parse
+
+
+def job_name(paths: Paths) -> str:
+    """Return the name of all jobs of one portal: by it they are known as its own."""
+    return f"labhub-{Instance.of(paths).id}"
+
+
+def waiting_file(paths: Paths) -> Path:
+    """Return the file with the jobs that the hub has still to cancel."""
+    return paths.run / "slurm-cancel.json"
+
+
+def known(paths: Paths) -> set[str]:
+    """Return the jobs that the hub knows, from its database and its list of cancellations."""
+    found = set(_jobs(paths).values())
+    with contextlib.suppress(OSError, ValueError):
+        found |= set(json.loads(waiting_file(paths).read_text()))
+    return found
+
+
+def job_of(paths: Paths, user: str, server: str = "") -> str:
+    """Return the job of a person's server; empty where none runs."""
+    return _jobs(paths).get((user, server), "")
+
+
+def _jobs(paths: Paths) -> dict[tuple[str, str], str]:
+    """Return the servers' jobs, by user and server, also while the hub is down."""
+    if not paths.database.exists():
+        return {}
+    query = (
+        "SELECT users.name, spawners.name, spawners.state FROM spawners"
+        " JOIN users ON users.id = spawners.user_id WHERE spawners.state IS NOT NULL"
+    )
+    found = {}
+    db = sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True, timeout=5)
+    with contextlib.closing(db), contextlib.suppress(sqlite3.OperationalError):
+        for user, server, state in db.execute(query):
+            job = (json.loads(state) or {}).get("job_id")
+            if job:
+                found[user, server] = str(job)
+    return found
+
+
+async def orphans(paths: Paths) -> list[JobRow]:
+    """Return the portal's jobs that no hub knows, the oldest first.
+
+    A job that was submitted just now may not be known yet.
+
+    Raises
+    ------
+    SlurmUnavailable
+        SLURM does not answer.
+    """
+    text = await run_slurm("squeue", "-h", "-a", f"--name={job_name(paths)}", "-o", FORMAT)
+    mine = known(paths)
+    rows = [row for row in parse(text).values() if row.state not in ENDED and row.id not in mine]
+    return sorted(rows, key=lambda row: row.submitted or 0.0)
