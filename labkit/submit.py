@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -77,7 +78,7 @@ def submit(workflow: Workflow, name: str | None, options: Mapping[str, Any]) -> 
             ]
             hand_over(run, backend, works, own)
         else:
-            snapshot = look(run)
+            snapshot = settled(run)
             if snapshot.known and snapshot.state in (State.FAILED, State.CANCELLED):
                 asked = {stage.name: (stage.resources, stage.retries) for stage in plan.stages}
                 hand_over(run, backend, _missing(run, snapshot, asked), own)
@@ -111,7 +112,7 @@ def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
             changes, [option for option in OPTIONS if option not in ("output", "memory")], backend
         )
         refuse(problems)
-        snapshot = look(run)
+        snapshot = settled(run)
         if not snapshot.known:
             raise LabkitError(f"Its state is unknown, so nothing was done: {snapshot.text}")
         if not snapshot.state.final:
@@ -199,6 +200,16 @@ def reconcile(run: Run) -> None:
 def look(run: Run) -> Snapshot:
     """Return the run's state now, seen for the first time."""
     return Watch(run, grace(run)).look(sightings(run))
+
+
+def settled(run: Run) -> Snapshot:
+    """Return the run's state when a task that is missing has had its time to appear."""
+    watch = Watch(run, grace(run))
+    while True:
+        snapshot = watch.look(sightings(run))
+        if not watch.unsettled:
+            return snapshot
+        time.sleep(min(1.0, watch.unsettled))
 
 
 def grace(run: Run) -> float:

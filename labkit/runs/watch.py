@@ -16,6 +16,8 @@ from labkit.runs.store import Run, Submission
 
 _ENOUGH = 3  # units that must have been done before their pace is believed
 _PATIENCE = 60.0  # seconds after which less is believed too
+# run folder -> (submission, stage, index) -> when a task was first missing, on the monotonic clock
+_MISSING: dict[str, dict[tuple[int, str, int], float]] = {}
 
 
 @dataclass(slots=True)
@@ -113,7 +115,10 @@ class Watch:
     def __init__(self, run: Run, grace: float = 0.0) -> None:
         self.run = run
         self._grace = grace
-        self._missing: dict[tuple[str, int], float] = {}
+        # What one watch of this process has waited for, the next need not wait for again.
+        self._missing = _MISSING.setdefault(str(run.path), {})
+        #: Seconds until all that is missing now counts as lost; 0 where nothing is.
+        self.unsettled = 0.0
         self._before: dict[tuple[str, int], TaskStatus] = {}
         self._first: tuple[float, float] | None = None
         self.stages = {info.name: StageView(run, info) for info in run.manifest.stages}
@@ -127,6 +132,7 @@ class Watch:
             What the backend says; asked *before* this look, so that a task that ended in between
             has left its record.
         """
+        self.unsettled = 0.0
         for view in self.stages.values():
             view.read()
         submissions = self.run.submissions()
@@ -189,7 +195,8 @@ class Watch:
         beat = view.beats.get(status.index)
         sighting = sightings.tasks.get(where)
         if sighting is not None and not sighting.state.final:
-            self._missing.pop(where, None)
+            if submission is not None:
+                self._missing.pop((submission.number, *where), None)
             status.state, status.text = sighting.state, sighting.text
             if beat is not None:
                 status.state, status.record = State.RUNNING, beat
@@ -212,7 +219,7 @@ class Watch:
             status.state, status.reason = State.CANCELLED, Reason.DEPENDENCY
             status.text = blocked
         else:
-            self._lost(status, beat)
+            self._lost(status, submission, beat)
 
     def _unknown(self, status: TaskStatus, beat: dict[str, Any] | None) -> None:
         """Keep what was known: a query that fails says nothing."""
@@ -222,9 +229,14 @@ class Watch:
         elif before is not None:
             status.state, status.reason, status.text = before.state, before.reason, before.text
 
-    def _lost(self, status: TaskStatus, beat: dict[str, Any] | None) -> None:
-        since = self._missing.setdefault((status.stage, status.index), time.monotonic())
-        if time.monotonic() - since < self._grace:
+    def _lost(
+        self, status: TaskStatus, submission: Submission, beat: dict[str, Any] | None
+    ) -> None:
+        where = (submission.number, status.stage, status.index)
+        since = self._missing.setdefault(where, time.monotonic())
+        left = since + self._grace - time.monotonic()
+        if left > 0:
+            self.unsettled = max(self.unsettled, left)
             self._unknown(status, beat)
             return
         status.state, status.reason = State.FAILED, Reason.LOST

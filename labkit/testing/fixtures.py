@@ -28,4 +28,5 @@ def slurm(slurm_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name, value in slurm_cluster.environment.items():
         monkeypatch.setenv(name, value)
     yield slurm_cluster
+    slurm_cluster.repair()
     slurm_cluster.cancel_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -72,3 +73,15 @@ def answers(path: Path) -> bool:
         except OSError:
             return False
         return True
+
+
+def ends(folder: Path, lines: int) -> str:
+    """Return the last lines of each log in a folder."""
+    texts = []
+    for path in sorted(folder.glob("*")):
+        if path.suffix == ".out" and path.with_suffix(".log").exists():
+            continue  # the same once more
+        with contextlib.suppress(OSError):
+            end = path.read_text(errors="replace").splitlines()[-lines:]
+            texts.append("\n".join([f"--- {path.name}", *end]))
+    return "\n".join(texts)

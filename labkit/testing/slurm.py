@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import secrets
@@ -18,7 +17,14 @@ from typing import Any, Self
 
 from labkit.testing.configuration import Layout, devices, render
 from labkit.testing.keeper import Kept
-from labkit.testing.machine import ClusterError, answers, clean_environment, free_ports, programs
+from labkit.testing.machine import (
+    ClusterError,
+    answers,
+    clean_environment,
+    ends,
+    free_ports,
+    programs,
+)
 
 _LONGEST = 60  # characters of the folder: sockets below it have at most 107
 _UP = {"idle", "mixed", "allocated", "completing"}
@@ -137,10 +143,7 @@ class SlurmCluster:
         for left in reversed(range(3)):
             self._write()
             try:
-                self.start_munge()
-                self.start_controller(wait=False)
-                for name in self.nodes:
-                    self.start_node(name, wait=False)
+                self.repair()
                 self.wait_idle()
             except ClusterError:
                 taken = "Address already in use" in self.logs()
@@ -154,6 +157,13 @@ class SlurmCluster:
                 raise
             break
         return self
+
+    def repair(self) -> None:
+        """Start whatever does not run, of what was stopped or killed."""
+        self.start_munge()
+        self.start_controller()
+        for name in self.nodes:
+            self.start_node(name, wait=False)
 
     def stop(self) -> None:
         """End everything: daemons, jobs, and whatever the jobs have started."""
@@ -310,11 +320,11 @@ class SlurmCluster:
             **more,
         )
         if check and done.returncode:
-            raise ClusterError(
-                f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()}"
-            )
-        text: str = done.stdout if check else done.stdout + done.stderr
-        return text.strip()
+            text = f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()}"
+            self._ended(text)
+            raise ClusterError(text)
+        said: str = done.stdout if check else done.stdout + done.stderr
+        return said.strip()
 
     def wait_idle(self, seconds: float = 60.0) -> None:
         """Wait until all nodes are up and no job is left on them or in the queue."""
@@ -338,14 +348,7 @@ class SlurmCluster:
 
     def logs(self, lines: int = 20) -> str:
         """Return the end of every daemon's log."""
-        texts = []
-        for path in sorted((self.folder / "log").glob("*")):
-            if path.suffix == ".out" and path.with_suffix(".log").exists():
-                continue  # the same once more
-            with contextlib.suppress(OSError):
-                end = path.read_text(errors="replace").splitlines()[-lines:]
-                texts.append("\n".join([f"--- {path.name}", *end]))
-        return "\n".join(texts)
+        return ends(self.folder / "log", lines)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -388,12 +391,16 @@ class SlurmCluster:
     def _state(self, node: str) -> str:
         return self.command("sinfo", "-h", "-n", node, "-o", "%T", check=False).split("\n")[0]
 
+    def _ended(self, text: str = "") -> None:
+        """Complain where a daemon that was not stopped has ended."""
+        for name, kept in (("munged", self._munge), ("slurmctld", self._controller)):
+            if kept is not None and not kept.running:
+                raise ClusterError("\n".join([f"{name} has ended.", text, self.logs()]))
+
     def _until(self, true: Callable[[], bool], what: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not true():
-            for name, kept in (("munged", self._munge), ("slurmctld", self._controller)):
-                if kept is not None and not kept.running:
-                    raise ClusterError(f"{name} has ended.\n{self.logs()}")
+            self._ended()
             if time.monotonic() > deadline:
                 raise ClusterError(f"Not so after {seconds:g} s: {what}.\n{self.logs()}")
             time.sleep(0.05)

@@ -1,3 +1,19 @@
-from labkit.testing.fixtures import slurm, slurm_cluster
+from __future__ import annotations
 
-__all__ = ["slurm", "slurm_cluster"]
+from pathlib import Path
+
+import pytest
+
+from labkit.testing import SlurmCluster
+from labkit.testing.fixtures import slurm, slurm_cluster
+from tests.labkit.jobs.conftest import lab_home
+from tests.labkit.jobs.contract import Site
+
+__all__ = ["lab_home", "site", "slurm", "slurm_cluster"]
+
+
+@pytest.fixture
+def site(slurm: SlurmCluster, lab_home: Path, tmp_path: Path) -> Site:
+    """A place for jobs, on the cluster with all its nodes idle."""
+    slurm.wait_idle()
+    return Site("slurm", tmp_path, patience=60)

@@ -133,8 +133,11 @@ def test_a_shared_disk_gets_time_to_show_a_record(tmp_path: Path, lab_home: Path
     run = many(tmp_path, 1)
     watch = Watch(run, grace=0.2)
     assert watch.look(Sightings(known=True)).state is State.PENDING
+    assert 0 < watch.unsettled <= 0.2
     time.sleep(0.25)
     assert watch.look(Sightings(known=True)).state is State.FAILED
+    again = Watch(run, grace=0.2)
+    assert again.look(Sightings(known=True)).state is State.FAILED, "it has had its time"
     record(run, 0)
     assert watch.look(Sightings(known=True)).state is State.SUCCEEDED
 

@@ -1,0 +1,399 @@
+"""What jobs on SLURM survive: nothing lost, nothing doubled, the state tells the truth.
+
+The same faults as on this machine (tests/labkit/jobs/test_faults.py), made on a real SLURM.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit.backends.base import BackendError
+from labkit.job import open_job
+from labkit.model import Resources, Stage, State, Task
+from labkit.problems import LabkitError
+from labkit.testing import SlurmCluster
+from labkit.worker import tree
+from tests.conftest import needs_root
+from tests.labkit.jobs.contract import Site, hog
+from tests.labkit.jobs.faults import (
+    DIE,
+    dies_while_submitting,
+    enlarge,
+    fill,
+    kernel,
+    once,
+    reasons,
+    running,
+    small_disk,
+    submit_at_once,
+    the_run,
+    workers_of,
+)
+from tests.labkit.jobs.places import Staged, ran, records, stage, until
+
+
+def node_of(cluster: SlurmCluster) -> str:
+    """Return the node on which the only job runs."""
+    return cluster.command("squeue", "-h", "-t", "R", "-o", "%N")
+
+
+def down(cluster: SlurmCluster, node: str) -> None:
+    """Say what SLURM finds out by itself after SlurmdTimeout."""
+    cluster.command("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_is_lost_and_tried_again(site: Site) -> None:
+    job = site.submit(once(site))
+    running(site)
+    (worker,) = workers_of(job.path)
+    os.kill(worker, signal.SIGKILL)
+    assert job.wait(60).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran", "ran"], "the first one's program was ended before the second"
+    assert reasons(job) == ["LOST", "SUCCEEDED"]
+
+
+def test_all_processes_of_the_job_are_killed(site: Site, slurm: SlurmCluster) -> None:
+    job = site.submit(once(site, 3), stage("after", "true", depends_on=("once",)))
+    running(site)
+    (worker,) = workers_of(job.path)
+    number = os.getpgid(worker)  # SLURM's step is a process group
+    everything = [
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if _group(int(path.name)) == number or int(path.name) in tree.descendants(worker)
+    ]
+    assert len(everything) >= 3
+    tree.kill(everything)
+    assert job.wait(60).state is State.FAILED
+    assert list(job.failed()["reason"]) == ["LOST", "DEPENDENCY"]
+    until(lambda: not slurm.queue())
+    assert job.retry().wait(60).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran", "ran"]
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_the_kernel_dies_between_intent_and_answer(site: Site, moment: str) -> None:
+    dies_while_submitting(site, moment)
+    assert kernel(site).wait(60) == 0
+    job = open_job(the_run(site)).wait(60)
+    assert job.state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+    assert len(job.run.submissions()) == 1
+
+
+def test_the_kernel_dies_after_the_submit_and_the_job_goes_on(site: Site) -> None:
+    assert kernel(site, after=DIE).wait(60) == -signal.SIGKILL
+    run = the_run(site)
+    until(lambda: run.folder.attempts("tasks", "once"), 60)  # nobody looks
+    assert open_job(run).state is State.SUCCEEDED
+
+
+def test_two_kernels_submit_at_once(site: Site) -> None:
+    submit_at_once(site)
+    run = the_run(site)
+    assert len(run.submissions()) == 1
+    assert open_job(run).wait(60).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+
+# --- daemons --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_controller_is_down_for_a_minute(site: Site, slurm: SlurmCluster) -> None:
+    """All that can happen in that minute: a task ends, one wants more memory, one is submitted."""
+    go = site.folder / "go"
+    wait = f"while [ ! -e {go} ]; do sleep 0.1; done"
+    job = site.submit(
+        stage("once", f"echo ran >> {site.trace}; {wait}; echo x > y"),
+        stage("after", f"echo after >> {site.trace}", depends_on=("once",)),
+    )
+    hungry = site.submit(
+        Stage(
+            "hungry",
+            (Task("t", 0, ("sh", "-euc", wait.replace("$", "$$") + "; exec " + _eat(300))),),
+            Resources.of(0.5, "100 MB", "10 min"),
+        )
+    )
+    running(site)
+    until(lambda: workers_of(hungry.path), 30)
+    slurm.stop_controller()
+    begun = os.times().elapsed
+    go.touch()
+    until(lambda: records(job, "once") and records(hungry, "hungry"), 30)
+    late = stage("late", f"echo late >> {site.trace}")
+    with pytest.raises(BackendError):
+        site.submit(late)
+    snapshot = job.refresh()
+    assert not snapshot.known
+    assert not snapshot.state.final
+    assert "lurm" in snapshot.text
+    with pytest.raises(LabkitError):
+        job.cancel()
+    until(lambda: os.times().elapsed - begun > 60, 90, every=0.5)
+    slurm.start_controller()
+    assert site.submit(late).wait(60).state is State.SUCCEEDED
+    assert job.wait(60).state in (State.SUCCEEDED, State.CANCELLED)
+    assert hungry.wait(90).state is State.SUCCEEDED
+    assert hungry.refresh().attempts == 2 or hungry.refresh().attempts == 3
+    if job.state is State.CANCELLED:  # the wish was recorded, then the controller was not there
+        job.retry().wait(60)
+    assert job.state is State.SUCCEEDED
+    assert sorted(ran(site.trace)) == ["after", "late", "ran"]
+
+
+def _eat(size: int) -> str:
+    return f"python3 -c \"data = b'x' * ({size} << 20); import time; time.sleep(0.5)\""
+
+
+def test_the_controller_is_killed_right_after_a_submit(
+    site: Site, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had not saved is lost to SLURM, but not to the job."""
+    from labkit.backends.slurm import SlurmBackend
+
+    monkeypatch.setattr(SlurmBackend, "grace", 3.0)
+    slurm.stop_controller()  # slurmctld 22.05 itself falls over where it has never saved its nodes
+    slurm.start_controller()
+    slurm.wait_idle()
+    job = site.submit(once(site, 0.5))
+    slurm.stop_controller(kill=True)
+    slurm.start_controller()
+    job.wait(60)
+    if job.state is State.FAILED:
+        assert reasons(job) + list(job.failed()["reason"]) == ["LOST"]
+        job.retry().wait(60)
+    assert job.state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+
+def test_munge_is_down_for_a_while(site: Site, slurm: SlurmCluster) -> None:
+    go = site.folder / "go"
+    job = site.submit(
+        stage("once", f"echo ran >> {site.trace}; while [ ! -e {go} ]; do sleep 0.1; done"),
+        stage("after", f"echo after >> {site.trace}", depends_on=("once",)),
+    )
+    running(site)
+    slurm.stop_munge()
+    assert job.refresh().state is State.RUNNING
+    until(lambda: not job.refresh().known, 20)
+    assert job.refresh().state is State.RUNNING, "a query that fails says nothing"
+    late = stage("late", f"echo late >> {site.trace}")
+    with pytest.raises(BackendError, match=r"(?i)auth|munge"):
+        site.submit(late)
+    go.touch()
+    until(lambda: records(job, "once"))
+    slurm.start_munge()
+    assert job.wait(60).state is State.SUCCEEDED
+    assert site.submit(late).wait(60).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran", "after", "late"]
+
+
+# --- nodes ----------------------------------------------------------------------------------------
+
+
+def test_a_node_dies_and_the_task_runs_on_another(site: Site, slurm: SlurmCluster) -> None:
+    job = site.submit(once(site, 2), stage("after", "true", depends_on=("once",)))
+    running(site)
+    node = node_of(slurm)
+    slurm.kill_node(node)
+    assert job.refresh().state is State.RUNNING
+    down(slurm, node)
+    # SLURM starts a requeued job two minutes later; nobody has to wait for that here.
+    until(lambda: "PENDING" in slurm.queue()[0])
+    slurm.command("scontrol", "update", f"JobId={slurm.queue()[0].split()[0]}", "StartTime=now")
+    assert job.wait(60).state is State.SUCCEEDED
+    assert reasons(job) == ["NODE_FAIL", "SUCCEEDED"]
+    assert ran(site.trace) == ["ran", "ran"]
+
+
+def test_a_node_is_cut_off_and_its_task_works_on(site: Site, slurm: SlurmCluster) -> None:
+    """SLURM gives the task to another node while the first still runs it."""
+    go = site.folder / "go"
+    job = site.submit(
+        stage("once", f"echo ran >> {site.trace}; while [ ! -e {go} ]; do sleep 0.1; done")
+    )
+    running(site)
+    node = node_of(slurm)
+    slurm.kill_node(node, jobs=False)
+    down(slurm, node)
+    until(lambda: "PENDING" in slurm.queue()[0])
+    slurm.command("scontrol", "update", f"JobId={slurm.queue()[0].split()[0]}", "StartTime=now")
+    until(lambda: "RUNNING" in slurm.queue()[0])
+    assert job.refresh().state is State.RUNNING
+    go.touch()
+    assert job.wait(60).state is State.SUCCEEDED
+    assert reasons(job) == ["SUCCEEDED"]
+    assert ran(site.trace) == ["ran"]
+
+
+def test_all_nodes_lose_their_power(site: Site, slurm: SlurmCluster) -> None:
+    job = site.submit(
+        once(site, 2), stage("after", f"echo after >> {site.trace}", depends_on=("once",))
+    )
+    running(site)
+    for name in slurm.nodes:
+        slurm.kill_node(name)
+    assert not workers_of(job.path)
+    for name in slurm.nodes:
+        slurm.start_node(name)
+    # A node that came back tells that it does not have the job; SLURM puts it into the queue again.
+    until(lambda: slurm.queue() and "PENDING" in slurm.queue()[0], 60)
+    slurm.command("scontrol", "update", f"JobId={slurm.queue()[0].split()[0]}", "StartTime=now")
+    assert job.wait(60).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran", "ran", "after"]
+    assert reasons(job) == ["NODE_FAIL", "SUCCEEDED"]
+
+
+# --- disks ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path: Path, slurm: SlurmCluster) -> Iterator[Path]:
+    """A disk of 3 MB."""
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
+        slurm.cancel_all()
+
+
+@needs_root
+def test_a_program_fills_the_disk(site: Site, disk: Path) -> None:
+    work = stage("big", "head -c 2000000 /dev/zero > a; head -c 2000000 /dev/zero > b")
+    job = Staged(work, output=disk).submit("slurm").wait(60)
+    assert list(job.failed()["reason"]) == ["DISK_FULL"]
+    enlarge(disk)
+    assert job.retry().wait(60).state is State.SUCCEEDED
+
+
+@needs_root
+def test_the_disk_is_full_when_a_task_ends(site: Site, disk: Path) -> None:
+    work = stage("calm", f"echo ran >> {site.trace}; echo x > y; sleep 1.5")
+    job = Staged(work, output=disk).submit("slurm")
+    running(site)
+    fill(disk)
+    job.wait(60)
+    assert job.state is State.SUCCEEDED, "the record's space was kept from the start"
+    assert ran(site.trace) == ["ran"]
+
+
+@needs_root
+def test_the_disk_is_full_before_a_task_starts(site: Site, disk: Path) -> None:
+    first = f"echo ran >> {site.trace}; sleep 1"
+    job = Staged(
+        stage("one", first), stage("two", "echo x > y", depends_on=("one",)), output=disk
+    ).submit("slurm")
+    running(site)
+    fill(disk)
+    until(lambda: records(job, "one"))
+    assert job.wait(60).state is State.FAILED
+    assert job.failed()["reason"][0] in ("DISK_FULL", "LOST")
+    (disk / "filler").unlink()
+    assert job.retry().wait(60).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+
+@needs_root
+def test_a_submit_onto_a_full_disk_says_so_and_leaves_nothing(
+    site: Site, disk: Path, slurm: SlurmCluster
+) -> None:
+    fill(disk)
+    with pytest.raises(LabkitError, match="No space left"):
+        Staged(stage("one", "true"), output=disk).submit("slurm")
+    assert slurm.queue() == []
+    assert not [path for path in disk.iterdir() if path.name != "filler"]
+
+
+def test_the_run_folder_vanishes_and_comes_back(site: Site, slurm: SlurmCluster) -> None:
+    job = site.submit(once(site, 30), stage("after", "true", depends_on=("once",)))
+    running(site)
+    away = site.folder / "away"
+    (site.folder / "runs").rename(away)
+    with pytest.raises(LabkitError, match="is gone"):
+        job.refresh()
+    until(lambda: not workers_of(job.path), 60)
+    until(lambda: not any("RUNNING" in line for line in slurm.queue()), 60)
+    away.rename(site.folder / "runs")
+    assert job.wait(60).state is State.FAILED
+    assert job.failed()["reason"][0] == "LOST"
+    site.trace.unlink()
+    job.retry()
+    running(site, 60)
+    assert job.refresh().state is State.RUNNING
+    job.cancel().wait(60)
+
+
+def test_a_deleted_run_folder_ends_its_job_alone(site: Site, slurm: SlurmCluster) -> None:
+    job = site.submit(once(site, 30))
+    running(site)
+    other = site.submit(stage("other", "sleep 1; echo x > y"))
+    shutil.rmtree(job.path)
+    assert other.wait(60).state is State.SUCCEEDED
+    until(lambda: not workers_of(job.path), 60)
+    until(lambda: not slurm.queue(), 60)
+    assert site.submit(once(site, 0.1)).wait(60).state is State.SUCCEEDED
+
+
+# --- limits, and other people's hands -------------------------------------------------------------
+
+
+def test_over_its_memory_and_every_retry(site: Site, slurm: SlurmCluster) -> None:
+    job = site.submit(hog(400, "60 MB", retries=1), stage("calm", "echo x > y"))
+    assert job.wait(60).state is State.FAILED
+    failed = job.failed()
+    assert list(failed["reason"]) == ["OUT_OF_MEMORY"]
+    assert list(failed["attempts"]) == [2]
+    assert (job.path / "results/calm/t0/y").exists()
+    until(lambda: not slurm.queue())
+    assert job.retry(memory="x8").wait(60).state is State.SUCCEEDED
+
+
+def test_over_slurms_time_limit(site: Site, slurm: SlurmCluster) -> None:
+    job = site.submit(once(site, 60))
+    running(site)
+    slurm.command("scontrol", "update", f"JobId={slurm.queue()[0].split()[0]}", "TimeLimit=0:01")
+    assert job.wait(100).state is State.FAILED
+    assert list(job.failed()["reason"]) == ["TIMEOUT"]
+    assert ran(site.trace) == ["ran"]
+
+
+def test_cancelled_by_scancel(site: Site, slurm: SlurmCluster) -> None:
+    job = site.submit(once(site, 30), stage("after", "true", depends_on=("once",)))
+    running(site)
+    slurm.command("scancel", slurm.queue()[0].split()[0])
+    assert job.wait(60).state is State.CANCELLED
+    assert job.failed()["reason"][0] == "CANCELLED"
+    until(lambda: not slurm.queue())
+    again = site.submit(once(site, 30), stage("after", "true", depends_on=("once",)))
+    assert again.path == job.path
+    until(lambda: len(ran(site.trace)) == 2, 30)
+    job.cancel().wait(60)
+
+
+def test_requeued_by_hand(site: Site, slurm: SlurmCluster) -> None:
+    job = site.submit(once(site, 2))
+    running(site)
+    number = slurm.queue()[0].split()[0]
+    slurm.command("scontrol", "requeue", number)
+    until(lambda: any("PENDING" in line for line in slurm.queue()))
+    assert job.refresh().state in (State.PENDING, State.RUNNING)
+    slurm.command("scontrol", "update", f"JobId={number}", "StartTime=now")
+    assert job.wait(60).state is State.SUCCEEDED
+    assert reasons(job) == ["PREEMPTED", "SUCCEEDED"]
+    assert ran(site.trace) == ["ran", "ran"]
