@@ -49,12 +49,18 @@ class Limits:
         Most tasks in one array; longer stages are split by the backend itself.
     text : str
         How people read it: ``"2 cores, 24 GB"``.
+    cores : int or None
+        Cores of all that there is; None where nobody knows.
+    shared : bool
+        Others use it too: cores that one job leaves idle are not lost.
     """
 
     cpu: float
     memory: int
     tasks: int | None = None
     text: str = ""
+    cores: int | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class LocalBackend(Backend):
     def limits(self) -> Limits:
         """Return what the machine, or the cgroup around us, has."""
         have = capacity()
-        return Limits(cpu=have.cpu, memory=have.memory, text=str(have))
+        cores = max(1, int(have.cpu))
+        return Limits(cpu=have.cpu, memory=have.memory, text=str(have), cores=cores)
 
     def check(self, plan: Plan, options: Mapping[str, Any]) -> list[Problem]:
         """Return what stands against running this plan here."""

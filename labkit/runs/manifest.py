@@ -11,7 +11,7 @@ import pwd
 import socket
 import string
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,7 +146,7 @@ class Manifest:
             host=socket.gethostname(),
             folder=str(Path.cwd()),
             path=os.environ.get("PATH", os.defpath),
-            envs=str(environments_root()),
+            envs=str(environments_root(_environments(plan))),
         )
 
     @property
@@ -186,6 +186,11 @@ class Manifest:
 
 
 _TEXTS = ("name", "tool", "key", "created", "user", "host", "folder", "path", "envs")
+
+
+def _environments(plan: Plan) -> list[str]:
+    places = [stage.environment for stage in plan.stages]
+    return [place.name for place in places if isinstance(place, Environment)]
 
 
 def _user() -> str:
@@ -312,12 +317,22 @@ def environment_digest(environment: Environment | Container | None) -> str:
     return f"env:{environment.name}:" + hashlib.sha256("\n".join(packages).encode()).hexdigest()
 
 
-def environments_root() -> Path:
-    """Return where the lab's environments lie: ``$LABHUB_ENVS``, else beside this Python's."""
-    named = os.environ.get("LABHUB_ENVS")
-    return Path(named) if named else Path(sys.prefix).parent
+def environments_root(names: Iterable[str] = ()) -> Path:
+    """Return where the lab's environments lie: ``$LABHUB_ENVS``, else beside this Python's.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Environments that must be there; where no place has them all, it is the first place.
+    """
+    roots = [Path(sys.prefix).parent]
+    if named := os.environ.get("LABHUB_ENVS"):
+        roots.insert(0, Path(named))
+    wanted = list(names)
+    there = (root for root in roots if all((root / name).is_dir() for name in wanted))
+    return next(there, roots[0])
 
 
 def environment_folder(name: str) -> Path:
     """Return where an environment of the lab lies, whether it is there or not."""
-    return environments_root() / name
+    return environments_root([name]) / name

@@ -47,7 +47,9 @@ class SlurmBackend(Backend):
         cpus = max((part.most_cpus for part in usable), default=0)
         names = ", ".join(part.name for part in usable) or "none"
         text = f"{cpus} cores and {show_bytes(memory)} of memory (partitions: {names})"
-        return Limits(cpu=cpus, memory=memory, tasks=have.array, text=text)
+        default = have.default or max(usable, key=lambda part: part.cores, default=None)
+        cores = (default.cores or None) if default else None
+        return Limits(cpus, memory, have.array, text, cores, shared=True)
 
     def check(self, plan: Plan, options: Mapping[str, Any]) -> list[Problem]:
         """Return what stands against running this plan here."""

@@ -82,6 +82,11 @@ class Partition:
         return min(self.cpus, max((node.cpus for node in self.nodes), default=0))
 
     @property
+    def cores(self) -> int:
+        """Cores of all its usable nodes."""
+        return sum(min(self.cpus, node.cpus) for node in self.nodes if node.usable)
+
+    @property
     def most_memory(self) -> int:
         """Most bytes that a task can have."""
         return min(self.memory, max((node.memory for node in self.nodes), default=0))

@@ -38,7 +38,7 @@ class Chunks:
     note: str
 
 
-def chunk_size(count: int, cost: Cost, workers: int | None) -> int:
+def chunk_size(count: int, cost: Cost, workers: int | None, shared: bool = False) -> int:
     """Return how many image sets a task should hold.
 
     Parameters
@@ -48,13 +48,16 @@ def chunk_size(count: int, cost: Cost, workers: int | None) -> int:
     cost : Cost
         Start-up F and cost per image set P.
     workers : int or None
-        Tasks that can run at once; None where nobody knows (a cluster).
+        Tasks that can run at once; None where nobody knows.
+    shared : bool
+        Others use the workers too (a cluster): those that this job leaves idle are not lost, and
+        start-up is CPU time that they do not get.
 
     Notes
     -----
-    Start-up is at most 5 % from ``n = F (1 - s) / (s P)`` on. Where that leaves workers idle, up
-    to 15 % is accepted. Above that size, tasks grow as long as the last one takes less than a
-    tenth of the whole time.
+    Start-up is at most 5 % from ``n = F (1 - s) / (s P)`` on. Where that leaves workers of one's
+    own idle, up to 15 % is accepted. Above that size, tasks grow as long as the last one takes
+    less than a tenth of the whole time, and end together.
     """
     if count < 1:
         return 1
@@ -65,7 +68,8 @@ def chunk_size(count: int, cost: Cost, workers: int | None) -> int:
         return max(1, min(size, longest, count))
     fair = math.ceil(count / workers)
     if fair <= least:
-        size = max(fair, min(least, _at_share(cost, SMALL_PLATE_SHARE)))
+        share = STARTUP_SHARE if shared else SMALL_PLATE_SHARE
+        size = max(fair, min(least, _at_share(cost, share)))
     else:
         size = max(least, min(2 * least, int(TAIL_SHARE * fair)))
         waves = math.ceil(count / (size * workers))
@@ -132,6 +136,7 @@ def plan_chunks(
     workers: int | None,
     size: int | None = None,
     splits: Sequence[object] | None = None,
+    shared: bool = False,
 ) -> Chunks:
     """Choose the size (unless it is given) and split.
 
@@ -142,7 +147,7 @@ def plan_chunks(
     size : int, optional
         Image sets per task as a person wants it.
     """
-    aim = size or chunk_size(len(keys), cost, workers)
+    aim = size or chunk_size(len(keys), cost, workers, shared)
     rows = split(keys, aim, splits)
     longest = max(map(len, rows), default=0)
     note = (

@@ -136,8 +136,7 @@ def _chunks(
     ).hexdigest()
     size = workflow.chunk_size or costs.recall_size(content)
     limits = backends.get(backend).limits()
-    workers = max(1, int(limits.cpu)) if backend == "local" else None
-    chunks = plan_chunks(keys, workflow.cost_now, workers, size, plates)
+    chunks = plan_chunks(keys, workflow.cost_now, limits.cores, size, plates, limits.shared)
     if workflow.chunk_size is None:
         costs.remember_size(content, chunks.size)
     return chunks

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_a_small_plate_uses_all_workers_but_not_at_any_price() -> None:
     assert chunk_size(24, FLY, 2) == 12
     assert FLY.share(chunk_size(24, FLY, 16)) <= 0.15
     assert chunk_size(24, FLY, 1) == 24
+
+
+def test_on_a_cluster_idle_cores_are_no_reason_to_pay_for_more_starts() -> None:
+    assert FLY.share(chunk_size(384, FLY, 1000, shared=True)) < 0.05
+    few = chunk_size(3456, FLY, 16, shared=True)
+    waves = 3456 / few / 16
+    assert FLY.share(few) < 0.052 and waves / math.ceil(waves) > 0.9, "they end together"
 
 
 def test_long_image_sets_do_not_make_endless_tasks() -> None:

@@ -329,3 +329,21 @@ def test_names_of_stages_and_environments(name: str) -> None:
         Stage(name, ())
     with pytest.raises(ValueError, match="name"):
         Environment(name)
+
+
+def test_environments_are_found_beside_this_python_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, beside = tmp_path / "named", tmp_path / "beside"
+    for folder in (named / "a", beside / "a", beside / "b"):
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("LABHUB_ENVS", str(named))
+    monkeypatch.setattr("sys.prefix", str(beside / "python"))
+
+    def envs(name: str) -> str:
+        plan = Plan("p", "test", (Stage("s", (), environment=Environment(name)),))
+        return Run.create(plan, tmp_path / name).manifest.envs
+
+    assert envs("a") == str(named)
+    assert envs("b") == str(beside)
+    assert envs("none") == str(named)
