@@ -31,10 +31,13 @@ class SarekSheet:
     step : str
         Where sarek begins with it: ``markduplicates``, ``prepare_recalibration`` or
         ``variant_calling``.
+    notes : tuple of str
+        What else sarek needs.
     """
 
     path: Path
     step: str
+    notes: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -45,7 +48,8 @@ class SarekSheet:
         )
 
     def __repr__(self) -> str:
-        return f"SarekSheet({str(self.path)!r}, step={self.step!r})\n{self.command}"
+        first = f"SarekSheet({str(self.path)!r}, step={self.step!r})"
+        return "\n".join((first, self.command, *self.notes))
 
 
 def write_sheet(
@@ -96,7 +100,20 @@ def write_sheet(
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    return SarekSheet(target, _step(bams))
+    return SarekSheet(target, _step(bams), _notes(samples, patients, status))
+
+
+def _notes(
+    samples: list[str], patients: Mapping[str, str], status: Mapping[str, int]
+) -> tuple[str, ...]:
+    """Tell of Mutect2: sarek names it the normal sample as <patient>_<sample>."""
+    tumors = {patients[sample] for sample in samples if status.get(sample) == 1}
+    return tuple(
+        f"For Mutect2 the read group of {sample} must say SM:{patients[sample]}_{sample}; "
+        f"here it says SM:{sample}. samtools addreplacerg changes it."
+        for sample in samples
+        if patients[sample] in tumors and not status.get(sample)
+    )
 
 
 def _step(bams: pd.DataFrame) -> str:

@@ -138,10 +138,14 @@ def draw(folder: Path, names: Sequence[str]) -> Figure:
     names : sequence of str
         Of :data:`PLOTS`.
     """
-    figure = Figure(figsize=(4.2 * len(names), 3.1), layout="constrained")
-    axes = figure.subplots(1, len(names), squeeze=False)[0]
-    for axis, name in zip(axes, names, strict=True):
+    columns = 2 if len(names) in (2, 4) else min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(9.2, 2.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, name in zip(axes, names, strict=False):
         PLOTS[name](axis, folder)
+    for axis in axes[len(names) :]:
+        axis.remove()
     return figure
 
 

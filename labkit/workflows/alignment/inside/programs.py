@@ -145,6 +145,10 @@ class Tools:
             env=self.env,
         )
 
+    def add_version(self, program: str, version: str) -> None:
+        """Note the version of a program that tells it while it runs."""
+        self._versions[program] = version
+
     def write(self, path: Path) -> None:
         """Write all command lines and versions, as ``commands.json``."""
         programs = sorted({entry["argv"][0] for entry in self.commands})

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from importlib import import_module
@@ -107,6 +108,7 @@ def run(
             argv += ["-L", str(bed), *(["-L", "unmapped"] if n == len(parts) - 1 else [])]
         applying.append(argv)
     java.run(applying)
+    java.note_version()
     longest = max(length for _, length in contigs)
     index = target.with_name(_sibling("layout").index_name(target.name, longest))
     write = _sibling("programs").write_argv(target, index, file_format, fasta, max(1, cpu // 2), "")
@@ -191,6 +193,12 @@ class _Java:
             with self._log.open("ab") as whole:
                 for number in range(len(calls)):
                     whole.write((self._scratch / f"{number}.log").read_bytes())
+
+    def note_version(self) -> None:
+        """Note GATK's version, of its log: asking for it costs seconds."""
+        found = re.search(r"\(GATK\) v(\S+)", self._log.read_text(errors="replace"))
+        if found:
+            self._tools.add_version("gatk", found[1])
 
 
 def _indexed(java: _Java, sites: Path, scratch: Path) -> Path:
