@@ -104,7 +104,7 @@ def get_reference(task: Any) -> Reference:
             raise pipe.Failed(
                 f"{part} of the reference is not in {store.place(found['digest'])} on "
                 f"{os.uname().nodename}. Let the cache of labkit.Reference lie on a disk that all "
-                "nodes share, or in S3.",
+                "nodes share, or in S3; if it was removed, labkit.Reference(...).index() makes it.",
                 "INPUT",
             )
     fasta = store.fasta(found["digest"])

@@ -57,7 +57,7 @@ def client() -> Any:
                 boto3 = import_module("boto3")
             except ImportError as error:
                 raise ObjectError("boto3 is needed for s3:// and is not installed here") from error
-            _clients["s3"] = boto3.client("s3")
+            _clients["s3"] = boto3.session.Session().client("s3")
         return _clients["s3"]
 
 
