@@ -275,7 +275,7 @@ class Supervisor:
             with _already("NOT_RUNNING"):
                 self._call("stopProcess", name)
 
-    def shutdown(self, order: Iterable[str] = ("culler", "hub", "gate", "proxy")) -> None:
+    def shutdown(self, order: Iterable[str] = ("culler", "hub", "proxy", "gate")) -> None:
         """Stop all programs, in this order, then the apps and the supervisor itself."""
         pid = self.pid()
         known = self.info()

@@ -19,7 +19,11 @@ def app() -> None:
 
     An app is a folder with a service.yaml (docs/reference/service-yaml.md). The portal is
     not restarted, and nobody's server either.
-    """
+
+    \b
+    Example:
+      labhub app add /srv/lab/plates
+    """  # noqa: D301
 
 
 @app.command()

@@ -25,6 +25,7 @@ else:
 
 _UNLIMITED = 1 << 62
 _LINGER_BYTES = 64 << 20
+_IGNORED_BYTES = 16 << 20
 
 
 class Relay(_Base):
@@ -35,6 +36,8 @@ class Relay(_Base):
     _exchange: asyncio.Task[None] | None = None
     _client_gone = False
     _accepted = False
+    _late: Exception | None = None
+    _ignored = 0
 
     # -- the request's body -----------------------------------------------------------
 
@@ -54,13 +57,23 @@ class Relay(_Base):
         self._accepted = True
         self._headers.pop("Connection", None)
 
+    @property
+    def has_body(self) -> bool:
+        """Whether a body comes with the request."""
+        headers = self.request.headers
+        return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+
+    def begin_ignoring(self, error: Exception) -> None:
+        """Read the body and forget it, up to a limit; the handler's method then raises."""
+        self._late = error
+        self.request.connection.set_max_body_size(_UNLIMITED)  # type: ignore[union-attr]
+
     def begin_upload(self) -> None:
         """Start the handler's method now where a body comes; call it after `accept`.
 
         Tornado calls the method only once the body is complete.
         """
-        headers = self.request.headers
-        if "Transfer-Encoding" not in headers and headers.get("Content-Length", "0") == "0":
+        if not self.has_body:
             return
         self.request.connection.set_max_body_size(_UNLIMITED)  # type: ignore[union-attr]
         self._upload = Upload()
@@ -81,6 +94,9 @@ class Relay(_Base):
         """Hand a piece of the body on; returns when there is room for the next."""
         upload = self._upload
         if upload is None:
+            self._ignored += len(chunk)
+            if self._late and self._ignored > _IGNORED_BYTES and not self._finished:
+                self._handle_request_exception(self._late)
             return
         task = self._upload_answer
         if not task.done():

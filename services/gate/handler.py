@@ -89,8 +89,25 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
     # -- who may come in --------------------------------------------------------------
 
     async def prepare(self) -> None:
-        """Let in who may open the app; for everybody else the request ends here."""
+        """Let in who may open the app; for everybody else the request ends here.
+
+        A refusal waits for the body: one that closes the connection while a proxy in front
+        still sends would be lost, and a 503 would take its place.
+        """
+        try:
+            await self._admit()
+        except web.HTTPError as error:
+            if self.is_websocket or not self.has_body:
+                raise
+            self.begin_ignoring(error)
+
+    async def _admit(self) -> None:
         self.find(self.doors)
+        if not self.request.path.startswith(self.app.prefix):
+            # The gate's cookie is not sent there, so a login would never end.
+            query = f"?{self.request.query}" if self.request.query else ""
+            self.redirect(f"{self.app.prefix}{query}")
+            return
         if any(unquote(part) in (".", "..") for part in self.request.path.split("/")):
             raise web.HTTPError(400, "An address has no dots for folders")
         try:
@@ -113,10 +130,6 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
             )
         ):
             raise web.HTTPError(403, "foreign")
-        if not self.request.path.startswith(self.app.prefix):
-            query = f"?{self.request.query}" if self.request.query else ""
-            self.redirect(f"{self.app.prefix}{query}")
-            return
         self.person = person
         self.current_user = person.model
         self.accept()
@@ -165,6 +178,8 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
 
     async def _pass(self, *_: Any) -> None:
         """Pass a request on; what an app that sleeps is asked for first wakes it."""
+        if self._late is not None:
+            raise self._late
         page = pages.is_page(self.request) and self.request.method == "GET"
         upstream = self.door.upstream
         for last in (False, True):
@@ -177,8 +192,8 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
                 with upstream.busy():
                     await self.exchange(upstream.session, uri, self._to_app(), self._hop_by_hop)
                 return
-            except (aiohttp.ClientConnectorError, OSError):
-                upstream.lost()  # nothing of the body has been sent yet
+            except (aiohttp.ClientConnectorError, FileNotFoundError):
+                upstream.lost()  # it was not asked yet, so it can be asked again
                 if last:
                     raise web.HTTPError(502, "app") from None
             except aiohttp.ClientError as error:
@@ -277,9 +292,10 @@ class Callback(_Behind, HubOAuthCallbackHandler):
         if self.current_user is None:
             own = f"service-{self.app.name}"
             for name in self.request.cookies:
-                if not credentials.is_own_cookie(name, own):
-                    self.clear_cookie(name, path=self.app.prefix)
-                    self.clear_cookie(name, path=self.app.prefix.rstrip("/"))
+                for path in (self.app.prefix, self.app.prefix.rstrip("/")):
+                    if not credentials.is_own_cookie(name, own):
+                        # Tornado keeps one cookie of a name, whatever the paths are.
+                        self.add_header("Set-Cookie", f"{name}=; Path={path}; Max-Age=0")
         super().redirect(url, *args, **kwargs)
 
 
