@@ -17,7 +17,7 @@ from labkit.publishing.rules import NAME
 from services.cellxgene import api, datasets, pages
 from services.cellxgene.answers import Answers
 from services.cellxgene.catalogue import Catalogue
-from services.cellxgene.keys import CATALOGUE, POOL, PREFIX, SECRET, UPLOADS
+from services.cellxgene.keys import CATALOGUE, PERSON, POOL, PREFIX, SECRET, UPLOADS
 from services.cellxgene.people import from_gate, is_own_request
 from services.cellxgene.pool import Limits as PoolLimits
 from services.cellxgene.pool import Pool
@@ -110,11 +110,13 @@ def make_app(parts: Parts) -> web.Application:
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let in who comes through the gate; say of every answer what a browser may do with it."""
     try:
-        request["person"] = from_gate(request, request.app[SECRET])
+        request[PERSON] = from_gate(request, request.app[SECRET])
         if request.method not in _SAFE and not is_own_request(request):
             raise web.HTTPForbidden(text="Another page's request is refused.")
         response = await handler(request)
     except web.HTTPException as error:
+        if error.status < 400:
+            raise
         response = pages.error(request, error)
     except (ConnectionError, asyncio.CancelledError):
         raise

@@ -13,10 +13,10 @@ PREFIX: web.AppKey[str] = web.AppKey("prefix", str)
 SECRET: web.AppKey[str] = web.AppKey("secret", str)
 CATALOGUE: web.AppKey[Catalogue] = web.AppKey("catalogue", Catalogue)
 POOL: web.AppKey[Pool] = web.AppKey("pool", Pool)
+PERSON: web.RequestKey[Person] = web.RequestKey("person", Person)
 UPLOADS: web.AppKey[Uploads] = web.AppKey("uploads", Uploads)
 
 
 def person(request: web.Request) -> Person:
     """Return who asks; the app's guard has made sure of it."""
-    found: Person = request["person"]
-    return found
+    return request[PERSON]

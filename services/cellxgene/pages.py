@@ -13,7 +13,7 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader
 
 from labkit import server as labkit_server
-from services.cellxgene.keys import CATALOGUE, PREFIX, person
+from services.cellxgene.keys import CATALOGUE, PERSON, PREFIX, person
 from services.cellxgene.people import Person
 from services.cellxgene.records import Dataset, thumbnail_url
 from services.cellxgene.store import THUMBNAIL
@@ -126,14 +126,12 @@ def starting(request: web.Request, viewer: Viewer) -> web.Response:
     return response
 
 
-def error(request: web.Request, problem: web.HTTPException) -> web.StreamResponse:
+def error(request: web.Request, problem: web.HTTPException) -> web.Response:
     """Answer with a page for people, with JSON for programs."""
-    if problem.status < 400 or problem.prepared:
-        return problem
     advice = _ADVICE.get(problem.status, "")
     text = problem.text or problem.reason
     kept = {k: v for k, v in problem.headers.items() if k in ("Retry-After", "Allow")}
-    if "person" not in request or "text/html" not in request.headers.get("Accept", ""):
+    if PERSON not in request or "text/html" not in request.headers.get("Accept", ""):
         body = {"message": text, "advice": advice}
         return web.json_response(body, status=problem.status, headers=kept)
     response = _page("error.html", request, problem.status, text=text, advice=advice)

@@ -47,12 +47,13 @@ def from_gate(request: web.Request, secret: str) -> Person:
     names = request.headers.getall("X-Labhub-User", [])
     admins = request.headers.getall("X-Labhub-Admin", [])
     groups = request.headers.getall("X-Labhub-Groups", [])
-    if len(names) != 1 or not names[0].strip() or len(admins) > 1 or len(groups) > 1:
-        raise web.HTTPForbidden(text="The portal did not say who you are.")
     # The gate percent-encodes unusual characters.
+    name = unquote(names[0]).strip() if len(names) == 1 else ""
+    if not name or len(admins) > 1 or len(groups) > 1:
+        raise web.HTTPForbidden(text="The portal did not say who you are.")
     members = {unquote(one.strip()) for one in (groups[0] if groups else "").split(",")}
     return Person(
-        name=unquote(names[0].strip()),
+        name=name,
         groups=frozenset(one for one in members if is_group(one)),
         admin=admins == ["true"],
     )

@@ -104,7 +104,7 @@ class S3Store:
 
     def add(self, name: str, version: Version, data: Path, beside: Mapping[str, bytes]) -> None:
         """Keep a version for good; the local file becomes the cache's copy."""
-        place = f"{name}/versions/{version.number}/"
+        place = _version(name, version.number)
         self._client.upload_file(str(data), self._bucket, self._key(place + DATA))
         for file, content in beside.items():
             self._put(place + file, content)
@@ -125,7 +125,7 @@ class S3Store:
                 f"{human(free)} left. An administrator must make room."
             )
         temporary = self._cache / f".{version.sha256}"
-        key = self._key(f"{name}/versions/{version.number}/{DATA}")
+        key = self._key(_version(name, version.number) + DATA)
         digest, done = hashlib.sha256(), 0
         try:
             body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
@@ -148,7 +148,7 @@ class S3Store:
 
     def read(self, name: str, number: int, file: str) -> bytes | None:
         """Return what lies beside a version's data."""
-        return self._get(f"{name}/versions/{int(number)}/{file}")
+        return self._get(_version(name, number) + file)
 
     def delete(self, name: str) -> None:
         """Remove a dataset: its record first, so that no half of it is shown."""
@@ -209,3 +209,10 @@ class S3Store:
             if path not in keep:
                 path.unlink(missing_ok=True)
                 total -= size
+
+
+def _version(name: str, number: int) -> str:
+    """Return where the keys of a version begin."""
+    if not is_name(name):
+        raise ValueError(f"{name!r} is no name of a dataset")
+    return f"{name}/versions/{int(number)}/"

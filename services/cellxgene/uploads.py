@@ -31,6 +31,7 @@ INSPECT = Path(__file__).with_name("inspect_file.py")
 State = Literal["waiting", "receiving", "checking", "published", "refused"]
 log = logging.getLogger(__name__)
 _PIECE = 4 << 20
+_CUT_OFF = "The connection ended before the file was complete."
 
 
 @dataclass(frozen=True)
@@ -203,12 +204,15 @@ class Uploads:
         except RefusedPublishError as error:
             self._end(upload, "refused", [str(one) for one in error.problems])
             raise
+        except ConnectionError:
+            self._end(upload, "refused", [_CUT_OFF])
+            raise
         except OSError as error:
             problem = Problem("disk", f"the file cannot be kept: {error.strerror or error}.")
             self._end(upload, "refused", [str(problem)])
             raise RefusedPublishError([problem]) from error
         except BaseException:
-            self._end(upload, "refused", ["The connection ended before the file was complete."])
+            self._end(upload, "refused", [_CUT_OFF])
             raise
         upload.state = "checking"
         upload.task = asyncio.ensure_future(self._check(upload))
