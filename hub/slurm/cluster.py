@@ -267,10 +267,10 @@ def _unfit(view: PartitionView, profile: Profile) -> str:
     large = [node for node in view.nodes if _holds(node, profile, free=False)]
     if not large:
         biggest = max(view.nodes, key=lambda node: (node.gpus, node.memory, node.cores))
-        cards = f", {biggest.gpus} GPUs" if biggest.gpus else ", no GPU" if profile.gpus else ""
+        cards = f", {biggest.gpus} GPU" if biggest.gpus else ", no GPU" if profile.gpus else ""
         return (
-            f"No node of it is large enough: the largest has {biggest.cores} cores,"
-            f" {format_bytes(biggest.memory << 20)}{cards}"
+            f"No node is large enough: the largest has {biggest.cores} cores,"
+            f" {format_bytes(biggest.memory << 20)} memory{cards}"
         )
     if not any(node.works for node in large):
         node = large[0]

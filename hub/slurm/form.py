@@ -8,11 +8,12 @@ import os
 import pwd
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from hub import profiles
-from hub.fields import format_bytes, format_duration
+from hub.fields import format_bytes
 from hub.settings import Profile, Settings
+from hub.slurm.cloud import Queue
 from hub.slurm.cluster import Cluster, ClusterView, PartitionView
 from hub.slurm.prices import Prices, prices
 
@@ -32,7 +33,7 @@ class Place:
     name : str
         The partition.
     facts : tuple of str
-        Its limits, what is free, and on AWS the instances and their price.
+        What is free, its limits, and on AWS the instances and their price; a line each.
     refused : mapping of str to str
         Profile -> why a server of it can never start here as things are.
     room : mapping of str to str
@@ -58,8 +59,8 @@ class Places:
         In the order of the lab file.
     profile : Profile or None
         The profile that is chosen before the person chooses; one that can start, if any.
-    impossible : mapping of str to str
-        Profile -> why it can start nowhere.
+    impossible : mapping of str to tuple of str
+        Profile -> why it can start nowhere, one sentence for each reason.
     at : datetime or None
         When SLURM said so; None where it has not.
     trouble : str
@@ -72,7 +73,7 @@ class Places:
 
     places: tuple[Place, ...]
     profile: Profile | None
-    impossible: Mapping[str, str]
+    impossible: Mapping[str, tuple[str, ...]]
     at: datetime | None
     trouble: str
     prices: date | None
@@ -179,11 +180,16 @@ def _chosen(
     return str(last) if last in possible else next(iter(possible), "")
 
 
-def _nowhere(profile: Profile, settings: Settings, refused: Mapping[str, Mapping[str, str]]) -> str:
+def _nowhere(
+    profile: Profile, settings: Settings, refused: Mapping[str, Mapping[str, str]]
+) -> tuple[str, ...]:
     own = profiles.partitions(settings, profile)
     if not own or any(profile.name not in refused[name] for name in own):
-        return ""
-    return " ".join(f"{name}: {refused[name][profile.name]}" for name in own)
+        return ()
+    reasons: dict[str, list[str]] = {}
+    for name in own:
+        reasons.setdefault(refused[name][profile.name], []).append(name)
+    return tuple(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
 
 
 def _room(
@@ -201,31 +207,47 @@ def _facts(view: ClusterView, name: str, table: Prices) -> tuple[str, ...]:
     partition = view.partitions.get(name)
     if partition is None:
         return ()
+    lines = []
+    if partition.rules.state == "UP":
+        lines.append(_free(partition))
     limit = partition.rules.max_time
-    found = [f"up to {format_duration(limit)}" if limit else "no time limit", *_free(partition)]
-    shapes = sorted({(n.cores, n.memory, n.gpus) for n in partition.nodes})
-    if shapes:
-        cores, memory, gpus = shapes[-1]
-        size = f"{cores} cores, {format_bytes(memory << 20)}"
-        cards = f", {gpus} {'GPU' if gpus == 1 else 'GPUs'}" if gpus else ""
-        found.append(f"nodes {'of up to ' if len(shapes) > 1 else 'of '}{size}{cards}")
+    size = [_shape(partition), f"at most {_spell(limit)}" if limit else "no time limit"]
+    lines.append(" · ".join(filter(None, size)))
     if partition.queue:
-        found.append(", ".join(partition.queue.instances))
-        found.append(_cost(partition, table))
-    return tuple(fact for fact in found if fact)
+        lines.append(f"{', '.join(partition.queue.instances)}: {_cost(partition.queue, table)}")
+    return tuple(filter(None, lines))
 
 
-def _free(partition: PartitionView) -> list[str]:
+def _shape(partition: PartitionView) -> str:
+    shapes = sorted({(n.cores, n.memory, n.gpus) for n in partition.nodes})
+    if not shapes:
+        return ""
+    cores, memory, gpus = shapes[-1]
+    cards = f", {gpus} {'GPU' if gpus == 1 else 'GPUs'}" if gpus else ""
+    most = "up to " if len(shapes) > 1 else ""
+    return f"Nodes of {most}{cores} cores, {format_bytes(memory << 20)} memory{cards}"
+
+
+def _spell(length: timedelta) -> str:
+    """Write a length of time for people: ``30 min``, ``8 h``, ``1 day 12 h``."""
+    minutes = int(length.total_seconds() // 60)
+    days, hours = divmod(minutes // 60, 24)
+    parts = [f"{days} day{'s' if days > 1 else ''}" if days else "", f"{hours} h" if hours else ""]
+    parts.append(f"{minutes % 60} min" if minutes % 60 else "")
+    return " ".join(filter(None, parts)) or "less than a minute"
+
+
+def _free(partition: PartitionView) -> str:
     awake = partition.awake
     cores = sum(node.cores for node in awake)
     found = []
     if awake:
         found.append(
-            f"free now: {partition.free_cores} of {cores} cores,"
-            f" {partition.free_nodes} of {len(awake)} nodes"
+            f"Free now: {partition.free_cores} of {cores} cores,"
+            f" {partition.free_nodes} of {_nodes(len(awake))}"
         )
         if gpus := sum(node.gpus for node in awake):
-            found.append(f"{partition.free_gpus} of {gpus} GPUs free")
+            found.append(f"{partition.free_gpus} of {gpus} GPUs")
     if partition.waking:
         found.append(f"{_nodes(len(partition.waking))} starting")
     if partition.asleep:
@@ -233,22 +255,19 @@ def _free(partition: PartitionView) -> list[str]:
     broken = sum(not node.works for node in partition.nodes)
     if broken:
         found.append(f"{_nodes(broken)} out of service")
-    return found
+    return ", ".join(found)
 
 
 def _nodes(count: int) -> str:
     return "1 node" if count == 1 else f"{count} nodes"
 
 
-def _cost(partition: PartitionView, table: Prices) -> str:
-    queue = partition.queue
-    cost = queue.cost(table) if queue else None
-    if queue is None:
-        return ""
+def _cost(queue: Queue, table: Prices) -> str:
+    cost = queue.cost(table)
     if cost is None:
         return "spot, price not known" if queue.spot else "price not known"
     low, high = cost
-    amount = f"{low:.2f} USD" if low == high else f"{low:.2f} to {high:.2f} USD"
     if queue.spot:
-        return f"a spot node: less than {high:.2f} USD per hour, but AWS may take it away"
-    return f"a node: {amount} per hour"
+        return f"spot, a node for less than {high:.2f} USD per hour, but AWS may take it away"
+    amount = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+    return f"a node for {amount} USD per hour"

@@ -173,9 +173,9 @@ async def test_what_cannot_start_is_explained(slurm: SlurmCluster, lab: Settings
     assert said["closed"]["small"] == "It is for the groups daemon."
     assert said["typo"]["small"].startswith("The cluster has no such partition")
     assert said["main"]["large"] == (
-        "No node of it is large enough: the largest has 4 cores, 7.81 GB."
+        "No node is large enough: the largest has 4 cores, 7.81 GB memory."
     )
-    assert said["main"]["card"].endswith("4 cores, 7.81 GB, no GPU.")
+    assert said["main"]["card"].endswith("4 cores, 7.81 GB memory, no GPU.")
     assert said["cloud"]["card"] == "It is not for the profile Card."
     assert "card" not in said["gpu"]
     assert list(found.impossible) == ["large"]
@@ -183,10 +183,20 @@ async def test_what_cannot_start_is_explained(slurm: SlurmCluster, lab: Settings
     assert [place.name for place in found.places if place.selected] == ["main"]
     member = await form.places(Cluster(lab), lab, PROFILES, PROFILES[0], "closed", "daemon")
     assert [place.name for place in member.places if place.selected] == ["closed"]
-    facts = {place.name: " · ".join(place.facts) for place in found.places}
-    assert facts["main"].startswith("up to 8h · free now: 8 of 8 cores, 2 of 2 nodes · nodes of 4")
-    assert "no time limit · free now: 4 of 4 cores, 1 of 1 nodes · 1 of 1 GPUs free" in facts["gpu"]
-    assert facts["cloud"].endswith("c5.xlarge · a node: 0.17 USD per hour")
+    reasons = found.impossible["large"]
+    assert reasons[0].startswith("main, cloud: No node is large enough")
+    assert len(reasons) == len({reason.split(": ", 1)[1] for reason in reasons})
+    facts = {place.name: place.facts for place in found.places}
+    assert facts["main"] == (
+        "Free now: 8 of 8 cores, 2 of 2 nodes",
+        "Nodes of 4 cores, 7.81 GB memory · at most 8 h",
+    )
+    assert facts["gpu"] == (
+        "Free now: 4 of 4 cores, 1 of 1 node, 1 of 1 GPUs",
+        "Nodes of 4 cores, 7.81 GB memory, 1 GPU · no time limit",
+    )
+    assert facts["cloud"][-1] == "c5.xlarge: a node for 0.17 USD per hour"
+    assert not facts["shut"][0].startswith("Free now")
     assert found.prices == prices().day
 
 
@@ -255,7 +265,7 @@ async def test_a_node_of_the_cloud_is_offered_while_it_is_off_and_said_to_be_sta
     found = await form.places(Cluster(lab), lab, PROFILES, PROFILES[0], None, "nobody")
     place = next(place for place in found.places if place.name == "cloud")
     assert place.room["small"] == "A node has to start first: some minutes."
-    assert "1 node can be started" in place.facts
+    assert place.facts[0] == "1 node can be started"
     job = submit(slurm, "--partition=cloud", "--mem=500")
 
     async def configuring() -> bool:
