@@ -54,6 +54,8 @@ servers: own network, own /tmp, no homes, the limits below. These variables are 
 | `LABHUB_APP_DATA` | `{data}` | its own folder for data, which stays; also `HOME` |
 | `LABHUB_APP_SECRET` | | see above; no program of somebody else's should inherit it |
 | `LABHUB_APP_NAME` | | its name |
+| `LABHUB_MEMORY_BYTES` | | its `memory`, in bytes |
+| `LABHUB_LAB_NAME`, `LABHUB_HOME_URL` | | the lab's name, and the address of the home page, for its pages |
 | `LABHUB_ENVS` | | the folder of the environments: `$LABHUB_ENVS/cellxgene/bin/python` |
 
 `PATH` begins with the environment's programs. Shipped apps can import `services` and `labkit`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +41,8 @@ class Published:
 
     @property
     def url(self) -> str:
-        """Its address: on the portal where that is known, else the path there."""
-        base = os.environ.get("LABHUB_CELLXGENE_URL", "")
-        path = str(self._told["url"])
-        return f"{base.rstrip('/')}{path}" if base else path
+        """Its address."""
+        return str(self._told["url"])
 
     @property
     def version(self) -> int:

@@ -54,7 +54,6 @@ def parts(data: Path, prefix: str, secret: str) -> Parts:
 def main() -> None:
     """Serve until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    os.umask(0o077)
     try:
         app = make_app(
             parts(

@@ -12,6 +12,7 @@ from labkit.problems import Problem
 from services.cellxgene.catalogue import RefusedPublishError
 from services.cellxgene.datasets import asked_for
 from services.cellxgene.keys import CATALOGUE, POOL, PREFIX, UPLOADS, person
+from services.cellxgene.people import own_origin
 from services.cellxgene.records import Dataset, described
 from services.cellxgene.request import parse
 from services.cellxgene.uploads import Upload
@@ -46,8 +47,12 @@ def _dataset(request: web.Request) -> Dataset:
     return dataset
 
 
+def _base(request: web.Request) -> str:
+    return own_origin(request) + request.app[PREFIX]
+
+
 def _told(request: web.Request, dataset: Dataset) -> web.Response:
-    told = dict(described(dataset, person(request), request.app[PREFIX]))
+    told = dict(described(dataset, person(request), _base(request)))
     told["versions"] = [one.model_dump(mode="json") for one in dataset.versions]
     return web.json_response(told)
 
@@ -56,13 +61,13 @@ async def listing(request: web.Request) -> web.Response:
     """Answer with who asks, and the datasets that they may open."""
     who = person(request)
     found = request.app[CATALOGUE].visible(who)
-    prefix = request.app[PREFIX]
+    base = _base(request)
     return web.json_response(
         {
             "user": who.name,
             "groups": sorted(who.groups),
             "admin": who.admin,
-            "datasets": [described(one, who, prefix) for one in found],
+            "datasets": [described(one, who, base) for one in found],
         }
     )
 

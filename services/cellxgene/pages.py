@@ -94,6 +94,7 @@ def _page(template: str, request: web.Request, status: int = 200, **values: Any)
         prefix=prefix,
         static=f"{prefix}_/static/",
         lab=os.environ.get("LABHUB_LAB_NAME", ""),
+        home=os.environ.get("LABHUB_HOME_URL", ""),
         **values,
     )
     return web.Response(

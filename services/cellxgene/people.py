@@ -68,6 +68,11 @@ def is_own_request(request: web.Request) -> bool:
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = request.headers.get("Origin")
+    return origin is None or origin == own_origin(request)
+
+
+def own_origin(request: web.Request) -> str:
+    """Return the app's public origin, as the gate says it."""
     host = request.headers.get("X-Forwarded-Host") or request.host
     scheme = request.headers.get("X-Forwarded-Proto") or request.scheme
-    return origin is None or origin == f"{scheme}://{host}"
+    return f"{scheme}://{host}"

@@ -166,15 +166,25 @@ class Dataset(Frozen):
         return Dataset(**{**dict(self), **changes})
 
 
-def described(dataset: Dataset, person: Person, prefix: str) -> Mapping[str, Any]:
-    """Return what a person who may open a dataset is told of it, as JSON knows it."""
+def described(dataset: Dataset, person: Person, base: str) -> Mapping[str, Any]:
+    """Return what a person who may open a dataset is told of it, as JSON knows it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Which one.
+    person : Person
+        Who is told.
+    base : str
+        Public address of the app, with its prefix.
+    """
     shown = dataset.shown
     return {
         **dataset.model_dump(mode="json", exclude={"versions"}),
-        "url": f"{prefix}{dataset.name}/",
+        "url": f"{base}{dataset.name}/",
         "may_change": dataset.may_change(person),
         "version": shown.model_dump(mode="json") if shown else None,
-        "thumbnail": thumbnail_url(dataset, prefix),
+        "thumbnail": thumbnail_url(dataset, base),
     }
 
 

@@ -53,9 +53,8 @@ def available() -> Available:
         Available(max(0, limit - used), "the memory limit of your server")
         for limit, used in _cgroup_limits(_CGROUP_ROOT, Path("/proc/self/cgroup"))
     ]
-    profile = os.environ.get("LABHUB_MEMORY_BYTES", "")
-    if profile.isascii() and profile.isdigit() and int(profile) > 0:
-        left = max(0, int(profile) - _own_processes())
+    for profile in _profile():
+        left = max(0, profile - _own_processes())
         found.append(Available(left, "the memory limit of your server's profile"))
     return min(found, key=lambda one: one.size)
 
@@ -63,10 +62,17 @@ def available() -> Available:
 def limit() -> int:
     """Return the memory, in bytes, that this process and its children can ever take together.
 
-    The smallest of the machine's memory and the limits of the cgroups this process is in.
+    The smallest of the machine's memory, the limits of the cgroups this process is in, and what
+    the portal says (``LABHUB_MEMORY_BYTES``).
     """
     limits = [most for most, _ in _cgroup_limits(_CGROUP_ROOT, Path("/proc/self/cgroup"))]
-    return int(min([psutil.virtual_memory().total, *limits]))
+    return int(min([psutil.virtual_memory().total, *limits, *_profile()]))
+
+
+def _profile() -> list[int]:
+    """Return the limit that the portal says, in bytes; nothing where it says none."""
+    said = os.environ.get("LABHUB_MEMORY_BYTES", "")
+    return [int(said)] if said.isascii() and said.isdigit() and int(said) > 0 else []
 
 
 def _own_processes() -> int:

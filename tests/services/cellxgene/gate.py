@@ -28,6 +28,7 @@ from tests.portal import built_envs, free_port
 
 SECRET = "a secret of the app's own, long enough"
 PREFIX = "/services/cellxgene/"
+HOST = "cellxgene--service.localhost"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Who:
             "X-Labhub-Groups": ",".join(self.groups),
             "X-Labhub-Admin": "true" if self.admin else "false",
             "X-Labhub-App-Secret": SECRET,
+            "X-Forwarded-Proto": "http",
+            "X-Forwarded-Host": HOST,
         }
 
 
@@ -139,7 +142,7 @@ class Service:
         """Return a client as the gate would be for a person."""
         return httpx.Client(
             transport=httpx.HTTPTransport(uds=str(self.socket)),
-            base_url=f"http://cellxgene--service.localhost{PREFIX}",
+            base_url=f"http://{HOST}{PREFIX}",
             headers={**(who.headers if who else {}), **headers},
             timeout=60,
         )

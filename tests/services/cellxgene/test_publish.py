@@ -23,7 +23,7 @@ pytestmark = needs_env("cellxgene")
 
 
 def test_it_is_at_its_address_for_its_group(cells: Published, service: Service) -> None:
-    assert cells.url == "/services/cellxgene/cells/"
+    assert cells.url == "http://cellxgene--service.localhost/services/cellxgene/cells/"
     assert (cells.owner, cells.groups, cells.version) == ("ada", ["imaging"], 1)
     assert cells.shape == (CELLS, GENES)
     with service.client(BOB) as bob:
