@@ -9,6 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
+from hub.paths import Paths
+from hub.services import hubside
+from hub.services.catalogue import App
+from hub.services.declaration import thumbnail_of
 from hub.settings import Settings
 
 
@@ -24,12 +28,18 @@ class Card:
         Where it leads; relative to the hub's base address where ``own`` is set.
     own : bool
         It runs in the person's own server, which is started where it must be.
+    service : str
+        Name of the app behind the gate, whose state is shown; empty: it is none.
+    picture : str
+        Path below the hub's base address of its picture; may be empty.
     """
 
     title: str
     description: str
     url: str
     own: bool = False
+    service: str = ""
+    picture: str = ""
 
 
 # Apps that every user server brings (labkit's tiles in the launcher).
@@ -49,16 +59,35 @@ BUILT_IN = (
 )
 
 
-def cards(settings: Settings, groups: Collection[str], admin: bool = False) -> list[Card]:
-    """Return the apps that a person may open: the built-in ones, then the lab's own."""
+def cards(
+    settings: Settings, paths: Paths, groups: Collection[str], admin: bool = False
+) -> list[Card]:
+    """Return the apps that a person may open.
+
+    First those in their own server, then those behind the gate, then links to other places.
+    """
     return [
         *BUILT_IN,
+        *(
+            _card(app, settings)
+            for app in hubside.apps(settings, paths)
+            if admin or not app.groups or set(app.groups) & set(groups)
+        ),
         *(
             Card(app.title, app.description, app.url)
             for app in settings.apps
             if admin or not app.groups or set(app.groups) & set(groups)
         ),
     ]
+
+
+def _card(app: App, settings: Settings) -> Card:
+    service = app.service
+    file = thumbnail_of(service, app.folder)
+    # Browsers keep the picture until it is another one.
+    picture = f"app-picture/{app.name}?v={file.stat().st_mtime_ns:x}" if file else ""
+    url = app.url(settings)
+    return Card(service.title, service.description, url, service=app.name, picture=picture)
 
 
 def tutorials(folder: Path) -> list[Card]:

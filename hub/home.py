@@ -88,7 +88,7 @@ class Home:
     def apps(self) -> list[Card]:
         """The apps that the person may open."""
         groups = [group.name for group in self._user.groups]
-        return cards(self._settings, groups, bool(self._user.admin))
+        return cards(self._settings, self._paths, groups, bool(self._user.admin))
 
     @cached_property
     def tutorials(self) -> list[Card]:

@@ -114,6 +114,12 @@ def read(settings: Settings, paths: Paths) -> tuple[list[App], list[Problem]]:
     return apps, problems
 
 
+def stamp(paths: Paths) -> tuple[tuple[str, int], ...]:
+    """Return what changes whenever `read` may answer otherwise."""
+    files = [Places(paths).choices, *(folder / FILE for _, folder, _ in _folders(paths))]
+    return tuple((str(file), file.stat().st_mtime_ns) for file in files if file.exists())
+
+
 def find(name: str, settings: Settings, paths: Paths) -> App:
     """Return one app that is on.
 

@@ -20,6 +20,8 @@ SYNC = "custom:labhub:apps"
 # What a person's own programs may do for them: with this, open the apps that they may open.
 SERVER_SCOPES = ["users:activity!user", "access:servers!server", "access:services"]
 _ROLE = "app-"
+# Every home page asks; the lab file is the hub's own, which changes with its start alone.
+_read: dict[Paths, tuple[object, list[App]]] = {}
 
 
 def scope(app: App) -> str:
@@ -41,9 +43,14 @@ def apps(settings: Settings, paths: Paths) -> list[App]:
     """Return the apps that the hub serves; none where there is no gate before them."""
     if not os.environ.get(TOKEN):
         return []
+    stamp = catalogue.stamp(paths)
+    known = _read.get(paths)
+    if known is not None and known[0] == stamp:
+        return known[1]
     found, problems = catalogue.read(settings, paths)
     for problem in problems:
         log.error("An app is left out: %s", problem)
+    _read[paths] = (stamp, found)
     return found
 
 

@@ -32,8 +32,32 @@ async function refresh() {
       }
     } catch { /* the hub restarts: try again later */ }
   }
+  tellApps();
   const busy = document.querySelector("#servers [data-busy]");
   timer = setTimeout(refresh, busy ? BUSY_MS : CALM_MS);
+}
+
+// What is shown of an app's state; one that sleeps starts when it is opened.
+const STATES = {
+  running: ["Running", "state state-good"],
+  starting: ["Starting", "state state-warn"],
+  failed: ["Down", "state state-bad"],
+  sleeping: ["Sleeping", "state"],
+};
+
+/** Show the states of the apps behind the gate. */
+async function tellApps() {
+  const badges = [...document.querySelectorAll("[data-app]")];
+  if (!badges.length || document.hidden) return;
+  try {
+    const states = await (await call("GET", "/labhub/services")).json();
+    for (const badge of badges) {
+      const [text, look] = STATES[states[badge.dataset.app]] ?? ["", ""];
+      badge.textContent = text;
+      badge.className = look;
+      badge.hidden = !text;
+    }
+  } catch { /* the hub restarts: the next time tells */ }
 }
 
 async function act(button) {
@@ -67,4 +91,5 @@ form?.addEventListener("submit", (event) => {
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
 tellTimes();
+tellApps();
 timer = setTimeout(refresh, document.querySelector("#servers [data-busy]") ? BUSY_MS : CALM_MS);

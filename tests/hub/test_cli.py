@@ -44,6 +44,8 @@ def all_commands() -> Iterator[tuple[str, ...]]:
         yield (name,)
     for name in ("add", "passwd", "remove", "list"):
         yield ("user", name)
+    for name in ("add", "remove", "list", "status"):
+        yield ("app", name)
 
 
 @pytest.mark.parametrize("words", list(all_commands()), ids=" ".join)

@@ -48,7 +48,7 @@ def test_up_prints_the_address_and_a_first_link_that_works(portal: LabhubPortal)
     link = re.search(rf"{portal.url}/hub/link#\S+", out)
     assert link
     assert httpx.get(link[0].partition("#")[0]).status_code == 200
-    assert portal.pids().keys() == {"proxy", "hub", "culler"}
+    assert portal.pids().keys() == {"proxy", "gate", "hub", "culler"}
     assert "waiting for" in portal.first.stderr  # type: ignore[attr-defined]
 
 

@@ -93,7 +93,7 @@ def test_apps_are_shown_to_those_who_may_open_them() -> None:
     )
 
     def titles(*args: Any) -> list[str]:
-        return [card.title for card in apps.cards(settings, *args)]
+        return [card.title for card in apps.cards(settings, PATHS, *args)]
 
     assert titles([]) == ["JupyterLab", "CellxGene", "Wiki"]
     assert titles(["staff"]) == ["JupyterLab", "CellxGene", "Wiki", "Rota"]
