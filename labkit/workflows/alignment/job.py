@@ -62,6 +62,8 @@ class _SamplesJob(GatheredJob):
                 {"table": table, "rows": rows} for table, rows in self.summary["tables"].items()
             ]
             return pd.DataFrame(rows, columns=["table", "rows"])
+        if name.isidentifier():
+            _ = self.gathered  # tells what to do where there is none yet
         found = super().results(name, engine=engine)
         if name in _FILES and engine == "pandas":
             results = self.run.folder.results

@@ -39,6 +39,9 @@ def environment(folder: Path, programs: Mapping[str, str]) -> Path:
     real = built_envs() / "alignment" / "bin"
     made = folder / "envs" / "alignment" / "bin"
     made.mkdir(parents=True)
+    for path in real.parent.iterdir():
+        if path.name not in ("bin", "share"):
+            (made.parent / path.name).symlink_to(path)
     for path in real.iterdir():
         if path.name not in programs:
             (made / path.name).symlink_to(path)
