@@ -3,8 +3,8 @@
 ``python -m bench.cellprofiler [--image-sets 24] [--data ExampleFly|plate|both] [--csv-mb 300]``
 
 (a) one process per image set, the common practice; (b) one process for all; (h) one process per
-core, split by hand; (c) labkit on this machine. CPU seconds are what to compare: walls depend on
-who else uses the machine.
+core, split by hand; (c) labkit on this machine; (d) labkit on a real SLURM with as many cores. CPU
+seconds are what to compare: walls depend on who else uses the machine.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 import labkit
+from labkit.testing import SlurmCluster
+from labkit.testing.machine import missing_programs
 from labkit.workflows.cellprofiler import costs, example
 from labkit.workflows.cellprofiler.gathering import tables
 from labkit.workflows.cellprofiler.job import CellProfilerJob
@@ -113,11 +115,11 @@ def by_hand(work: Work, out: Path, ranges: Sequence[tuple[int, int]]) -> Used:
     return Used(sum(p[0] for p in parts), wall, max(p[1] for p in parts), sum(p[2] for p in parts))
 
 
-def by_labkit(work: Work, out: Path) -> tuple[Used, CellProfilerJob, float]:
+def by_labkit(work: Work, out: Path, backend: str = "local") -> tuple[Used, CellProfilerJob, float]:
     """Run it as a job; also return the CPU seconds of plan and submit in this process."""
     begin, before = time.perf_counter(), _own_cpu()
     workflow = labkit.CellProfiler(work.pipeline, work.images, profiles=False)
-    job = workflow.submit("local", output=str(out))
+    job = workflow.submit(backend, output=str(out))
     submit = _own_cpu() - before
     job.wait()
     wall = time.perf_counter() - begin
@@ -172,6 +174,12 @@ def compare(work: Work, folder: Path) -> None:
     ways = {"(b) one process": by_hand(work, folder / "b", [(1, work.count)])}
     ways["(h) one process per core"] = by_hand(work, folder / "h", spans(work.count, CORES))
     ways["(c) labkit"], job, submit = by_labkit(work, folder / "c")
+    there = None
+    if not missing_programs():
+        forget_sizes()  # a cluster is others' too: it splits by other rules
+        with SlurmCluster(nodes=CORES, cpus=1, memory=8000) as cluster:
+            os.environ.update(cluster.environment)
+            ways["(d) labkit on SLURM"], there, _ = by_labkit(work, folder / "d", "slurm")
     ways["(a) one process per image set"] = by_hand(
         work, folder / "a", [(n, n) for n in range(1, work.count + 1)]
     )
@@ -184,13 +192,21 @@ def compare(work: Work, folder: Path) -> None:
             f"| {name} | {used.cpu:.1f} | {used.cpu / used.modules - 1:.0%} | {used.wall:.1f} "
             f"| {used.memory / 1e6:.0f} | {used.cpu / ours.cpu:.2f} |"
         )
-    tasks = len(list(job.run.folder.tasks("analysis")))
+    tasks = _tasks(job)
     print(
         f"\nlabkit: {tasks} tasks; check, plan and submit took {first_submit:.1f} CPU s the first "
         f"time (CellProfiler itself loads the pipeline), then {submit:.1f}."
     )
     print(f"First run, before the cost was known: {learn.cpu:.1f} CPU s.")
-    print(f"Against (b): {equal(job, folder / 'b')}.", flush=True)
+    print(f"(c) against (b): {equal(job, folder / 'b')}.", flush=True)
+    if there is None:
+        print(f"(d) was not run: {missing_programs()}.", flush=True)
+    else:
+        print(f"(d), {_tasks(there)} tasks, against (b): {equal(there, folder / 'b')}.", flush=True)
+
+
+def _tasks(job: CellProfilerJob) -> int:
+    return len(list(job.run.folder.tasks("analysis")))
 
 
 def gather_speed(folder: Path, megabytes: int) -> None:

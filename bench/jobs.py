@@ -46,14 +46,20 @@ def home() -> Iterator[Path]:
         os.environ.update(before)
 
 
-def hand_over(folder: Path) -> tuple[float, labkit.Job]:
-    """Return the wall time of a submit of many tasks with an input each."""
+def many_rows(folder: Path) -> list[dict[str, str]]:
+    """Return a table of many rows, with an input each that is there."""
     (folder / "data").mkdir()
     rows = []
     for index in range(MANY):
         path = folder / "data" / f"{index}.tif"
         path.touch()
         rows.append({"site": f"s{index}", "image": str(path)})
+    return rows
+
+
+def hand_over(folder: Path) -> tuple[float, labkit.Job]:
+    """Return the wall time of a submit of many tasks with an input each."""
+    rows = many_rows(folder)
     original = LocalBackend.submit
     LocalBackend.submit = lambda *_: {"host": os.uname().nodename, "queue": ""}  # type: ignore[method-assign,assignment,misc]
     try:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from labkit.testing import SlurmCluster
 from labkit.testing.fixtures import slurm, slurm_cluster  # noqa: F401
-from labkit.testing.slurm import SlurmCluster
 from tests.labkit.jobs.contract import BackendContract, Site
 
 

@@ -21,8 +21,8 @@ from labkit.job import open_job
 from labkit.model import Resources, Stage, State
 from labkit.problems import RefusedError
 from labkit.runs.store import Run
-from labkit.testing.fixtures import missing_programs
-from labkit.testing.slurm import SlurmCluster
+from labkit.testing import SlurmCluster
+from labkit.testing.machine import missing_programs
 from labkit.worker import tree
 from tests.labkit.jobs.contract import Site
 from tests.labkit.jobs.places import Staged, ran, records, stage, until, workers
