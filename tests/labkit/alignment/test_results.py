@@ -223,8 +223,8 @@ def test_without_a_single_sample_there_is_no_gather(module_home: Path, tmp_path:
         workflow = labkit.Alignment(made.samples, made.reference, aligner="bwa")
         job: Any = workflow.submit("local", retries=0).wait(100)
     failed = job.failed().set_index("stage")
-    assert "not one of 1 samples is good" in failed.loc["gather", "text"]
-    assert "ended with code 7" in failed.loc["gather", "text"]
+    assert "not one of 1 samples is good" in str(failed.loc["gather", "text"])
+    assert "ended with code 7" in str(failed.loc["gather", "text"])
     with pytest.raises(LabkitError, match="has no gathered results"):
         job.results("bams")
     with pytest.raises(LabkitError, match="has no gathered results"):
