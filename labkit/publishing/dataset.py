@@ -167,10 +167,20 @@ class Published:
 
 
 class Catalogue:
-    """All published datasets that I may see: ``published()["pbmc"]`` is one of them."""
+    """All published datasets that I may see: ``published()["pbmc"]`` is one of them.
+
+    Attributes
+    ----------
+    user : str
+        Who I am, for the portal.
+    groups : list of str
+        The groups that I am in, and may share with.
+    """
 
     def __init__(self, client: Client) -> None:
         told = client.ask("GET", "datasets")
+        self.user = str(told["user"])
+        self.groups = [str(group) for group in told["groups"]]
         self._all = {one["name"]: Published(client, one) for one in told["datasets"]}
 
     def __getitem__(self, name: str) -> Published:
