@@ -91,6 +91,7 @@ def examine(settings: Settings, paths: Paths) -> list[Finding]:
         portal,
         database,
         apps,
+        slurm,
     )
     return [look(settings, paths) for look in looks]
 
@@ -267,6 +268,16 @@ def database(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
         found.append(Problem(str(paths.database), f"is damaged: {said}", mend))
     size = paths.database.stat().st_size / (1 << 20)
     return Finding("database", f"{size:.1f} MB", tuple(found))
+
+
+def slurm(settings: Settings, paths: Paths) -> Finding:
+    """Look for jobs of the portal on SLURM that its hub does not know."""
+    if settings.target != "slurm":
+        return Finding("slurm", "not used")
+    from hub.slurm.checks import left_over
+
+    detail, found = left_over(paths)
+    return Finding("slurm", detail, tuple(found))
 
 
 def apps(settings: Settings, paths: Paths) -> Finding:

@@ -32,6 +32,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         Where the portal keeps its state.
     """
     from hub import auth, isolation
+    from hub.slurm import checks as slurm
 
     found = [
         *state.secret_problems(paths),
@@ -42,6 +43,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         *auth.problems(settings, paths),
         *_people(settings),
         *isolation.problems(settings, paths),
+        *slurm.problems(settings, paths),
         # An app that cannot be started is no reason to keep the portal from its people.
         *(replace(problem, warning=True) for problem in catalogue.read(settings, paths)[1]),
     ]
@@ -56,10 +58,21 @@ def wanted_environments(settings: Settings, paths: Paths) -> list[str]:
     One that the administrator has made is not in images/, and left to them.
     """
     apps = catalogue.read(settings, paths)[0]
-    named = [*(p.environment for p in settings.profiles), "cellxgene", *compilable()]
+    profiles = (p.environment for p in settings.profiles)
+    named = [
+        *(p for p in profiles if not _elsewhere(settings, paths, p)),
+        "cellxgene",
+        *compilable(),
+    ]
     named += [app.service.environment for app in apps]
     names = dict.fromkeys(named)
     return ["hub", environments.PROXY, *filter(environments.exists, names)]
+
+
+def _elsewhere(settings: Settings, paths: Paths, name: str) -> bool:
+    """Whether an environment is the cluster's affair: a module, an image, another folder."""
+    slurm = settings.slurm if settings.target == "slurm" else None
+    return slurm is not None and (name in slurm.software or slurm.environments != paths.envs)
 
 
 def compilable() -> list[str]:
@@ -78,6 +91,8 @@ def _environments(settings: Settings, paths: Paths) -> Iterator[Problem]:
     own = environments.Environments(paths)
     for profile in settings.profiles:
         name = profile.environment
+        if _elsewhere(settings, paths, name):
+            continue
         if environments.exists(name):
             missing = [] if own.is_current(name) else environments.packages_missing(name)
             if missing:

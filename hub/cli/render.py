@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from io import StringIO
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hub import labfile
 from hub.cli.common import config_option, read_settings
 from hub.paths import Paths
 
-CHOICES = ["settings", "supervisor", "parallelcluster"]
+CHOICES = ["settings", "supervisor", "parallelcluster", "sudoers"]
 
 
 @click.command()
@@ -20,7 +22,8 @@ CHOICES = ["settings", "supervisor", "parallelcluster"]
 def render(what: str, config: Path | None) -> None:
     """Print the settings in force, defaults included, or what is made from them.
 
-    The supervisor's configuration, or AWS ParallelCluster's. No secret is in any of them.
+    The supervisor's configuration, AWS ParallelCluster's, or the rule of sudo with which a hub
+    that is not root starts jobs. No secret is in any of them.
 
     \b
     Examples:
@@ -33,6 +36,11 @@ def render(what: str, config: Path | None) -> None:
         from hub.parallelcluster.render import render as cluster
 
         click.echo(cluster(settings), nl=False)
+        return
+    if what == "sudoers":
+        from hub.slurm.checks import sudoers
+
+        click.echo(sudoers(settings, pwd.getpwuid(os.geteuid()).pw_name), nl=False)
         return
     if what == "supervisor":
         from hub.supervise import render as supervisor

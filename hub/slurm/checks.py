@@ -1,0 +1,175 @@
+"""What keeps user servers from running on SLURM, found before anything is started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from hub.isolation import accounts_of
+from hub.paths import Paths
+from hub.problems import Problem
+from hub.settings import Settings
+from hub.slurm.commands import SlurmUnavailable, find, run_slurm
+from hub.slurm.orphans import orphans
+from hub.slurm.owner import HELPER, SUDO, sudo_command
+from hub.slurm.script import server_words
+from hub.slurm.settings import Slurm
+
+PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
+_PATIENCE = 10.0
+_NAME = re.compile(r"[a-z_][a-z0-9_-]*")
+
+
+def problems(settings: Settings, paths: Paths) -> list[Problem]:
+    """Return what is wrong for the slurm target; nothing is changed.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    """
+    if settings.target != "slurm" or settings.slurm is None:
+        return []
+    found = [*_programs(), *_rights(settings), *_hub_host(settings.slurm)]
+    found += _environments(settings, settings.slurm, paths)
+    if not any(problem.place == "slurm" for problem in found):
+        found += asyncio.run(_cluster(settings.slurm))
+    return found
+
+
+def left_over(paths: Paths) -> tuple[str, list[Problem]]:
+    """Say whether there are jobs that no hub knows: a line, and the problem if there are."""
+    try:
+        rows = asyncio.run(orphans(paths))
+    except SlurmUnavailable as error:
+        return "", [Problem("slurm", str(error), "scontrol ping", warning=True)]
+    if not rows:
+        return "no job without its hub", []
+    text = f"{len(rows)} jobs of this portal are not known to its hub"
+    return text, [Problem("slurm", text, "labhub slurm orphans", warning=True)]
+
+
+def _programs() -> Iterator[Problem]:
+    for name in PROGRAMS:
+        try:
+            find(name)
+        except SlurmUnavailable as error:
+            yield Problem("slurm", str(error), "apt-get install -y slurm-client")
+
+
+def _hub_host(slurm: Slurm) -> Iterator[Problem]:
+    try:
+        socket.getaddrinfo(slurm.hub_host, None, family=socket.AF_INET)
+    except OSError:
+        text = f"{slurm.hub_host} has no IPv4 address"
+        yield Problem("slurm.hub_host", text, "name the address by which the nodes reach this host")
+
+
+def _environments(settings: Settings, slurm: Slurm, paths: Paths) -> Iterator[Problem]:
+    folder = slurm.environments
+    if folder.resolve() == paths.envs.resolve():
+        return  # `labhub up` makes them there
+    if not folder.is_dir():
+        text = f"{folder} is not seen on this host, so nobody can say whether it is whole"
+        yield Problem("slurm.environments", text, "mount it here, too", warning=True)
+        return
+    for profile in settings.profiles:
+        program = server_words(slurm, profile.environment)[0]
+        if "/" in program and not Path(program).is_file():
+            text = f"{program} is not there"
+            mend = f"LABHUB_ENVS={folder} labhub up makes the environments there"
+            yield Problem(f"profiles.{profile.name}.environment", text, mend)
+
+
+async def _cluster(slurm: Slurm) -> list[Problem]:
+    """Compare the lab file with the cluster itself, if it answers."""
+    try:
+        text = await run_slurm("sinfo", "-h", "-a", "-o", "%R", timeout=_PATIENCE)
+    except SlurmUnavailable as error:
+        mend = "scontrol ping; without SLURM no server starts"
+        return [Problem("slurm", str(error), mend, warning=True)]
+    there = set(text.split())
+    return [
+        Problem(
+            "slurm.partitions",
+            f"the cluster has no partition {name}",
+            f"it has: {', '.join(sorted(there))}",
+        )
+        for name in slurm.partitions
+        if name not in there
+    ]
+
+
+# -- sudo -------------------------------------------------------------------------------------
+
+
+def sudoers(settings: Settings, account: str) -> str:
+    """Return the rule that lets the hub's account submit jobs as members of the group.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    account : str
+        The hub's account.
+
+    Raises
+    ------
+    ValueError
+        A name or path is none that sudo takes as it is.
+    """
+    group = settings.authentication.unix_group
+    for name in (account, group):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of an account")
+    if re.search(r"[\s\\,:=#!*?\[\]\"]", str(HELPER)):
+        raise ValueError(f"the path {HELPER} has characters that mean something to sudo")
+    return (
+        "# Labhub: start and cancel jobs as members of one group, never as root.\n"
+        "# visudo -cf FILE checks it; install it as /etc/sudoers.d/labhub, mode 0440.\n"
+        f"Cmnd_Alias LABHUB_JOBS = {' '.join(sudo_command())}\n"
+        "Defaults!LABHUB_JOBS env_reset, !setenv, !requiretty\n"
+        f"{account} ALL=(%{group}) NOPASSWD: NOSETENV: LABHUB_JOBS\n"
+    )
+
+
+def _rights(settings: Settings) -> Iterator[Problem]:
+    if os.geteuid() == 0 or settings.authentication.effective_method == "owner":
+        return
+    mend = "labhub render sudoers, and install it as root"
+    if not Path(SUDO).exists():
+        yield Problem("sudo", "is not installed", "apt-get install -y sudo, or run labhub as root")
+        return
+    for path in (HELPER, *HELPER.parents):
+        status = path.stat()
+        if status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            text = "others than root can change it, and sudo runs it as every user"
+            yield Problem(str(path), text, "let root own the portal's program")
+            break
+    members = [account.name for account in accounts_of(settings).list()]
+    if not members:
+        text = f"the group {settings.authentication.unix_group} has no member"
+        yield Problem("authentication.unix_group", text, "gpasswd --add", warning=True)
+    elif not _may(members[0]):
+        yield Problem("sudo", f"the hub may not submit jobs as {members[0]}", mend)
+    if _may("root"):
+        yield Problem("sudo", "the hub could do the same as root: the rule is too wide", mend)
+
+
+def _may(user: str) -> bool:
+    done = subprocess.run(
+        [SUDO, "-n", "-l", "-u", user, "--", *sudo_command()],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=_PATIENCE,
+    )
+    return done.returncode == 0
