@@ -144,7 +144,7 @@ class Cluster:
     ) -> None:
         if settings.slurm is None:
             raise ValueError("the lab file has no section slurm")
-        self._settings, self._slurm = settings, settings.slurm
+        self._slurm = settings.slurm
         self._run = run
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -221,14 +221,18 @@ class Cluster:
 
 
 def cluster_of(settings: Settings) -> Cluster:
-    """Return the one `Cluster` of this process for a lab file."""
-    found = _CLUSTERS.get(id(settings))
+    """Return the one `Cluster` of this process for a lab file.
+
+    Spawners have copies of the settings: equal ones share it.
+    """
+    key = settings.slurm.model_dump_json() if settings.slurm else ""
+    found = _CLUSTERS.get(key)
     if found is None:
-        found = _CLUSTERS[id(settings)] = Cluster(settings)
+        found = _CLUSTERS[key] = Cluster(settings)
     return found
 
 
-_CLUSTERS: dict[int, Cluster] = {}
+_CLUSTERS: dict[str, Cluster] = {}
 
 
 def _partitions(

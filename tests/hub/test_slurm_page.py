@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from hub.settings import Profile, Settings
 from hub.slurm import form
 from hub.slurm.cloud import Queue, read_queues
-from hub.slurm.cluster import Cluster, ClusterView
+from hub.slurm.cluster import Cluster, ClusterView, cluster_of
 from hub.slurm.commands import SlurmUnavailable, run_slurm
 from hub.slurm.nodes import Unreadable, gpus_of, parse_nodes, parse_partitions, parse_time
 from hub.slurm.poller import FORMAT, JobRow, parse
@@ -313,6 +314,13 @@ async def test_a_silent_controller_leaves_the_last_picture_and_asks_seldom(
         slurm.start_munge()
     now += 11
     assert (await cluster.describe()).trouble == ""
+
+
+def test_all_spawners_ask_the_same_cluster(lab: Settings) -> None:
+    assert cluster_of(lab) is cluster_of(copy.deepcopy(lab))
+    assert lab.slurm is not None
+    other = lab.model_copy(update={"slurm": lab.slurm.model_copy(update={"account": "b"})})
+    assert cluster_of(lab) is not cluster_of(other)
 
 
 # -- words and numbers ----------------------------------------------------------------
