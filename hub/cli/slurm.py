@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def slurm() -> None:
-    """Look after the user servers' jobs on SLURM."""
+    """Look after the user servers' jobs on SLURM.
+
+    \b
+    Example:
+      sudo ./labhub slurm orphans
+    """  # noqa: D301
 
 
 @slurm.command()
