@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ class Tutor:
     home: Path
     uid: int | None
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, more: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command as that user, with the environment of a fresh login."""
         environment = {
             "HOME": str(self.home),
@@ -42,6 +44,7 @@ class Tutor:
             "LABHUB_ENVS": str(built_envs()),
             "LABHUB_LAB_NAME": "Test lab",
             "PYTHONPATH": str(self.home / "library"),
+            **(more or {}),
         }
         # Only root may (and must) say who it runs as.
         who: dict[str, Any] = {"user": self.uid, "group": self.uid, "extra_groups": []}
@@ -57,9 +60,11 @@ class Tutor:
             **(who if self.uid is not None else {}),
         )
 
-    def execute(self, name: str, checks: str) -> dict[str, Any]:
+    def execute(
+        self, name: str, checks: str, more: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Execute a notebook, then the checks in its kernel; return what they put in ``seen``."""
-        done = self.run(str(self.home / "execute.py"), str(self.home / name), checks)
+        done = self.run(str(self.home / "execute.py"), str(self.home / name), checks, more=more)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
