@@ -185,7 +185,7 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         for last in (False, True):
             patience = _GLANCE if page else self.app.start_timeout + 1
             if not await upstream.ready(patience):
-                pages.not_ready(self, self.door)
+                pages.not_ready(self, self.door, self.current_user.get("admin") is True)
                 return
             try:
                 uri = upstream.url(self._path())

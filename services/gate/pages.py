@@ -77,13 +77,15 @@ def is_page(request: HTTPServerRequest) -> bool:
     return "text/html" in request.headers.get("Accept", "")
 
 
-def not_ready(handler: web.RequestHandler, door: Door) -> None:
+def not_ready(handler: web.RequestHandler, door: Door, admin: bool) -> None:
     """Write what there is to say of an app that does not answer yet, or not at all."""
     down = door.upstream.state == "down"
     title = door.app.title
     if down:
         message = f"{title} did not start: {door.upstream.reason}"
-        advice = "Try again. If it stays so, its log says why: labhub app status " + door.app.name
+        advice = "Try again. If it stays so, tell who looks after the portal."
+        if admin:
+            advice = f"Try again. Its log says why: labhub app status {door.app.name}"
     else:
         message = f"{title} is starting"
         advice = "It takes a few seconds. Try again then."

@@ -23,7 +23,7 @@ log = logging.getLogger("labhub.gate")
 
 _PROBE = 5.0  # seconds for one look whether it is ready
 _PAUSE = (0.05, 0.5)  # seconds between two looks: at first, at most
-_DOWN = 5.0  # seconds for which a failed start is not tried again
+_DOWN = 3.0  # seconds for which a failed start is not tried again
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED of unix(7)
 
 
