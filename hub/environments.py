@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from hub import jars
+from hub import jars, sources
 from hub.paths import REPOSITORY, Paths
 from hub.problems import Problem, ProblemsError
 from hub.state import make_folders
@@ -120,6 +121,7 @@ class Environments:
                     packages = any(before.get(k) != v for k, v in self._packages(name).items())
                     self._build_python(name, packages)
                     self._build_java(name)
+                    self._build_sources(name, before.get("sources"))
                 self._verify(name)
                 _write(self.folder(name) / STAMP, json.dumps(self._wanted(name)) + "\n")
             finally:
@@ -192,6 +194,14 @@ class Environments:
         for program in _programs(name):
             shutil.copy(program, self.folder(name) / "bin" / program.name)
 
+    # -- programs that are compiled ---------------------------------------------------
+
+    def _build_sources(self, name: str, before: str | None) -> None:
+        """Compile what images/ has a lock of sources for, unless that was done."""
+        lock = _image(name) / "sources.lock"
+        if lock.is_file() and before != _sources_digest(name):
+            sources.install(lock, self.folder(name), self.say, partial(self._run, name))
+
     # -- the proxy --------------------------------------------------------------------
 
     def _build_proxy(self) -> None:
@@ -216,6 +226,8 @@ class Environments:
         if _jars(name).is_file():
             made["jars"] = _digest(_jars(name))
             made |= {f"bin/{program.name}": _digest(program) for program in _programs(name)}
+        if (_image(name) / "sources.lock").is_file():
+            made["sources"] = _sources_digest(name)
         return made
 
     def _packages(self, name: str) -> dict[str, str]:
@@ -315,6 +327,10 @@ def _lock(name: str) -> Path:
 
 def _jars(name: str) -> Path:
     return _image(name) / "jars.lock"
+
+
+def _sources_digest(name: str) -> str:
+    return _digest(_image(name) / "sources.lock", _image(name) / "build")
 
 
 def _programs(name: str) -> list[Path]:

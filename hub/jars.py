@@ -126,7 +126,7 @@ def _fetch_all(base: str, jars: list[Jar], folder: Path) -> list[str]:
     stop = threading.Event()
 
     def one(jar: Jar) -> str:
-        return "" if stop.is_set() else _fetch(f"{base}/{jar.path}", folder / jar.path, jar.digest)
+        return "" if stop.is_set() else fetch(f"{base}/{jar.path}", folder / jar.path, jar.digest)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
@@ -136,8 +136,8 @@ def _fetch_all(base: str, jars: list[Jar], folder: Path) -> list[str]:
             raise
 
 
-def _fetch(url: str, target: Path, digest: str) -> str:
-    """Fetch one file; return what is wrong, or nothing."""
+def fetch(url: str, target: Path, digest: str) -> str:
+    """Fetch one file and prove its SHA-256; return what is wrong, or nothing."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     wrong = ""
