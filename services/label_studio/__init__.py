@@ -1,0 +1,1 @@
+"""Label Studio behind the portal's login: no account and no password of its own."""
