@@ -1,5 +1,6 @@
 #!/bin/bash
-# Run by AWS ParallelCluster on each of its nodes (OnNodeConfigured), as root:
+# Run by AWS ParallelCluster on each of its nodes (OnNodeConfigured), as root, on Ubuntu 24.04:
+# its Python is the same on all nodes, so environments in /shared run everywhere.
 #
 #     bootstrap.sh portal|head|compute s3://BUCKET/FOLDER
 #
@@ -29,39 +30,11 @@ die() {
 
 # -- the system ---------------------------------------------------------------------------
 
-# Prints the package manager's name.
-manager() {
-    local name
-    for name in dnf apt-get; do
-        command -v "$name" >/dev/null && echo "$name" && return
-    done
-    die "this system has neither dnf nor apt-get: use alinux2023, ubuntu2204 or ubuntu2404"
-}
-
 install_packages() {
-    case $(manager) in
-    dnf) dnf install --assumeyes --quiet "$@" ;;
-    apt-get)
-        export DEBIAN_FRONTEND=noninteractive
-        # Another apt may still run on a node that has just started.
-        apt-get -o DPkg::Lock::Timeout=300 update --quiet
-        apt-get -o DPkg::Lock::Timeout=300 install --yes --quiet --no-install-recommends "$@"
-        ;;
-    esac
-}
-
-# The Python that the environments in /shared are made with: the same path on every node.
-python_packages() {
-    case $(manager) in
-    dnf) echo python3.11 ;;
-    apt-get)
-        # shellcheck disable=SC1091  # the system's own
-        case $(. "$ROOT/etc/os-release" && echo "$VERSION_ID") in
-        22.04) echo python3.11 python3.11-venv ;;
-        *) echo python3 python3-venv ;;
-        esac
-        ;;
-    esac
+    export DEBIAN_FRONTEND=noninteractive
+    # Another apt may still run on a machine that has just started.
+    apt-get -o DPkg::Lock::Timeout=300 update --quiet
+    apt-get -o DPkg::Lock::Timeout=300 install --yes --quiet --no-install-recommends "$@"
 }
 
 # Write a line of /etc/hosts, in place of an older one of that name.
@@ -178,8 +151,11 @@ compute() {
     local address
     address=$(portal_address)
     name_host "$address" "$PORTAL_HOST"
-    # shellcheck disable=SC2046  # several words
-    install_packages $(python_packages)
+    # Ubuntu keeps people from making namespaces of their own. Servers need them: in its network
+    # namespace a server's ports are its owner's alone (network: in the lab file).
+    mkdir -p "$ROOT/etc/sysctl.d"
+    echo 'kernel.apparmor_restrict_unprivileged_userns = 0' >"$ROOT/etc/sysctl.d/60-labhub.conf"
+    sysctl --quiet --load="$ROOT/etc/sysctl.d/60-labhub.conf" || say "no namespaces here" >&2
     keep_self
     import_people || true # one bad account must not cost the node
     every labhub-people 20 "$INSTALL/bootstrap.sh people"
@@ -201,8 +177,7 @@ portal() { # FILES
     chmod 711 "$STATE"
     own_address >"$SHARED/portal-address"
     name_host "$(own_address)" "$PORTAL_HOST"
-    # shellcheck disable=SC2046  # several words
-    install_packages $(python_packages) tar gzip
+    install_packages python3 python3-venv tar gzip bubblewrap nftables iproute2
     getent group "$GROUP" >/dev/null || groupadd "$GROUP"
     keep_self
     rm -rf "$new"

@@ -48,7 +48,7 @@ def render(settings: Settings) -> str:
 
 def document(cluster: ParallelCluster) -> dict[str, Any]:
     """Return the configuration as ParallelCluster's schema has it (version 3)."""
-    image: dict[str, Any] = {"Os": cluster.os}
+    image: dict[str, Any] = {"Os": "ubuntu2404"}
     if cluster.custom_ami:
         image["CustomAmi"] = cluster.custom_ami
     found: dict[str, Any] = {

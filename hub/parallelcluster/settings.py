@@ -93,8 +93,7 @@ class ParallelCluster(Frozen):
     """AWS ParallelCluster: what `labhub render parallelcluster` makes a cluster of."""
 
     region: Region
-    os: Literal["alinux2023", "ubuntu2204", "ubuntu2404"] = "alinux2023"
-    custom_ami: Ami | None = Field(None, description="default: AWS's own for the system")
+    custom_ami: Ami | None = Field(None, description="Ubuntu 24.04; default: ParallelCluster's own")
     files: Place = Field(description="where the nodes fetch bootstrap.sh, labhub.tar.gz, lab.yaml")
     head: HeadMachine
     portal_on: Literal["head", "login"] = "head"
