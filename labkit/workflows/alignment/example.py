@@ -98,7 +98,7 @@ def make(
     seed : int
         The same seed makes the same files.
     """
-    place = Path(folder)
+    place = Path(folder).absolute()
     place.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     genome = {f"contig{n}": random.choice(_BASES, size) for n, size in enumerate(contigs, 1)}

@@ -125,12 +125,13 @@ class AlignmentJob(_SamplesJob):
         LabkitError
             There is no such figure; the text lists what there is.
         """
+        from labkit.notebook.figure import NotebookFigure
         from labkit.workflows.alignment.gathering import plots
 
         for name in names:
             if name not in plots.PLOTS:
                 raise LabkitError(str(unknown_name("plot", name, plots.PLOTS)))
-        return plots.draw(self.gathered, names) if names else plots.summary(self.gathered)
+        return plots.draw(self.gathered, names, NotebookFigure)
 
     def variants(self, **options: Any) -> Variants:
         """Return the workflow that calls variants in these alignments, to be submitted.

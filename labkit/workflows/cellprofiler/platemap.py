@@ -80,7 +80,7 @@ def draw(values: pd.DataFrame, title: str, plate: str | None = None) -> Figure:
     values : DataFrame
         ``plate``, ``well``, ``value``.
     """
-    from matplotlib.figure import Figure
+    from labkit.notebook.figure import NotebookFigure
 
     plates = list(dict.fromkeys(values["plate"]))
     if plate is not None and plate not in plates:
@@ -89,7 +89,7 @@ def draw(values: pd.DataFrame, title: str, plate: str | None = None) -> Figure:
     grids = [to_grid(values[values["plate"] == name]) for name in chosen]
     rows, columns = grids[0].shape
     width, height = 1.6 + columns * 0.42, (1.0 + rows * 0.42) * len(grids)
-    figure = Figure(figsize=(max(5.0, width), max(2.5, height)), layout="constrained")
+    figure = NotebookFigure(figsize=(max(5.0, width), max(2.5, height)), layout="constrained")
     axes = figure.subplots(len(grids), 1, squeeze=False)[:, 0]
     low = min(float(np.nanmin(grid)) for grid in grids)
     high = max(float(np.nanmax(grid)) for grid in grids)

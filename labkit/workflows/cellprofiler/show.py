@@ -27,7 +27,7 @@ def show(
     outlines: bool,
 ) -> Figure:
     """Draw the channels of one image set and what was saved for it, side by side."""
-    from matplotlib.figure import Figure
+    from labkit.notebook.figure import NotebookFigure
 
     row = find_row(job.image_sets(), place)
     pictures: list[tuple[str, np.ndarray]] = []
@@ -42,7 +42,7 @@ def show(
         for entry in saved[saved["ImageNumber"] == row["ImageNumber"]].itertuples():
             if Path(str(entry.path)).suffix.lower() in _SHOWN_LIKE:
                 pictures.append((str(entry.image), read_picture(Path(str(entry.path)))))
-    figure = Figure(figsize=(4 * len(pictures), 4.3), layout="constrained")
+    figure = NotebookFigure(figsize=(4 * len(pictures), 4.3), layout="constrained")
     axes = figure.subplots(1, len(pictures), squeeze=False)[0]
     for axis, (name, picture) in zip(axes, pictures, strict=True):
         axis.imshow(stretch(picture), cmap="gray", vmin=0, vmax=1)

@@ -177,6 +177,14 @@ def test_figures_show_the_tables(job: AlignmentJob, name: str) -> None:
         assert x[y.argmax()] == pytest.approx(180, abs=40)
 
 
+def test_a_figure_shows_itself_in_a_notebook(job: AlignmentJob) -> None:
+    from IPython.core.formatters import DisplayFormatter
+
+    data, _ = DisplayFormatter().format(job.plot("insert_size", "coverage"))
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert len(job.plot().axes) == 3  # as in the card
+
+
 def test_the_card_shows_numbers_and_figures_once_it_has_ended(job: AlignmentJob) -> None:
     page = job._repr_html_()
     assert "data:image/png;base64," in page and "<script" not in page

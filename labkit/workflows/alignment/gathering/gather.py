@@ -61,7 +61,7 @@ def main(task: Any) -> None:
         counts = written.close()
     made = report.make(samples, task.out, task.tmp)
     task.progress(steps - 1, steps)
-    plots.summary(task.out).savefig(task.out / "summary.png", dpi=90, transparent=True)
+    plots.draw(task.out, ()).savefig(task.out / "summary.png", dpi=90, transparent=True)
     content = {
         "samples": list(samples),
         "failed": failed,

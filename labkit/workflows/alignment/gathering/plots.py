@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _NAMED = 10  # samples that get a colour and a name of their own
 _BINS = 120  # of insert sizes
-_POINTS = 2000  # along the genome: more than there are pixels
+_POINTS = 400  # along the genome
 _INK = "#808080"  # reads on light and on dark pages
 _COLOURS = {"unique": "#2f7fd0", "duplicate": "#d98324", "unmapped": "#8c8c8c"}
 
@@ -83,8 +83,8 @@ def duplicates(axes: Axes, folder: Path) -> None:
     if len(table) > _NAMED:
         axes.set_yticks([])
         axes.set_ylabel(f"{len(table)} samples")
-    _label(axes, "Duplicates", "share of reads", "", empty=table.empty)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderpad=0, **_LEGEND)
+    _label(axes, "Duplicates, share of reads", "", "", empty=table.empty)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, **_LEGEND)
 
 
 def recalibration(axes: Axes, folder: Path) -> None:
@@ -128,8 +128,8 @@ PLOTS: dict[str, Callable[[Any, Path], None]] = {
 }
 
 
-def draw(folder: Path, names: Sequence[str]) -> Figure:
-    """Return a figure with these plots side by side.
+def draw(folder: Path, names: Sequence[str], kind: type[Figure] = Figure) -> Figure:
+    """Return a figure with these plots side by side; without names, what the card shows.
 
     Parameters
     ----------
@@ -137,10 +137,13 @@ def draw(folder: Path, names: Sequence[str]) -> Figure:
         With the gathered tables.
     names : sequence of str
         Of :data:`PLOTS`.
+    kind : type
+        Of figure.
     """
+    names = names or summary(folder)
     columns = 2 if len(names) in (2, 4) else min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(9.2, 2.8 * rows), layout="constrained")
+    figure = kind(figsize=(9.2, 2.8 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, name in zip(axes, names, strict=False):
         PLOTS[name](axis, folder)
@@ -149,12 +152,10 @@ def draw(folder: Path, names: Sequence[str]) -> Figure:
     return figure
 
 
-def summary(folder: Path) -> Figure:
-    """Return what the card shows; with recalibration, what it found too."""
+def summary(folder: Path) -> list[str]:
+    """Return the names of what the card shows; with recalibration, what it found too."""
     names = ["insert_size", "coverage", "duplicates"]
-    if len(read(folder, "recalibration")):
-        names.append("recalibration")
-    return draw(folder, names)
+    return [*names, "recalibration"] if len(read(folder, "recalibration")) else names
 
 
 _LEGEND: dict[str, Any] = {"fontsize": 7, "frameon": False, "labelcolor": _INK}
