@@ -57,19 +57,18 @@ def say(text: str) -> None:
 # -- the port ---------------------------------------------------------------------------------
 
 
-def listen(first: int, last: int, offset: int, host: str = "") -> socket.socket:
+def take(first: int, last: int, offset: int, host: str = "") -> socket.socket:
     """Take a free port of a range; two jobs of one node begin at different ones."""
     count = last - first + 1
     for number in range(count):
-        door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        # Without SO_REUSEADDR no other process can be on the port, nor come beside it.
+        taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # Without SO_REUSEADDR nobody else can be on the port.
         try:
-            door.bind((host, first + (offset + number) % count))
+            taken.bind((host, first + (offset + number) % count))
         except OSError:
-            door.close()
+            taken.close()
             continue
-        door.listen(256)
-        return door
+        return taken
     raise LaunchError(f"no port from {first} to {last} is free on this node")
 
 
@@ -339,15 +338,17 @@ def launch(settings: dict[str, Any], command: list[str]) -> int:
     first, last = settings["ports"]
     job = int(os.environ.get("SLURM_JOB_ID", "0"))
     guard = Guard(settings["addresses"], settings["accounts"])
-    door = listen(first, last, job)
+    door = take(first, last, job)
+    door.listen(256)
     port = door.getsockname()[1]
     alone = separate(settings["network"])
     if alone:
         inside = port
     else:
-        # Far from the ports that the next jobs' doors begin with.
-        with listen(first, last, job + (last - first) // 2, "127.0.0.1") as free:
-            inside = free.getsockname()[1]
+        # Kept for the server, which may come beside it: nobody listens there yet.
+        kept = take(first, last, job + (last - first) // 2, "127.0.0.1")
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        inside = kept.getsockname()[1]
     env = dict(os.environ)
     place = urlsplit(env["JUPYTERHUB_SERVICE_URL"])
     env["JUPYTERHUB_SERVICE_URL"] = urlunsplit(place._replace(netloc=f"127.0.0.1:{inside}"))

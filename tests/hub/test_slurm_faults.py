@@ -1,0 +1,184 @@
+"""Broken clusters and broken hubs: no server is lost, and none is left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from labkit.testing import SlurmCluster
+from tests.conftest import needs_root
+from tests.slurm_portal import SlurmPortal, needs_slurm, wait_for
+
+pytestmark = [needs_root, needs_slurm]
+SERVERS = 20
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[SlurmCluster]:
+    # With SLURM's own patience: munge's absence must not make nodes look dead.
+    with SlurmCluster(nodes=2, cpus=32, config={"SlurmdTimeout": 300}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def portal(cluster: SlurmCluster) -> Iterator[SlurmPortal]:
+    # Answers are wanted soon here; how seldom is enough is tested elsewhere.
+    config = "c.SlurmSpawner.queries_per_minute = 300\nc.Spawner.poll_interval = 2\n"
+    with SlurmPortal(cluster, config=config, lab={"named_servers": SERVERS}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def servers(portal: SlurmPortal, ada: str, bob: str) -> list[tuple[str, str]]:
+    """Twenty running servers of two people."""
+    wanted = [(name, f"s{number}") for name in (ada, bob) for number in range(SERVERS // 2)]
+    for name in (ada, bob):
+        portal.api("POST", f"/users/{name}")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: portal.spawn(one[0], server=one[1], timeout=120), wanted))
+    return wanted
+
+
+def alive(portal: SlurmPortal, servers: list[tuple[str, str]]) -> int:
+    """How many the hub knows as ready and that answer through the proxy."""
+    found = 0
+    for name in {name for name, _ in servers}:
+        known = portal.api("GET", f"/users/{name}").json()["servers"]
+        for _, server in [one for one in servers if one[0] == name]:
+            if known.get(server, {}).get("ready"):
+                found += portal.run(name, "print('alive')", server).strip() == "alive"
+    return found
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill -9"])
+def test_a_hub_restart_loses_none_of_twenty(
+    portal: SlurmPortal, servers: list[tuple[str, str]], sig: signal.Signals
+) -> None:
+    jobs = sorted(portal.jobs("RUNNING"))
+    assert len(jobs) == SERVERS
+    portal.restart_hub(sig)
+    wait_for(lambda: alive(portal, servers) == SERVERS, 60, "that all are taken back")
+    assert sorted(portal.jobs("RUNNING")) == jobs
+
+
+def test_the_controller_is_down_for_a_minute(
+    portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]]
+) -> None:
+    """The hub polls every two seconds here: fifteen seconds are many failed looks.
+
+    A new hub, too, that starts meanwhile believes no server gone; a stop is obeyed later.
+    """
+    cluster.stop_controller()
+    began = time.monotonic()
+    try:
+        wait_for(lambda: "SLURM does not answer" in portal.hub_log(), 60)
+        wait_for(lambda: time.monotonic() - began > 15, 20)
+        assert alive(portal, servers) == SERVERS
+        portal.restart_hub(signal.SIGKILL)
+        wait_for(lambda: alive(portal, servers) == SERVERS, 60)
+        name, server = servers[-1]
+        portal.stop_server(name, server, timeout=60)
+    finally:
+        cluster.start_controller()
+    wait_for(lambda: len(portal.jobs("RUNNING")) == SERVERS - 1, 60, "the late cancellation")
+    assert alive(portal, servers) == SERVERS - 1
+    portal.spawn(name, server=server)
+
+
+def test_a_start_while_the_controller_is_down_says_so(
+    portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]], ada: str
+) -> None:
+    cluster.stop_controller()
+    try:
+        portal.api("POST", f"/users/{ada}/server", json={"profile": "stub"})
+        wait_for(lambda: "SLURM does not answer at the moment" in portal.hub_log(), 60)
+    finally:
+        cluster.start_controller()
+    assert len(portal.jobs()) == SERVERS
+
+
+def test_munge_is_down(
+    portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]]
+) -> None:
+    lines = portal.hub_log().count("SLURM does not answer; servers are taken to go on")
+    cluster.stop_munge()
+    try:
+        wait_for(
+            lambda: portal.hub_log().count("SLURM does not answer; servers are taken") > lines, 90
+        )
+        assert alive(portal, servers) == SERVERS
+    finally:
+        cluster.start_munge()
+    wait_for(lambda: "SLURM answers again" in portal.hub_log(), 150)
+    assert alive(portal, servers) == SERVERS
+
+
+def test_a_vanished_server_is_noticed(
+    portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]]
+) -> None:
+    name, server = servers[0]
+    job = portal.run(name, "import os; print(os.environ['SLURM_JOB_ID'])", server).strip()
+    cluster.command("scancel", job)
+    wait_for(lambda: not portal.server(name, server), 60)
+    assert alive(portal, servers) == SERVERS - 1
+    portal.spawn(name, server=server)
+
+
+def test_a_start_that_the_hubs_death_cut_off_leaves_no_job(
+    portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]], ada: str
+) -> None:
+    cluster.command("scontrol", "update", "partition=main", "state=down")
+    try:
+        answer = portal.api("POST", f"/users/{ada}/server", json={"profile": "stub"})
+        assert answer.status_code in (201, 202)
+        wait_for(lambda: portal.jobs("PENDING"))
+        portal.restart_hub(signal.SIGKILL)
+        wait_for(lambda: not portal.jobs("PENDING"), 60)
+    finally:
+        cluster.command("scontrol", "update", "partition=main", "state=up")
+    assert alive(portal, servers) == SERVERS
+
+
+def labhub(portal: SlurmPortal, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hub", "slurm", *words],
+        cwd=REPOSITORY,
+        env={**portal.environ, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_orphans_are_listed_and_stopped_by_word(
+    portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]], bob: str
+) -> None:
+    """A job of this portal that no hub knows, as a lost database would leave it."""
+    name = cluster.command("squeue", "-h", "-o", "%j").splitlines()[0]
+    words = ["sbatch", "--parsable", f"--job-name={name}", "--output=/dev/null", "--chdir=/tmp"]
+    orphan = cluster.command(*words, "--wrap=sleep 600", user=bob).strip()
+    stranger = cluster.command("sbatch", "--parsable", "-D/tmp", "--wrap=sleep 600", user=bob)
+    wait_for(lambda: len(portal.jobs("RUNNING")) == SERVERS + 1)
+    listed = json.loads(labhub(portal, "orphans", "--json").stdout)
+    assert [(row["id"], row["user"]) for row in listed] == [(orphan, bob)]
+    running = portal.jobs("RUNNING")
+    refused = labhub(portal, "stop", running[0] if running[0] != orphan else running[1])
+    assert refused.returncode == 1
+    assert "is no orphan" in refused.stderr
+    done = labhub(portal, "stop", "--all", "--yes")
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: orphan not in portal.jobs())
+    assert json.loads(labhub(portal, "orphans", "--json").stdout) == []
+    assert alive(portal, servers) == SERVERS
+    assert "RUNNING" in cluster.command("squeue", "-h", "-j", stranger.strip(), "-o", "%T")
+    cluster.command("scancel", stranger.strip())

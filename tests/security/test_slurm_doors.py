@@ -1,0 +1,336 @@
+"""Attacks on the slurm target: the hub's door, the options, other people's ports and logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from hub.slurm.commands import Account, SlurmUnavailable
+from hub.slurm.owner import read_tail
+from labkit.testing import SlurmCluster
+from tests.conftest import needs_root
+from tests.portal import Browser
+from tests.security.neighbours import reach
+from tests.slurm_portal import SlurmPortal, needs_slurm, own_address, wait_for
+
+pytestmark = [needs_root, needs_slurm]
+TUN = os.access("/dev/net/tun", os.W_OK) and Path("/dev/net/tun").stat().st_mode & 0o006 == 0o006
+needs_namespaces = pytest.mark.skipif(
+    not TUN or not Path("/usr/bin/slirp4netns").exists(),
+    reason="needs slirp4netns, and /dev/net/tun open to all (mode 666, as udev makes it)",
+)
+SERVE = (
+    "import http.server as h, threading\n"
+    "s = h.ThreadingHTTPServer(('127.0.0.1', 0), h.BaseHTTPRequestHandler)\n"
+    "threading.Thread(target=s.serve_forever, daemon=True).start()\n"
+    "print(s.server_address[1])"
+)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[SlurmCluster]:
+    with SlurmCluster(nodes=1, cpus=32) as running:
+        yield running
+
+
+CONFIG = "c.SlurmSpawner.queries_per_minute = 300\n"
+
+
+@pytest.fixture(scope="module")
+def portal(cluster: SlurmCluster, ada: str, bob: str) -> Iterator[SlurmPortal]:
+    """Both people's servers on one node, without namespaces."""
+    with SlurmPortal(cluster, {"network": "shared"}, config=CONFIG) as running:
+        running.spawn(ada)
+        running.spawn(bob)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def walled(cluster: SlurmCluster, ada: str, bob: str) -> Iterator[SlurmPortal]:
+    """Both people's servers on one node, each in a network namespace."""
+    with SlurmPortal(cluster, {"network": "namespace"}, config=CONFIG) as running:
+        running.spawn(ada)
+        running.spawn(bob)
+        yield running
+
+
+def token_of(portal: SlurmPortal, name: str, server: str = "") -> str:
+    return portal.run(name, "import os; print(os.environ['JUPYTERHUB_API_TOKEN'])", server).strip()
+
+
+def knock(portal: SlurmPortal, token: str, body: Any, **more: Any) -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    url = f"http://127.0.0.1:{portal.hub_port}/hub/api/batchspawner"
+    headers = {"Authorization": f"token {token}"} if token else {}
+    return httpx.post(url, content=content, headers={**headers, **more.pop("headers", {})})
+
+
+# -- /hub/api/batchspawner --------------------------------------------------------------------
+
+
+def test_a_running_server_cannot_name_a_port_again(portal: SlurmPortal, ada: str) -> None:
+    assert knock(portal, token_of(portal, ada), {"port": 25555}).status_code == 409
+    assert portal.run(ada, "print('same place')").strip() == "same place"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"port": 25555, "cmd": ["/bin/sh"]},
+        {"cmd": ["/bin/sh"]},
+        {"batch_query_cmd": "touch /tmp/labhub-pwned"},
+        {"exec_prefix": "touch /tmp/labhub-pwned;"},
+        {"ip": "192.0.2.77", "port": 25555},
+        {"port": "25555"},
+        {"port": True},
+        {"port": 25555.0},
+        {"port": [25555]},
+        {"port": None},
+        {"port": {"$gt": 0}},
+        {"port": 22},
+        {"port": -1},
+        {"port": 70000},
+        {"port": 31000},
+        {},
+        [],
+        None,
+        "port",
+        b"",
+        b"\xff\xfe",
+        b'{"port": 25555' + b" " * 100_000 + b"}",
+    ],
+    ids=str,
+)
+def test_the_door_takes_a_port_and_nothing_else(
+    portal: SlurmPortal, cluster: SlurmCluster, bob: str, body: Any
+) -> None:
+    """While the server is being started, when a port would be taken."""
+    before = portal.hub_log().count("Traceback")
+    answer = knock(portal, token_of(portal, bob), body)
+    assert answer.status_code in (400, 413), answer.text
+    assert not Path("/tmp/labhub-pwned").exists()
+    assert portal.hub_log().count("Traceback") == before
+
+
+def test_no_token_opens_the_door_but_the_starting_servers_own(
+    portal: SlurmPortal, ada: str, bob: str
+) -> None:
+    portal.api("POST", f"/users/{ada}")
+    own = portal.api("POST", f"/users/{ada}/tokens", json={}).json()["token"]
+    for token in ("", "x" * 32, own, portal.admin_token):
+        assert knock(portal, token, {"port": 25555}).status_code == 403
+    browser = Browser(portal)
+    browser.login(ada)
+    answer = browser.hub("POST", "/batchspawner", json={"port": 25555})
+    assert answer.status_code == 403
+
+
+def test_one_server_cannot_open_anothers_door(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str, bob: str
+) -> None:
+    """Bob's token, and that of Ada's other server, while Ada's second one is waiting."""
+    cluster.command("scontrol", "update", "partition=main", "state=down")
+    path = f"/users/{ada}/servers/second"
+    thread = threading.Thread(target=lambda: portal.api("POST", path, json={"profile": "stub"}))
+    try:
+        thread.start()
+        wait_for(lambda: portal.jobs("PENDING"))
+        for name in (ada, bob):
+            assert knock(portal, token_of(portal, name), {"port": 25777}).status_code == 409
+    finally:
+        cluster.command("scontrol", "update", "partition=main", "state=up")
+        thread.join()
+    wait_for(lambda: portal.server(ada, "second").get("ready"), 60)
+    assert portal.run(ada, "print('own place')", "second").strip() == "own place"
+    portal.stop_server(ada, "second")
+
+
+def test_stock_batchspawners_handler_is_nowhere() -> None:
+    code = (
+        "from hub.slurm import door; door.install()\n"
+        "from jupyterhub.apihandlers import default_handlers\n"
+        "print([h.__module__ for p, h in default_handlers if 'batchspawner' in p])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert done.stdout.strip() == "['hub.slurm.door']"
+
+
+# -- options ----------------------------------------------------------------------------------
+
+HOSTILE = [
+    {"profile": "stub", "partition": "main --uid=0"},
+    {"profile": "stub", "partition": "main\n#SBATCH --uid=0"},
+    {"profile": "stub", "partition": "$(touch /tmp/labhub-pwned)"},
+    {"profile": "stub", "partition": "other"},
+    {"profile": "stub", "req_options": "--uid=0"},
+    {"profile": "stub", "batch_script": "#!/bin/sh\nid"},
+    {"profile": "stub", "cmd": "id"},
+    {"profile": "stub; id"},
+]
+
+
+@pytest.mark.parametrize("options", HOSTILE, ids=str)
+@pytest.mark.parametrize("door", ["form", "query", "REST"])
+def test_hostile_options_reach_nothing(
+    portal: SlurmPortal, bob: str, options: dict[str, str], door: str
+) -> None:
+    before = sorted(portal.jobs())
+    if door == "REST":
+        path = f"/users/{bob}/servers/evil"
+        answer = portal.api("POST", path, json=options)
+    else:
+        browser = Browser(portal)
+        browser.login(bob)
+        url = f"/hub/spawn/{bob}/evil"
+        if door == "form":
+            browser.get(url)
+            answer = browser.post(url, data={**options, "_xsrf": browser.xsrf})
+        else:
+            answer = browser.get(url, params=options)
+    assert answer.status_code in (400, 403), answer.text[:500]
+    assert sorted(portal.jobs()) == before
+    assert not Path("/tmp/labhub-pwned").exists()
+
+
+# -- ports on the node ------------------------------------------------------------------------
+
+
+def ports(portal: SlurmPortal, name: str) -> tuple[int, int]:
+    """A server's own port, and the one that the hub uses."""
+    url = portal.run(name, "import os; print(os.environ['JUPYTERHUB_SERVICE_URL'])")
+    routes = portal.api("GET", "/proxy").json()
+    route = next(r for r in routes.values() if r["data"].get("user") == name)
+    return httpx.URL(url.strip()).port or 0, httpx.URL(route["target"]).port or 0
+
+
+ASK = """
+import socket
+try:
+    with socket.create_connection(({host!r}, {port}), timeout=5) as c:
+        c.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        print(c.recv(1000))
+except OSError as error:
+    print("closed")
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "own"])
+def test_bob_gets_no_answer_at_adas_door_on_the_node(
+    portal: SlurmPortal, ada: str, bob: str, host: str
+) -> None:
+    """Also where he is on the hub's own machine, whose addresses may connect."""
+    _, outer = ports(portal, ada)
+    place = own_address() if host == "own" else host
+    assert portal.run(bob, ASK.format(host=place, port=outer)).strip() in ("b''", "closed")
+    assert portal.run(ada, "print('open for the hub')").strip() == "open for the hub"
+
+
+@needs_namespaces
+def test_in_namespaces_adas_ports_are_adas_alone(walled: SlurmPortal, ada: str, bob: str) -> None:
+    app = int(walled.run(ada, SERVE))
+    inner, outer = ports(walled, ada)
+    assert reach(walled, ada, "127.0.0.1", app) == "open"
+    for host in ("127.0.0.1", own_address(), "10.0.2.2", "10.0.2.100"):
+        for port in {app, inner} - {outer}:
+            assert reach(walled, bob, host, port) != "open", (host, port)
+
+
+@needs_namespaces
+def test_in_a_namespace_the_hub_and_the_world_are_reached(walled: SlurmPortal, ada: str) -> None:
+    assert reach(walled, ada, own_address(), walled.hub_port) == "open"
+    assert reach(walled, ada, "127.0.0.1", walled.hub_port) != "open"
+    user = walled.run(ada, "import getpass; print(getpass.getuser())")
+    assert user.strip() == ada
+
+
+@needs_namespaces
+def test_a_namespace_leaves_nothing_behind(
+    walled: SlurmPortal, cluster: SlurmCluster, ada: str
+) -> None:
+    walled.spawn(ada, server="second")
+    found = walled.run(ada, "import os; print(os.readlink('/proc/self/ns/net'))", "second").strip()
+    walled.stop_server(ada, "second")
+    wait_for(lambda: found not in _namespaces(), 20, "the end of all in the namespace")
+
+
+def _namespaces() -> set[str]:
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            found.add(str((process / "ns" / "net").readlink()))
+        except OSError:
+            continue
+    return found
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def test_the_hub_reads_a_log_as_its_owner_may(portal: SlurmPortal, bob: str) -> None:
+    """Bob puts a link in the log's place: root's own file must not be shown."""
+    secret = portal.state / "secrets" / "cookie_secret"
+    log = f"/home/{bob}/.labhub-server-third.log"
+    portal.run(bob, f"import os\nos.symlink({str(secret)!r}, {log!r})")
+    answer = portal.api("POST", f"/users/{bob}/servers/third", json={"profile": "dies"})
+    wait_for(lambda: not portal.server(bob, "third"), 60)
+    value = secret.read_text().strip()
+    assert len(value) == 64, "root can read it, so the hub could have"
+    assert value not in answer.text
+    assert value not in portal.hub_log()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+async def test_what_is_no_log_holds_nobody_up(ada: str, kind: str) -> None:
+    path = Path(f"/home/{ada}/.labhub-server-{kind}.log")
+    make = {
+        "link": lambda: path.symlink_to("/etc/shadow"),
+        "fifo": lambda: os.mkfifo(path, 0o666),
+        "folder": path.mkdir,
+    }
+    make[kind]()
+    began = time.monotonic()
+    with pytest.raises(SlurmUnavailable):
+        await read_tail(Account.of(ada), str(path))
+    assert time.monotonic() - began < 20
+
+
+def test_a_jobs_name_cannot_forge_a_row(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str, bob: str
+) -> None:
+    """Bob's job is called like a row that says that Ada's server has ended."""
+    job = portal.run(ada, "import os; print(os.environ['SLURM_JOB_ID'])").strip()
+    row = f"x\n{job}|COMPLETED|None|main|{ada}|1|1|1|1|evil"
+    words = [
+        "sbatch",
+        "--parsable",
+        f"--job-name={row}",
+        f"--comment={row}",
+        "-D/tmp",
+        "-o/dev/null",
+    ]
+    forged = cluster.command(*words, "--wrap=sleep 60", user=bob).strip()
+    try:
+        text = portal.hub_log()
+        wait_for(lambda: cluster.command("squeue", "-h", "-j", forged, "-o", "%T") == "RUNNING")
+        portal.restart_hub()  # which asks SLURM before it believes anything
+        wait_for(lambda: portal.server(ada).get("ready"), 60)
+        assert portal.run(ada, "print('not moved')").strip() == "not moved"
+        assert "printed an unknown line" not in portal.hub_log()[len(text) :]
+    finally:
+        cluster.command("scancel", forged)
