@@ -90,7 +90,7 @@ class Answers:
         return bool(targets) and all((key, target) in self._kept for target in targets)
 
     def open_with(self, key: Key, answers: Mapping[str, Answer]) -> None:
-        """Keep the answers of the first picture."""
+        """Keep answers: those of the first picture, and what is asked for after it."""
         for target, answer in answers.items():
             self.keep(key, target, answer)
         self._opening[key] = tuple(answers)

@@ -18,10 +18,12 @@ from urllib.parse import quote
 from services.cellxgene.answers import Answer
 
 # Raise it when what is collected, or what serve.py changes in the answers, becomes different.
-_RULES = 1
-_LARGEST = 64 << 20
+_RULES = 2
+LARGEST = 64 << 20  # bytes of the answers of one dataset
 _ASSET = re.compile(r'(?:src|href)="(static/[\w.-]+\.(?:js|css))"')
-_FIRST = ("", "api/v0.2/config", "api/v0.2/schema", "api/v0.2/colors", "api/v0.2/genesets")
+_FONT = re.compile(r"url\([\"']?(assets/[\w.-]+)[\"']?\)")
+FIRST = ("", "api/v0.2/config", "api/v0.2/schema", "api/v0.2/colors", "api/v0.2/genesets")
+SCHEMA = "api/v0.2/schema"
 # Columns of these types are drawn beside the picture at once.
 _DRAWN = frozenset({"categorical", "boolean", "string"})
 
@@ -42,25 +44,33 @@ def assets(index: Answer) -> list[str]:
     return _ASSET.findall(index.text)
 
 
-def first() -> tuple[str, ...]:
-    """Return the paths that every dataset is asked for."""
-    return _FIRST
+def fonts(style: Answer) -> list[str]:
+    """Return the fonts and pictures that a style names."""
+    return [f"static/{path}" for path in dict.fromkeys(_FONT.findall(style.text))]
 
 
-def of_schema(schema: Answer) -> list[str]:
-    """Return the paths that the page asks for by what the dataset has."""
+def of_schema(schema: Answer) -> tuple[list[str], list[str]]:
+    """Return the paths that the page asks for by what the dataset has.
+
+    Returns
+    -------
+    picture : list of str
+        Needed for the first picture: the maps, and the columns with categories.
+    later : list of str
+        Asked for right after it: the histograms, the names of the genes.
+    """
     described = json.loads(schema.text)["schema"]
-    layouts = [one["name"] for one in described["layout"]["obs"]]
+    maps = [one["name"] for one in described["layout"]["obs"]]
     columns = described["annotations"]["obs"]
-    drawn = [
-        one["name"]
-        for one in columns["columns"]
-        if one["type"] in _DRAWN and one["name"] != columns["index"]
-    ]
-    return [
-        *(f"api/v0.2/layout/obs?layout-name={_quoted(name)}" for name in layouts),
-        *(f"api/v0.2/annotations/obs?annotation-name={_quoted(name)}" for name in drawn),
-    ]
+    all_columns = [one for one in columns["columns"] if one["name"] != columns["index"]]
+    drawn = [one["name"] for one in all_columns if one["type"] in _DRAWN]
+    others = [one["name"] for one in all_columns if one["type"] not in _DRAWN]
+    obs = "api/v0.2/annotations/obs?annotation-name="
+    picture = [f"api/v0.2/layout/obs?layout-name={_quoted(name)}" for name in maps]
+    picture += [obs + _quoted(name) for name in drawn]
+    genes = _quoted(described["annotations"]["var"]["index"])
+    later = [f"api/v0.2/annotations/var?annotation-name={genes}"]
+    return picture, later + [obs + _quoted(name) for name in others]
 
 
 def _quoted(name: str) -> str:
@@ -70,7 +80,7 @@ def _quoted(name: str) -> str:
 
 def pack(stamped: str, answers: Mapping[str, Answer]) -> bytes | None:
     """Return the answers as one file; None where they are too large to be worth it."""
-    if sum(answer.size for answer in answers.values()) > _LARGEST:
+    if sum(answer.size for answer in answers.values()) > LARGEST:
         return None
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:

@@ -8,6 +8,7 @@ import itertools
 import logging
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,8 @@ class Pool:
         self._python = python
         self._left = left
         self._stamp = opening.stamp(python)
+        self._assets = folder / "assets.zip"
+        self._load_assets()
         self._viewers: dict[Key, Viewer] = {}
         self._crashes: dict[Key, list[float]] = {}
         self._count = itertools.count(1)
@@ -144,16 +147,48 @@ class Pool:
         return opening.pack(self._stamp, await self._collect(viewer))
 
     async def _collect(self, viewer: Viewer) -> dict[str, Answer]:
-        """Ask for what the first picture needs, and keep it."""
+        """Ask for what the first picture needs, and what comes right after it; keep it."""
         found: dict[str, Answer] = {}
-        for target in opening.first():
+        for target in opening.FIRST:
             found[target] = await self._asked(viewer, target)
-        for target in opening.of_schema(found["api/v0.2/schema"]):
+        picture, later = opening.of_schema(found[opening.SCHEMA])
+        for target in picture:
             found[target] = await self._asked(viewer, target)
+        size = sum(answer.size for answer in found.values())
+        for target in later:
+            answer = await self._asked(viewer, target)
+            size += answer.size
+            if size > opening.LARGEST:
+                break
+            found[target] = answer
         self.answers.open_with(viewer.key, found)
-        for target in opening.assets(found[""]):
-            self.answers.keep(ASSETS, target, await viewer.ask(target))
         return found
+
+    async def _keep_assets(self, viewer: Viewer) -> None:
+        """Keep CellxGene's own scripts and styles, also for the next start of the service."""
+        if self._assets.exists():
+            return
+        index = await self._asked(viewer, "")
+        found = {one: await self._asked(viewer, one) for one in opening.assets(index)}
+        for style in [one for one in found if one.endswith(".css")]:
+            for font in opening.fonts(found[style]):
+                found[font] = await self._asked(viewer, font)
+        packed = opening.pack(self._stamp, found)
+        if packed is not None:
+            temporary = self._assets.with_suffix(".new")
+            await asyncio.to_thread(temporary.write_bytes, packed)
+            temporary.replace(self._assets)
+            self.answers.open_with(ASSETS, found)
+
+    def _load_assets(self) -> None:
+        try:
+            found = opening.unpack(self._stamp, self._assets.read_bytes())
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            found = {}
+        if found:
+            self.answers.open_with(ASSETS, found)
+        else:
+            self._assets.unlink(missing_ok=True)  # of another CellxGene, or damaged
 
     @staticmethod
     async def _asked(viewer: Viewer, target: str) -> Answer:
@@ -167,9 +202,15 @@ class Pool:
 
     def open_with(self, key: Key, packed: bytes) -> None:
         """Take over the answers that were kept beside a dataset."""
-        found = opening.unpack(self._stamp, packed)
+        try:
+            found = opening.unpack(self._stamp, packed)
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            log.warning("%s: the answers kept beside it are damaged: %s", key, error)
+            return
         if found:
             self.answers.open_with(key, found)
+        if not self.answers.can_open(ASSETS):
+            self._load_assets()
 
     def can_open(self, key: Key) -> bool:
         """Return whether the first picture can be shown without a viewer."""
@@ -220,6 +261,7 @@ class Pool:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         await viewer.wait_until_it_shows(self.limits.start)
+        await self._keep_assets(viewer)
         viewer.state, viewer.step = "ready", "Ready"
         viewer.used = time.monotonic()
 
