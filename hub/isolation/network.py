@@ -142,6 +142,8 @@ class Network:
             if own
         )
         own_ports = _rule("tcp dport", [own for own in doors.values() if own], "ct status dnat")
+        # What proxy and gate send to a box that is gone must not leave the host: it has cookies.
+        stays = f'ip daddr {self.subnet} oifname != "lh*" {_NO}'
         # One box must not use up the host's table of connections.
         many = f"ct state new add @flows {{ ip saddr ct count over {_FLOWS} }} {_NO}"
         return f"""\
@@ -188,6 +190,7 @@ table inet {table} {{
   }}
   chain from_host {{
     type filter hook output priority filter
+    {stays}
     oifname != {box} accept
     ct state established,related accept
     meta skuid {{ {", ".join(str(uid) for uid in self.uids)} }} accept

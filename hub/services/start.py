@@ -192,6 +192,8 @@ class Start:
                 )
             return status
         finally:
+            # First: the address may soon be another box's.
+            self.places.address(self.app.name).unlink(missing_ok=True)
             boxes.destroy(key)
             self._clear_socket()
 
@@ -211,6 +213,7 @@ class Start:
         try:
             return ending.wait(process, lambda: False)
         finally:
+            self.places.address(self.app.name).unlink(missing_ok=True)
             _signal_group(process, signal.SIGKILL)
             self._clear_socket()
 

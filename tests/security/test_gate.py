@@ -164,6 +164,16 @@ except OSError as error:
     assert set(scene.inside("testapp", code)) == {"no"}
 
 
+def test_an_address_without_a_box_leads_nowhere(scene: Scene) -> None:
+    """An app or server that has just ended: what is sent to it must not go to the world."""
+    first, second, *_ = scene.portal.lab["local"]["subnet"].split(".")
+    with pytest.raises(OSError) as caught:
+        socket.create_connection((f"{first}.{second}.201.7", 8000), timeout=5).close()
+    assert not isinstance(caught.value, TimeoutError)
+    left = scene.portal.state / "sockets"
+    assert [p.name for p in left.glob("*.json")] == []
+
+
 def test_an_app_cannot_pass_for_another(scene: Scene) -> None:
     """Its socket becomes a link to another one's: the gate looks who is at the other end."""
     portal = scene.portal
