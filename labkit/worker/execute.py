@@ -130,9 +130,9 @@ class Execution:
         self._folder.running(*self._where).unlink()
         return bool(self._record["state"] == "SUCCEEDED")
 
-    def terminated(self, reason: str) -> None:
+    def terminated(self, reason: str, text: str) -> None:
         """Answer a SIGTERM: end the processes; the attempt then ends with this reason."""
-        verdict = (reason, "was ended from outside (SIGTERM)")
+        verdict = (reason, text)
         if self._folder.cancelled(self._submission).exists():
             verdict = ("CANCELLED", "cancelled")
         if self._watch is None:

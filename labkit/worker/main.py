@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from labkit.worker import cause
 from labkit.worker.commit import records_of
 from labkit.worker.execute import Execution
 from labkit.worker.folder import Folder, read_json
@@ -30,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         ``STAGE INDEX``, then ``--submission N`` (which submission asked), ``--attempt N`` (else
         the next free number is claimed), ``--memory BYTES`` (else as the submission asks),
         ``--time SECONDS`` (where the submission sets no limit), ``--on-term REASON`` (what a
-        SIGTERM from outside means: PREEMPTED, LOST, …), ``--grace SECONDS`` (between SIGTERM and
-        SIGKILL of the task's processes).
+        SIGTERM from outside means: LOST, …, or SLURM: its output says), ``--grace SECONDS``
+        (between SIGTERM and SIGKILL of the task's processes).
     """
     words = sys.argv[1:] if argv is None else argv
     if len(words) < 2 or len(words) % 2 or any(name not in _OPTIONS for name in words[2::2]):
@@ -68,7 +69,7 @@ def _run(folder: Folder, stage: str, index: int, given: dict[str, str]) -> int:
         grace=float(given.get("--grace", "10")),
     )
     term = given.get("--on-term", "LOST")
-    signal.signal(signal.SIGTERM, lambda *_: execution.terminated(term))
+    signal.signal(signal.SIGTERM, lambda *_: execution.terminated(*cause.of(term)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return RECORDED_SUCCESS if execution.run() else RECORDED_FAILURE
 

@@ -14,7 +14,6 @@ Exit code 0: all tasks have succeeded; 1: records say why not.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labkit.worker import bury
+from labkit.worker import bury, cause
 from labkit.worker.commit import records_of
 from labkit.worker.folder import Folder, read_json, write_json
 from labkit.worker.main import NOT_RECORDED, RECORDED_FAILURE, RECORDED_SUCCESS
@@ -36,17 +35,6 @@ _RESTARTS = 50  # of one element: something is wrong with requeueing
 _PATIENCE = 600.0  # seconds that the controller may be away when a retry is asked for
 _PAUSE = 5.0
 _LOOK = 1.0
-# slurmstepd writes why it ends a job into the job's output before it sends SIGTERM.
-_CAUSE = re.compile(
-    rb"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+?(?: DUE TO ([A-Z ]+))? \*\*\*"
-)
-_CAUSES = {
-    b"PREEMPTION": ("FAILED", "PREEMPTED", "SLURM gave its node to a job with higher priority"),
-    b"TIME LIMIT": ("FAILED", "TIMEOUT", "took longer than SLURM's time limit"),
-    b"NODE FAILURE": ("FAILED", "NODE_FAIL", "its node failed"),
-    b"JOB REQUEUE": ("FAILED", "PREEMPTED", "was put back into the queue by hand"),
-    b"": ("CANCELLED", "CANCELLED", "was cancelled outside of labkit (scancel)"),
-}
 
 
 class Element:
@@ -174,22 +162,21 @@ class Element:
             *self.prefix, "python3" if self.prefix else sys.executable, "-I", "-S",
             str(self.folder.path / "worker"), self.stage, str(index),
             "--submission", str(self.submission), "--memory", str(memory),
-            "--on-term", "PREEMPTED", "--grace", self.given["--grace"],
+            "--on-term", "SLURM", "--grace", self.given["--grace"],
         ]  # fmt: skip
         if "--time" in self.given:
             command += ["--time", self.given["--time"]]
         code = subprocess.call(command, stdin=subprocess.DEVNULL)
         if code not in (RECORDED_SUCCESS, RECORDED_FAILURE):
             self._unrecorded(index, before, code)
-        elif self.ended and code == RECORDED_FAILURE:
-            self._correct(index)
 
     def _unrecorded(self, index: int, before: set[int], code: int) -> None:
         """Write the record of an attempt whose worker could not."""
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         verdict = ("FAILED", "LOST", f"its worker {how} and left no record")
-        if self.ended:
-            verdict = self._cause() or verdict
+        ended = cause.slurm() if self.ended else None
+        if ended:
+            verdict = ("CANCELLED" if ended[0] == "CANCELLED" else "FAILED", *ended)
         elif code == NOT_RECORDED:
             disk = os.statvfs(self.folder.path)
             full = disk.f_bavail * disk.f_frsize < MB
@@ -211,24 +198,6 @@ class Element:
         if write_json(self.folder.record(*where), record, exclusive=True):
             for path in (self.folder.running(*where), self.folder.reserved(*where)):
                 path.unlink(missing_ok=True)
-
-    def _correct(self, index: int) -> None:
-        """Replace the worker's guess why it was ended; the job still counts as running."""
-        last = self._records(index)[-1]
-        cause = self._cause()
-        if cause and last["reason"] == "PREEMPTED" and cause[1] != "PREEMPTED":
-            last["state"], last["reason"], last["text"] = cause
-            write_json(self.folder.record(self.stage, index, last["attempt"]), last)
-
-    def _cause(self) -> tuple[str, str, str] | None:
-        """Return state, reason and text of what ended the job, as its output tells."""
-        try:
-            with Path("/proc/self/fd/2").resolve().open("rb") as output:
-                output.seek(max(0, os.fstat(output.fileno()).st_size - 4096))
-                found = _CAUSE.findall(output.read())
-        except OSError:
-            return None
-        return _CAUSES.get(found[-1]) if found else None
 
     def _terminated(self, *_: object) -> None:
         self.ended = True
