@@ -27,6 +27,7 @@ Images: TypeAlias = "str | Path | pd.DataFrame | Iterable[str | Path]"
 PLATE = ("Plate", "Barcode", "PlateName", "Plate_Name", "Assay_Plate_Barcode", "PlateID")
 WELL = ("Well", "WellName", "Well_Name", "Position")
 SITE = ("Site", "Field", "FieldIndex", "FOV", "Position", "Tile")
+_LOOKED_AT = 5  # image sets, where files cannot be read
 _ROW, _COLUMN = ("Row", "WellRow", "Well_Row"), ("Column", "Col", "WellColumn", "Well_Column")
 
 
@@ -64,6 +65,22 @@ class ImageSets:
         """Metadata names, without ``Metadata_``."""
         prefix = "Metadata_"
         return [name[len(prefix) :] for name in self.table.columns if name.startswith(prefix)]
+
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels of the first image set that can be read; 1.0 where none can."""
+        from PIL import Image
+
+        for _, files in self.paths().head(_LOOKED_AT).iterrows():
+            pixels = 0
+            try:
+                for path in files:
+                    with Image.open(path) as image:
+                        pixels += image.width * image.height
+            except (OSError, ValueError):  # cut off, or a format that only CellProfiler reads
+                continue
+            return pixels / 1e6
+        return 1.0
 
     def places(self) -> pd.DataFrame:
         """Return ``plate``, ``well`` and ``site`` of each image set, as text; empty if unknown."""

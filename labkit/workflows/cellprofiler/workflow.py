@@ -148,7 +148,8 @@ class CellProfiler(Workflow):
         pipeline = self.prepared.pipeline
         if self.cost is not None or pipeline is None:
             return self.cost or Cost(1.0, 1.0)
-        return recall(pipeline)
+        sets = self.prepared.sets
+        return recall(pipeline, sets.megapixels if sets is not None else 1.0)
 
     def _read_pipeline(self, path: str | Path, found: Prepared) -> Pipeline | None:
         if not isinstance(path, (str, Path)):

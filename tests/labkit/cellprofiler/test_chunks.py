@@ -8,6 +8,7 @@ import pytest
 from labkit.workflows.cellprofiler import costs, example
 from labkit.workflows.cellprofiler.chunks import chunk_size, plan_chunks, split
 from labkit.workflows.cellprofiler.costs import Cost
+from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.pipeline import Pipeline
 
 FLY = Cost(3.1, 1.88)  # seconds, measured on ExampleFly
@@ -103,3 +104,22 @@ def test_a_broken_memory_of_costs_is_no_obstacle(
         assert costs.recall(Pipeline.read(example.ANALYSIS)).image_sets == 0
     costs.remember_size("abc", 7)
     assert costs.recall_size("abc") == 7 and costs.recall_size("other") is None
+
+
+def test_an_estimate_knows_how_large_the_images_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured: 0.97 s at 256 x 256 pixels, 11 s at 2160 x 2160 on a busy machine."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    found = []
+    for size in (256, 2160):
+        images, _ = example.make_plate(tmp_path / str(size), 1, 1, size=size)
+        first = Path(images["PathName_OrigDNA"][0]) / images["FileName_OrigDNA"][0]
+        megapixels = ImageSets(images, True).megapixels
+        assert megapixels == 2 * size**2 / 1e6
+        found.append(costs.recall(Pipeline.read(example.ANALYSIS), megapixels))
+        first.write_bytes(b"II*")
+        assert ImageSets(images, True).megapixels == 1.0
+    small, large = found
+    assert 0.2 < small.image_set < 2 and 3 < large.image_set < 40
+    assert chunk_size(10_000, large, None) < chunk_size(10_000, small, None) / 5
