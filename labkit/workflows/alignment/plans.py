@@ -27,7 +27,7 @@ _REFERENCE_DRIVER = tuple(
 _ALIGN_DRIVER = tuple(
     _INSIDE / f"{name}.py"
     for name in (
-        *("driver", "align", "stream", "lanes", "fastq", "sizes", "layout"),
+        *("driver", "align", "stream", "lanes", "fastq", "sizes", "layout", "windows"),
         *("cache", "objects", "pipe", "programs", "recalibrate", "request"),
     )
 )

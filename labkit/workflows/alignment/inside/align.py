@@ -33,12 +33,15 @@ class Reference(NamedTuple):
     ----------
     fasta, prefix : Path
         FASTA, and what the index's files begin with.
+    contigs : list of (str, int)
+        Names and lengths.
     length, longest : int
         Bases in all, and of the longest contig.
     """
 
     fasta: Path
     prefix: Path
+    contigs: list[tuple[str, int]]
     length: int
     longest: int
 
@@ -109,7 +112,7 @@ def get_reference(task: Any) -> Reference:
             )
     fasta = store.fasta(found["digest"])
     prefix = store.prefix(found["digest"], found["part"])
-    return Reference(fasta, prefix, found["length"], found["longest"])
+    return Reference(fasta, prefix, found["contigs"], found["length"], found["longest"])
 
 
 def recalibrate(task: Any, tools: Any, reference: Reference, marked: Path, target: Path) -> None:

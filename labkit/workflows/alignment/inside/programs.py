@@ -356,29 +356,3 @@ def write_argv(
     if drop:
         argv += ["-x", drop]
     return [*argv, "-o", f"{target}##idx##{index}", "-"]
-
-
-#: One line per window: contig, start from 0, end, mean depth, covered bases. ``w`` is the window.
-_WINDOWS = r"""
-BEGIN { OFS = "\t"; print "contig", "start", "end", "mean_depth", "covered" }
-FILENAME == ARGV[1] { length_of[$1] = $2; next }
-{
-    at = int(($2 - 1) / w)
-    if ($1 != contig || at != window) { flush(); contig = $1; window = at }
-    sum += $3; if ($3 > 0) covered++
-}
-END { flush() }
-function flush(    from, to) {
-    if (contig != "") {
-        from = window * w; to = from + w
-        if (to > length_of[contig]) to = length_of[contig]
-        printf "%s\t%d\t%d\t%.4f\t%d\n", contig, from, to, sum / (to - from), covered
-    }
-    sum = 0; covered = 0
-}
-"""
-
-
-def windows_argv(window: int, fai: Path) -> list[str]:
-    """Return the command that makes windows of ``samtools depth``'s lines at its input."""
-    return ["awk", "-F", "\t", "-v", f"w={window}", _WINDOWS, str(fai), "-"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ layout = import_module("layout")
 pipe = import_module("pipe")
 programs = import_module("programs")
 sizes = import_module("sizes")
+windows = import_module("windows")
 
 _LIBRARY_TAG = "Xl"  # lower case: a tag for end users, left out of what is written
 _SORT_THREADS = 4
@@ -142,27 +143,18 @@ class Stream:
             ends.append(self._measure(name, argv, out / target))
         read, write = pipe.joint()
         ends.append(self._measure("depth", ["samtools", "depth", "-"], write))
-        fai = Path(f"{fasta}.fai")
-        argv = programs.windows_argv(self.settings["window"], fai)
-        target = out / layout.WINDOWS
-        if not self.settings["depth"]:
-            self._measure("windows", argv, target, read)
-            return ends
-        windows = self._measure("windows", argv, target)
-        base = out / layout.DEPTH
-        self.line.thread("depth.tsv.gz", lambda: _compress(read, windows, base), [windows, read])
+        kept = out / layout.DEPTH if self.settings["depth"] else None
+        contigs, window = dict(self.reference.contigs), self.settings["window"]
+        work = partial(windows.collect, read, contigs, window, out / layout.WINDOWS, kept)
+        self.line.thread("windows", work, close=[read])
         return ends
 
-    def _measure(
-        self, name: str, argv: list[str], target: Path | int, stdin: int | None = None
-    ) -> int:
-        """Start one that reads the stream (or ``stdin``); return the end to write into."""
-        end = -1
-        if stdin is None:
-            stdin, end = pipe.joint()
+    def _measure(self, name: str, argv: list[str], target: Path | int) -> int:
+        """Start what reads the stream; return the end to write into."""
+        read, end = pipe.joint()
         log = self.task.tmp / f"{name}.log"
-        self.line.start(name, self.tools.note(name, argv), stdin=stdin, stdout=target, stderr=log)
-        return end
+        self.line.start(name, self.tools.note(name, argv), stdin=read, stdout=target, stderr=log)
+        return int(end)
 
     def _writer(self, target: Path, file_format: str) -> int:
         index = target.with_name(layout.index_name(target.name, self.reference.longest))
@@ -191,13 +183,3 @@ def _tee(read: int, ends: list[int]) -> None:
     while block := os.read(read, pipe.BLOCK):
         for end in ends:
             pipe.write_all(end, block)
-
-
-def _compress(read: int, onward: int, target: Path) -> None:
-    """Write what is read onward, and compressed into a file."""
-    packer = zlib.compressobj(1, wbits=31)
-    with target.open("wb") as file:
-        while block := os.read(read, pipe.BLOCK):
-            pipe.write_all(onward, block)
-            file.write(packer.compress(block))
-        file.write(packer.flush())
