@@ -1,6 +1,6 @@
-"""Backups: the hub's databases, the secrets and the lab file in one archive, and back.
+"""Backups: the hub's database, the secrets, the lab file and the lab's own apps in one archive.
 
-Homes, Unix accounts, environments and logs are not in it.
+Homes, what apps have stored, Unix accounts, environments and logs are not in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from hub.state import make_folders
 MANIFEST = "labhub-backup.json"
 FORMAT = 1
 _FOLDERS = ("secrets", "config.d")
-_FILES = ("lab.yaml", "jupyterhub.sqlite")
+_APPS = "services"  # the lab's own apps, each a folder with whatever is in it
+_FILES = ("lab.yaml", "jupyterhub.sqlite", "services.yaml")
 _NOT_KEPT = {"secrets/login_link.json"}  # works once, for a day
 _LARGEST = 4 << 30  # bytes of one file
 
@@ -106,7 +107,12 @@ def restore(paths: Paths, source: Path) -> Path:
         _check(source, fresh)
         aside = paths.backups / time.strftime("before-restore-%Y%m%d-%H%M%S")
         aside.mkdir(mode=0o700)
-        for name in (*_FILES, *_FOLDERS, *(f"jupyterhub.sqlite-{end}" for end in ("wal", "shm"))):
+        for name in (
+            *_FILES,
+            *_FOLDERS,
+            _APPS,
+            *(f"jupyterhub.sqlite-{end}" for end in ("wal", "shm")),
+        ):
             old, new = paths.state / name, fresh / name
             if old.exists() or old.is_symlink():
                 old.rename(aside / name)
@@ -125,6 +131,9 @@ def _names(paths: Paths) -> Iterator[str]:
             name = f"{folder}/{file.name}"
             if file.is_file() and name not in _NOT_KEPT:
                 yield name
+    for file in sorted((paths.state / _APPS).rglob("*")):
+        if file.is_file() and not file.is_symlink():
+            yield str(file.relative_to(paths.state))
 
 
 def _copy_database(source: Path, target: Path) -> Path:
@@ -137,7 +146,7 @@ def _copy_database(source: Path, target: Path) -> Path:
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
-    member.mode = 0o600
+    member.mode = 0o700 if member.mode & 0o100 else 0o600
     return member
 
 
@@ -151,9 +160,10 @@ def _unpack(source: Path, target: Path) -> None:
                     mend = "do not use this file; nothing was changed"
                     raise ProblemsError([Problem(str(source), text, mend)])
                 place = target / member.name
-                place.parent.mkdir(mode=0o700, exist_ok=True)
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 content = archive.extractfile(member)
-                handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                mode = 0o700 if member.mode & 0o100 else 0o600
+                handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
                 with os.fdopen(handle, "wb") as stream:
                     if content is not None:
                         shutil.copyfileobj(content, stream)
@@ -170,6 +180,7 @@ def _is_ours(member: tarfile.TarInfo) -> bool:
     known = member.name in (MANIFEST, *_FILES) or (
         len(parts) == 2 and parts[0] in _FOLDERS and parts[1] not in ("..", ".")
     )
+    known = known or (len(parts) > 2 and parts[0] == _APPS and not {"..", "."} & set(parts))
     plain = member.isreg() and "\0" not in member.name and "//" not in member.name
     return known and plain and member.size <= _LARGEST and member.name not in _NOT_KEPT
 

@@ -17,7 +17,7 @@ from hub.problems import Problem, ProblemsError
 from hub.services import catalogue
 from hub.services.catalogue import App, Choice
 from hub.services.declaration import FILE, name_problem, thumbnail_of
-from hub.services.places import Places
+from hub.services.places import Places, make_readable
 from hub.services.programs import is_app, prepare
 from hub.settings import OAUTH_METHODS, Settings
 from hub.supervise import Supervisor
@@ -198,13 +198,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     skip = shutil.ignore_patterns(".git", "__pycache__", ".venv")
     shutil.copytree(source, new, symlinks=True, ignore=skip)
-    for path in (new, *new.rglob("*")):
-        if not path.is_symlink():
-            # The app's account reads it, nobody but the portal writes it.
-            executable = path.is_dir() or path.stat().st_mode & 0o100
-            path.chmod(0o755 if executable else 0o644)
-            if os.geteuid() == 0:
-                os.chown(path, 0, 0)
+    make_readable(new)
     if target.exists():
         target.rename(old)
     try:

@@ -9,7 +9,7 @@ from hub.labfile import write
 from hub.paths import Paths
 from hub.services import catalogue
 from hub.services.catalogue import App
-from hub.services.places import Places
+from hub.services.places import Places, make_readable
 from hub.settings import Settings
 from services.gate import config as gate
 
@@ -46,6 +46,8 @@ def prepare(settings: Settings, paths: Paths) -> list[App]:
     found, _ = catalogue.read(settings, paths)
     for app in found:
         places.make_app(app.name)
+        if app.own:
+            make_readable(app.folder)  # a restored backup is closed
     write_gate_file(found, settings, paths)
     return found
 

@@ -79,6 +79,25 @@ def test_a_restore_keeps_what_was_there(paths: Paths) -> None:
     assert all(p.stat().st_mode & 0o077 == 0 for p in paths.secrets.iterdir())
 
 
+def test_the_labs_own_apps_come_back(paths: Paths) -> None:
+    app = paths.state / "services" / "plates"
+    (app / "static" / "css").mkdir(parents=True)
+    (app / "service.yaml").write_text("title: Plates")
+    (app / "static" / "css" / "a.css").write_text("a")
+    (app / "run").write_text("#!/bin/sh")
+    (app / "run").chmod(0o755)
+    (app / "link").symlink_to("/etc/passwd")
+    (paths.state / "services.yaml").write_text("services: {plates: {on: true}}")
+    file = backups.create(paths)
+    (app / "service.yaml").write_text("broken")
+    backups.restore(paths, file)
+    assert (app / "service.yaml").read_text() == "title: Plates"
+    assert (app / "static" / "css" / "a.css").read_text() == "a"
+    assert (app / "run").stat().st_mode & 0o100
+    assert not (app / "link").exists()
+    assert (paths.state / "services.yaml").exists()
+
+
 def test_the_one_time_link_is_in_no_backup(paths: Paths) -> None:
     (paths.secrets / "login_link.json").write_text("{}")
     with tarfile.open(backups.create(paths)) as archive:
@@ -134,6 +153,10 @@ def special(kind: bytes, name: str = "secrets/x") -> Callable[[tarfile.TarFile],
         plain("secrets/.."),
         plain("secrets/deep/er"),
         plain("config.d/../secrets/x"),
+        plain("services/../secrets/x"),
+        plain("services/plates/../../../outside"),
+        plain("services/loose"),
+        special(tarfile.SYMTYPE, "services/plates/x"),
         plain("envs/hub/bin/python"),
         plain("run/supervisord.conf"),
         plain("secrets/login_link.json"),

@@ -184,10 +184,11 @@ def test_without_root_the_portal_serves_its_owner(
         if (built_envs() / name).exists():
             (envs / name).symlink_to(built_envs() / name)
     (envs / "hub").symlink_to(sys.prefix)
-    port, hub, api = free_port(), free_port(), free_port()
+    port, hub, api, gate = (free_port() for _ in range(4))
     lab = folder / "lab.yaml"
     lab.write_text(
-        f"url: http://localhost:{port}\nlocal: {{hub_port: {hub}, proxy_api_port: {api}}}\n"
+        f"url: http://localhost:{port}\nlocal:\n"
+        f"  {{hub_port: {hub}, proxy_api_port: {api}, gate_port: {gate}}}\n"
     )
     lab.chmod(0o644)
     env = {"HOME": somebody.pw_dir, "PATH": os.environ["PATH"], "LABHUB_ENVS": str(envs)}
