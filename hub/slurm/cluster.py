@@ -23,6 +23,7 @@ from hub.slurm.nodes import (
     parse_nodes,
     parse_partitions,
 )
+from hub.slurm.words import aws_reason
 
 log = logging.getLogger(__name__)
 
@@ -278,6 +279,8 @@ def _unfit(view: PartitionView, profile: Profile) -> str:
         )
     if not any(node.works for node in large):
         node = large[0]
+        if at_aws := aws_reason(node.reason):
+            return at_aws[0].upper() + at_aws[1:]
         why = f" ({node.reason})" if node.reason else ""
         rest = f" and {len(large) - 1} more" if len(large) > 1 else ""
         return f"Its nodes are out of service: {node.name}{rest} is {node.trouble}{why}"

@@ -10,7 +10,7 @@ from typing import Any
 from hub.slurm.cluster import ClusterView
 from hub.slurm.nodes import Node
 from hub.slurm.poller import STARTING, WAITING, JobRow
-from hub.slurm.words import why
+from hub.slurm.words import aws_reason, why
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def wait_of(
     text = reason.text
     if job.reason == "Resources" and _wakes_for(job, view):
         text = "No node is free: the cluster starts one, which takes some minutes."
+    elif at_aws := _refused_by_aws(job, view):
+        text = f"Nodes that it could run on are not there: {at_aws}."
     return Wait(
         title=title,
         why=text,
@@ -147,6 +149,12 @@ def _instance(node: Node | None, view: ClusterView) -> str:
         return ""
     kinds = [name for name in partition.queue.instances if name in node.features]
     return f" (AWS, {kinds[0]})" if kinds else " (AWS)"
+
+
+def _refused_by_aws(job: JobRow, view: ClusterView) -> str:
+    found = [view.partitions.get(name) for name in job.partition.split(",")]
+    broken = [node for p in found if p for node in p.nodes if not node.works]
+    return next(filter(None, (aws_reason(node.reason) for node in broken)), "")
 
 
 def _wakes_for(job: JobRow, view: ClusterView) -> bool:

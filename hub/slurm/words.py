@@ -113,6 +113,34 @@ _PATTERNS = (
     (r"Max.*PerAccount", Reason("Your account's jobs use as much as they may.", _LATER)),
 )
 
+_NONE_FREE = "AWS has none of these instances free; the cluster tries again after some minutes"
+_LIMIT_REACHED = "the lab's limit at AWS is reached; an administrator can ask AWS for more"
+# ParallelCluster writes EC2's error codes into the reason of a node that could not be started.
+_AWS = {
+    "InsufficientInstanceCapacity": _NONE_FREE,
+    "InsufficientHostCapacity": _NONE_FREE,
+    "InsufficientReservedInstanceCapacity": _NONE_FREE,
+    "InsufficientCapacity": _NONE_FREE,
+    "UnfulfillableCapacity": _NONE_FREE,
+    "SpotMaxPriceTooLow": "the spot price is higher than what the lab wants to pay",
+    "MaxSpotInstanceCountExceeded": _LIMIT_REACHED,
+    "VcpuLimitExceeded": _LIMIT_REACHED,
+    "InstanceLimitExceeded": _LIMIT_REACHED,
+    "Unsupported": "AWS does not offer these instances there",
+}
+
+
+def aws_reason(reason: str) -> str:
+    """Say why AWS did not start a node; empty where it had no part in it.
+
+    Parameters
+    ----------
+    reason : str
+        The node's reason: ``(Code:InsufficientInstanceCapacity)Failure when resuming nodes``.
+    """
+    found = re.match(r"\(Code:(\w{1,60})\)", reason)
+    return _AWS.get(found[1], f"AWS did not start it ({found[1]})") if found else ""
+
 
 def why(code: str) -> Reason:
     """Return SLURM's reason for a waiting job in words.

@@ -7,25 +7,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from hub.auth import first_admin
 from hub.labfile import read
 from hub.paths import Paths
-from tests.conftest import CHROMIUM, needs_chromium, needs_root
+from tests.conftest import needs_chromium, needs_root
 from tests.portal import Portal, secrets_in
 
 pytestmark = [needs_root, needs_chromium]
 GOOD = "three red bicycles"
 Opener = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.conftest import CHROMIUM, needs_chromium, needs_root
+from tests.conftest import needs_chromium, needs_root
 from tests.portal import PASSWORD, People, Portal
 
 pytestmark = [needs_root, needs_chromium]
@@ -56,14 +56,6 @@ def portal() -> Iterator[Portal]:
     late.chmod(0o755)
     with running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 LogIn = Callable[..., Page]

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from labkit.testing import SlurmCluster
 from tests.browser.test_pages import FAULTS, LOOKS, press_until, visible_focus
-from tests.conftest import CHROMIUM, needs_chromium, needs_root
+from tests.conftest import needs_chromium, needs_root
+from tests.hub.test_slurm_page import POWER_SAVING
 from tests.portal import PASSWORD, People
 from tests.slurm_portal import SlurmPortal, needs_slurm, wait_for
 
@@ -62,14 +63,7 @@ def cluster() -> Iterator[SlurmCluster]:
             "cloud": {"Nodes": "node4"},
             "shut": {"Nodes": "node2", "State": "DOWN"},
         },
-        config={
-            "PrivateData": "cloud",
-            "SuspendProgram": "/bin/true",
-            "ResumeProgram": "/bin/true",
-            "SuspendTime": 86400,
-            "SuspendTimeout": 1,
-            "ResumeTimeout": 300,
-        },
+        config=POWER_SAVING,
     ) as running:
         yield running
 
@@ -87,14 +81,6 @@ def portal(
     }
     with SlurmPortal(cluster, slurm, lab={"profiles": PROFILES}) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,7 +23,7 @@ from hub.slurm.nodes import Unreadable, gpus_of, parse_nodes, parse_partitions, 
 from hub.slurm.poller import FORMAT, JobRow, parse
 from hub.slurm.prices import prices
 from hub.slurm.waiting import position, wait_of
-from hub.slurm.words import why
+from hub.slurm.words import aws_reason, why
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs
 
@@ -50,6 +51,17 @@ PROFILES = (
 PLACES = ("main", "gpu", "short", "shut", "closed", "cloud", "typo")
 
 
+# As on ParallelCluster: nodes that are switched off and on; no program does it here.
+POWER_SAVING = {
+    "PrivateData": "cloud",
+    "SuspendProgram": "/bin/true",
+    "ResumeProgram": "/bin/true",
+    "SuspendTime": 86400,
+    "SuspendTimeout": 1,
+    "ResumeTimeout": 300,
+}
+
+
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[SlurmCluster]:
     if missing := missing_programs():
@@ -68,15 +80,7 @@ def slurm() -> Iterator[SlurmCluster]:
             "closed": {"Nodes": "node2", "AllowGroups": "daemon"},
             "cloud": {"Nodes": "node4", "MaxTime": "2-00:00:00"},
         },
-        # As on ParallelCluster: nodes that are switched off and on; no program does it here.
-        "config": {
-            "PrivateData": "cloud",
-            "SuspendProgram": "/bin/true",
-            "ResumeProgram": "/bin/true",
-            "SuspendTime": 86400,
-            "SuspendTimeout": 1,
-            "ResumeTimeout": 300,
-        },
+        "config": POWER_SAVING,
     }
     before = os.environ.get("SLURM_CONF")
     with SlurmCluster(**layout) as cluster:
@@ -273,8 +277,12 @@ async def test_a_node_of_the_cloud_is_offered_while_it_is_off_and_said_to_be_sta
         return (await jobs())[job].state == "CONFIGURING"
 
     await until(configuring)
+
+    async def waking() -> bool:  # SLURM switches it on a moment later
+        return len((await look(lab)).partitions["cloud"].waking) == 1
+
+    await until(waking)
     view, rows = await look(lab), await jobs()
-    assert len(view.partitions["cloud"].waking) == 1
     wait = wait_of(rows[job], rows.values(), view)
     assert wait is not None
     assert wait.title == "The node node4 is starting (AWS, c5.xlarge)"
@@ -354,6 +362,28 @@ def test_every_reason_has_words(code: str, says: str, hopeless: bool) -> None:
     assert says in reason.text
     assert reason.hopeless == hopeless
     assert reason.mend or not hopeless
+
+
+async def test_what_aws_has_refused_is_said_instead_of_slurms_words(lab: Settings) -> None:
+    reason = "(Code:InsufficientInstanceCapacity)Failure when resuming nodes"
+    nodes = f"cloud|c-dy-1|down#|0/0/4/4|7782|0|(null)|gpu:0|dynamic|{reason}|"
+    rules = "PartitionName=cloud State=UP MaxTime=UNLIMITED"
+
+    async def run(program: str, *_: str, timeout: float) -> str:
+        return nodes if program == "sinfo" else rules
+
+    cluster = Cluster(lab, run)
+    view = await cluster.describe()
+    assert cluster.refusal(view, PROFILES[0], "cloud", ()) == (
+        "AWS has none of these instances free; the cluster tries again after some minutes"
+    )
+    job = dataclasses.replace(row("1", partition="cloud"), reason="ReqNodeNotAvail,_X:c-dy-1")
+    wait = wait_of(job, [job], view)
+    assert wait is not None
+    assert "not there: AWS has none of these instances free" in wait.why
+    assert aws_reason("(Code:VcpuLimitExceeded)x").startswith("the lab's limit at AWS")
+    assert aws_reason("(Code:NewThing)x") == "AWS did not start it (NewThing)"
+    assert aws_reason("fan broken") == ""
 
 
 LINE = "cloud|c-dy-1|{}|1/3/0/4|7782|1000|gpu:t4:2(S:0)|gpu:t4:1(IDX:0)|dynamic,c5.xlarge|none|"
