@@ -7,8 +7,10 @@ joined here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
+from sqlalchemy.exc import OperationalError
 from traitlets.config import Config
 
 from hub import activity, auth, control, groups, pages, roles
@@ -59,8 +61,11 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
 
 def before_start(settings: Settings, paths: Paths) -> None:
     """Take away what the files no longer give; giving is JupyterHub's own work at its start."""
-    if paths.database.exists():
-        url = f"sqlite:///{paths.database}"
+    if not paths.database.exists():
+        return
+    url = f"sqlite:///{paths.database}"
+    # A database of an older JupyterHub: the hub itself says so, and does not start.
+    with contextlib.suppress(OperationalError):
         groups.follow_lab_file(url, settings.groups)
         rights.before_start(url, hubside.roles(settings, paths))
 

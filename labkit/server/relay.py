@@ -193,6 +193,7 @@ class Relay(_Base):
             confined = self.confine_header(name, value)
             if confined is not None:
                 self._headers.add(name, confined)
+        self.complete_headers()
 
     async def _copy(self, response: aiohttp.ClientResponse) -> None:
         # A mixin's own write and flush may drop the future that says "written".
@@ -208,6 +209,9 @@ class Relay(_Base):
     def confine_header(self, name: str, value: str) -> str | None:  # noqa: ARG002
         """Return a header of the app's answer as the browser gets it; None: not at all."""
         return value
+
+    def complete_headers(self) -> None:
+        """Add to the answer's headers what the app has left out."""
 
     def record_use(self) -> None:
         """Note that the app was used."""

@@ -158,8 +158,14 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         raise web.HTTPError(403, "login")
 
     def on_finish(self) -> None:
-        """Forget the request."""
-        if self.person is not None and not self.is_websocket:
+        """Forget the request; also a WebSocket that was not let in."""
+        if self.person is not None and self.ws_connection is None:
+            self.door.leave(self)
+
+    def on_connection_close(self) -> None:
+        """Forget the request when the browser has gone."""
+        super().on_connection_close()
+        if self.person is not None:
             self.door.leave(self)
 
     def revoke(self) -> None:
@@ -235,6 +241,12 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         return headers.from_app(
             name, value, app, path, lambda cookie: cookies.remember(app.name, cookie)
         )
+
+    def complete_headers(self) -> None:
+        """Keep other pages from framing the app, unless it says who may."""
+        policy = self._headers.get("Content-Security-Policy", "")
+        if "X-Frame-Options" not in self._headers and "frame-ancestors" not in policy:
+            self._headers["X-Frame-Options"] = "SAMEORIGIN"
 
     def record_use(self) -> None:
         """Note that the app was used: by the person, not by its own messages."""

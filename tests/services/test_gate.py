@@ -113,6 +113,7 @@ def test_only_what_an_app_may_set_passes_back(case: AppCase) -> None:
     assert sorted(c.split(";")[0] for c in cookies) == ["plain=2", "sid=1"]
     assert "Clear-Site-Data" not in answer.headers
     assert told(case)["cookie"] == ["sid=1; plain=2"] or told(case)["cookie"] == ["plain=2; sid=1"]
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
     moved = case.browser.get(case.url("redirect"), follow_redirects=False)
     assert moved.headers["Location"] == "/services/testapp/told"
 
