@@ -52,7 +52,8 @@ def make_plan(workflow: Alignment, found: Prepared, backend: str) -> Plan:
     cpu = float(max(1, min(_CORES, math.floor(limits.cpu))))
     tasks = [_task(workflow, found, i, sample) for i, sample in enumerate(found.samples)]
     scratch = max(
-        sizes.scratch(checks.read_bytes([sample], found.files)) for sample in found.samples
+        sizes.scratch(checks.read_bytes([sample], found.files), bool(workflow.known_sites))
+        for sample in found.samples
     )
     if backend == "local":
         place = Path(tempfile.gettempdir())

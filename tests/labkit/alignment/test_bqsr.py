@@ -13,9 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import labkit
 from labkit.workflows.alignment import example
 from labkit.workflows.alignment.gathering import metrics
 from labkit.workflows.alignment.inside import pipe, programs, recalibrate
+from labkit.workflows.alignment.job import AlignmentJob
 from tests.conftest import needs_env
 from tests.labkit.alignment import places
 from tests.portal import REPOSITORY, built_envs
@@ -225,6 +227,28 @@ def test_an_environment_without_gatk_says_so(aligned: SimpleNamespace, tmp_path:
     (envs / "alignment" / "bin" / "gatk").unlink()
     with pytest.raises(pipe.Failed, match="'gatk' is not installed"):
         run(aligned, tmp_path, "out.bam", envs)
+
+
+def test_a_job_recalibrates_and_tells_what_it_found(module_home: Path, tmp_path: Path) -> None:
+    made = example.make(tmp_path, pairs=3000, contigs=(20_000,), snps=10, overstated=4.0)
+    workflow = labkit.Alignment(
+        made.samples, made.reference, aligner="bwa", known_sites=made.known_sites
+    )
+    plain = labkit.Alignment(made.samples, made.reference, aligner="bwa")
+    scratch = [w.plan("local").stage("align").resources.scratch for w in (plain, workflow)]
+    assert scratch[1] > scratch[0]
+    job = workflow.submit("local").wait(150)
+    assert isinstance(job, AlignmentJob) and not len(job.failed())
+    (bam,) = job.results("bams").to_dict("records")
+    assert bam["recalibrated"] and Path(bam["recalibration_table"]).is_file()
+    promised, seen = promised_and_seen(Path(bam["path"]), made)
+    assert seen / promised == pytest.approx(1, abs=0.15)
+    table = job.results("recalibration")
+    assert table["errors"].sum() / seen == pytest.approx(1, abs=0.15)
+    assert (table["reported"] - table["empirical"])[table["bases"] > 5000].mean() > 3
+    assert job.results("versions").set_index("tool")["version"]["gatk"].startswith("4.")
+    assert len(job.plot().axes) == 4 and job.plot("recalibration").axes[0].lines
+    assert job.to_sarek(tmp_path / "sarek.csv").step == "variant_calling"
 
 
 def test_contigs_are_shared_out_in_order_and_evenly() -> None:

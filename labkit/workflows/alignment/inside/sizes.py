@@ -6,7 +6,7 @@ from __future__ import annotations
 # human genome takes 5.3 GB with bwa, 17 GB with bwa-mem2 and up to 8 GB with minimap2.
 _INDEX = {"bwa": 1.8, "bwa-mem2": 5.7, "minimap2": 2.7}
 # Bytes of an index while it is made, per base: bwa-mem2's makers say 28 times the genome.
-_BUILDING = {"bwa": 6.0, "bwa-mem2": 28.0, "minimap2": 5.0}
+_BUILDING = {"bwa": 2.5, "bwa-mem2": 28.0, "minimap2": 5.0}
 # Bytes of an aligner beside its index, for itself and for each thread.
 _WORKING = {"bwa": (400, 100), "bwa-mem2": (500, 450), "minimap2": (400, 300)}
 _MB = 1024**2
@@ -16,6 +16,7 @@ _SORT = 2048 * _MB  # more is only faster for large samples
 _LEAST = 2048 * _MB
 #: Bytes of temporary files and of results per byte of compressed reads.
 SCRATCH_SHARE = 1.6
+RECALIBRATION_SHARE = 2.6  # what was marked, and the same again with new qualities
 RESULT_SHARE = 1.3
 #: The same reads uncompressed are so many times as large.
 PLAIN = 4.0
@@ -49,9 +50,10 @@ def sort_memory(memory: int, aligner: str, length: int, cpu: float) -> int:
     return max(_LEAST_SORT, left)
 
 
-def scratch(read_bytes: float) -> int:
+def scratch(read_bytes: float, recalibrates: bool) -> int:
     """Return the bytes of temporary files for so many bytes of compressed reads."""
-    return int(SCRATCH_SHARE * read_bytes) + 64 * _MB
+    share = RECALIBRATION_SHARE if recalibrates else SCRATCH_SHARE
+    return int(share * read_bytes) + 64 * _MB
 
 
 def results(read_bytes: float) -> int:
