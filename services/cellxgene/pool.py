@@ -15,11 +15,11 @@ from pathlib import Path
 
 import aiohttp
 
-from labkit.viewers.cellxgene.memory import available, human
+from labkit.viewers.cellxgene.memory import COMPARE_BYTES, available, human
 from labkit.viewers.places import private_folder
 from services.cellxgene import opening
 from services.cellxgene.answers import Answer, Answers, Key
-from services.cellxgene.viewer import COMPARE_BYTES, Shown, Viewer, ViewerError
+from services.cellxgene.viewer import Shown, Viewer, ViewerError
 
 log = logging.getLogger(__name__)
 # CellxGene's own scripts and styles are the same for all.

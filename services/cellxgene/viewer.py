@@ -22,14 +22,11 @@ from yarl import URL
 from labkit.problems import LabkitError
 from labkit.viewers import cellxgene as viewers
 from labkit.viewers.cellxgene.failures import explain
+from labkit.viewers.cellxgene.process import FIRST, tail
 from labkit.viewers.places import private_folder, write_private
 from services.cellxgene.answers import Answer, Key
 
 SERVE = Path(viewers.__file__).with_name("serve.py")
-# Bytes that a comparison of two groups takes per cell and gene at its peak (measured: 12.9).
-COMPARE_BYTES = 13
-# What CellxGene's page asks for first: it may answer and still fail on the data.
-FIRST = ("api/v0.2/config", "api/v0.2/schema", "api/v0.2/colors", "api/v0.2/layout/obs")
 _SOCKET_LENGTH = 100
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "OMP_NUM_THREADS")
 _PATIENCE = 5.0
@@ -223,10 +220,11 @@ class Viewer:
                     if not self.alive:
                         raise self.failed("CellxGene ended while it was loading the data")
                     await asyncio.sleep(0.05)
-                for target in FIRST:
-                    answer = await self.ask(target)
+                # It may answer and still fail on the data.
+                for path in FIRST:
+                    answer = await self.ask(f"api/v0.2/{path}")
                     if answer.status != 200:
-                        raise self.failed(f"CellxGene answered {answer.status} to '{target}'")
+                        raise self.failed(f"CellxGene answered {answer.status} to '{path}'")
         except TimeoutError:
             raise self.failed(f"CellxGene did not answer within {seconds:.0f} s") from None
         except aiohttp.ClientError as error:
@@ -245,12 +243,7 @@ class Viewer:
 
     def tail(self, lines: int = 20) -> str:
         """Return the end of the log."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 64_000))
-                return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
-        except OSError:
-            return ""
+        return tail(self.log, lines)
 
     async def stop(self) -> None:
         """End the process and close the connections."""

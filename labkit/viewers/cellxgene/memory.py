@@ -11,6 +11,9 @@ import psutil
 
 # What CellxGene takes before it has read any data (Python, numba, pandas).
 BASE_BYTES = 340 * 2**20
+# Bytes that a comparison of two groups takes per cell and gene at its peak. Measured with 6,000
+# cells x 10,000 genes, one group against all others: 12.9 sparse, 11.9 dense.
+COMPARE_BYTES = 13
 # cgroup v1 writes "no limit" as a number close to 2**63.
 _UNLIMITED = 2**60
 _CGROUP_ROOT = Path("/sys/fs/cgroup")

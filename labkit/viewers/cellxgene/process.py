@@ -26,6 +26,8 @@ from labkit.viewers.cellxgene.failures import explain
 
 Progress = Callable[[str], None]
 
+# What its page asks for first, below /api/v0.2/.
+FIRST = ("schema", "config", "colors", "layout/obs")
 _HOST = "127.0.0.1"
 _PORTS_TRIED = 100
 # Browsers refuse to open these (WHATWG fetch, "port blocking"; those above 1023).
@@ -270,7 +272,7 @@ def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None
             progress(f"CellxGene is loading the data … {told} s")
         time.sleep(0.1)
     # It may answer and still fail on the data: ask for what its page asks for first.
-    for path in ("schema", "config", "colors", "layout/obs"):
+    for path in FIRST:
         try:
             status, _ = ask(record.port, f"/api/v0.2/{path}", timeout=max(30, timeout))
         except (OSError, http.client.HTTPException) as error:
@@ -291,8 +293,13 @@ def _failed(record: Record, what: str) -> StartFailedError:
 
 def log_tail(record: Record, lines: int = 20) -> str:
     """Return the last lines of a viewer's log."""
+    return tail(record.log, lines)
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """Return the last lines of a log, however long it is; nothing where there is none."""
     try:
-        with record.log.open("rb") as file:
+        with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 64_000))
             text = file.read().decode("utf-8", "replace")
     except OSError:
