@@ -401,4 +401,4 @@ def test_the_scripts_do_what_they_say() -> None:
     folder = REPOSITORY / "tests" / "parallelcluster"
     done = subprocess.run(["bats", "--tap", folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("\nok ") >= 11
+    assert done.stdout.count("\nok ") >= 12

@@ -71,6 +71,15 @@ release() { # a release in the bucket
     grep -q "apt-get .*install .* python3 python3-venv .* bubblewrap nftables iproute2$" "$CALLS"
 }
 
+@test "portal: systemd takes the units" {
+    command -v systemd-analyze >/dev/null || skip "needs systemd-analyze"
+    release
+    "$SCRIPT" portal s3://bucket/labhub
+    run systemd-analyze verify "$ROOT"/etc/systemd/system/labhub*
+    [ "$status" -eq 0 ]
+    [ -z "$output" ]
+}
+
 @test "portal: a second run keeps the administrator's lab file and takes the new release" {
     release
     "$SCRIPT" portal s3://bucket/labhub
