@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-from labkit.backends.base import Backend, BackendError, Limits, Sighting, Sightings
+from labkit.backends.base import (
+    Backend,
+    BackendError,
+    Limits,
+    Sighting,
+    Sightings,
+    SubmitRefusedError,
+)
 from labkit.backends.slurm import check, cluster, commands, ended, parts, queue, states
 from labkit.backends.slurm.cluster import Cluster
 from labkit.backends.slurm.ended import Ended
@@ -46,7 +53,8 @@ class SlurmBackend(Backend):
         memory = max((part.most_memory for part in usable), default=0)
         cpus = max((part.most_cpus for part in usable), default=0)
         names = ", ".join(part.name for part in usable) or "none"
-        text = f"{cpus} cores and {show_bytes(memory)} of memory (partitions: {names})"
+        size = show_bytes(memory) if memory < cluster.BOUNDLESS else "uncounted"
+        text = f"{cpus} cores and {size} of memory (partitions: {names})"
         default = have.default or max(usable, key=lambda part: part.cores, default=None)
         cores = (default.cores or None) if default else None
         return Limits(cpus, memory, have.array, text, cores, shared=True)
@@ -110,7 +118,8 @@ class SlurmBackend(Backend):
         there = {}
         for row in queue.query("--states=all"):
             found = parts.parse_name(row.name)
-            if found and found[0] == submission.name:
+            # A cancelled one was taken back, before another was submitted in its place.
+            if found and found[0] == submission.name and row.state != "CANCELLED":
                 there[found[1]] = row.job
         started = run.started(submission)
         if not there and not started:
@@ -152,7 +161,12 @@ class SlurmBackend(Backend):
             if found and found[0] in names and row.job not in jobs:
                 jobs.append(row.job)
         for first in range(0, len(jobs), _NAMED):
-            commands.run("scancel", "--quiet", *jobs[first : first + _NAMED])
+            some = jobs[first : first + _NAMED]
+            try:
+                commands.run("scancel", "--quiet", *some)
+            except SubmitRefusedError:  # those that have just ended cannot be cancelled
+                if {row.job for row in queue.query()} & set(some):
+                    raise
 
 
 def most_elements(have: Cluster, options: Options) -> int:
@@ -195,7 +209,9 @@ def _sightings(
             if seen.state is State.RUNNING and part.each > 1:
                 # Which of its tasks runs is told by a heartbeat.
                 seen = Sighting(State.PENDING, text="has its turn in a running array element")
-            for element in parts.elements(row.elements):
+            # squeue forgets the number of an only element that was cancelled while it waited.
+            elements = parts.elements(row.elements) or [0] * (part.count == 1)
+            for element in elements:
                 chosen = works[part.stage].tasks[part.tasks(element)]
                 if seen.state.final:
                     at, job = _seconds(row.end), f"{row.job}_{element}"
@@ -204,7 +220,7 @@ def _sightings(
                 tasks.update(((part.stage, index), seen) for index in chosen)
                 waits[seen.text] += len(chosen) if seen.state is State.PENDING else 0
         try:
-            tasks |= ended.explain(run, submission, over, SlurmBackend.grace)
+            tasks = {**ended.explain(run, submission, over, SlurmBackend.grace), **tasks}
         except OSError as error:
             return Sightings(known=False, text=f"{run.path}: {error.strerror}")
     text = ""
