@@ -148,6 +148,7 @@ def test_the_report_has_every_sample_and_tool(job: AlignmentJob) -> None:
     for section in ("Samtools", "Cutadapt", "samtools-stats", "samtools-markdup", "coverage"):
         assert section in page
     assert f"{BROKEN}_L1" not in page
+    assert job.name in page and "Summarize report" not in page  # nothing is sent to others
     assert "https://api.multiqc.info" not in job.logs("samples", stage="gather")
 
 
@@ -180,7 +181,8 @@ def test_figures_show_the_tables(job: AlignmentJob, name: str) -> None:
 def test_a_figure_shows_itself_in_a_notebook(job: AlignmentJob) -> None:
     from IPython.core.formatters import DisplayFormatter
 
-    data, _ = DisplayFormatter().format(job.plot("insert_size", "coverage"))
+    formatter: Any = DisplayFormatter()
+    data, _ = formatter.format(job.plot("insert_size", "coverage"))
     assert data["image/png"].startswith(b"\x89PNG")
     assert len(job.plot().axes) == 3  # as in the card
 

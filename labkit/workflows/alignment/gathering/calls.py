@@ -50,7 +50,7 @@ def main(task: Any) -> None:
         "samples": list(samples),
         "failed": failed,
         "tables": counts,
-        "report": report.make(samples, task.out, task.tmp),
+        "report": report.make(samples, task.out, task.tmp, task.files.parent.name),
         "gathered": time.time(),
     }
     (task.out / "gather.json").write_text(json.dumps(content, indent=1) + "\n")

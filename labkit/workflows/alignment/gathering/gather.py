@@ -59,7 +59,7 @@ def main(task: Any) -> None:
         raise pipe.Failed(f"a report cannot be read: {error}", "CHECK") from error
     finally:
         counts = written.close()
-    made = report.make(samples, task.out, task.tmp)
+    made = report.make(samples, task.out, task.tmp, task.files.parent.name)
     task.progress(steps - 1, steps)
     plots.draw(task.out, ()).savefig(task.out / "summary.png", dpi=90, transparent=True)
     content = {

@@ -19,7 +19,7 @@ _TIMEOUT = 1800  # seconds
 _ENDS = (".stats", ".idxstats", ".coverage", ".markdup", ".cutadapt", ".recalibration", ".calls")
 
 
-def make(samples: dict[str, Path], out: Path, tmp: Path) -> dict[str, Any]:
+def make(samples: dict[str, Path], out: Path, tmp: Path, title: str) -> dict[str, Any]:
     """Make the report; what stands against it is told, and costs nobody the tables.
 
     Parameters
@@ -28,6 +28,8 @@ def make(samples: dict[str, Path], out: Path, tmp: Path) -> dict[str, Any]:
         The samples' folders.
     out, tmp : Path
         The report is written into ``out``.
+    title : str
+        Of the report.
     """
     inputs = tmp / "multiqc"
     inputs.mkdir()
@@ -41,7 +43,13 @@ def make(samples: dict[str, Path], out: Path, tmp: Path) -> dict[str, Any]:
             (inputs / f"{name}.markdup.json").write_text(json.dumps(counts, indent=1))
     config = tmp / "multiqc_config.json"
     ends = [{"type": "truncate", "pattern": f"{end}."} for end in _ENDS]
-    settings = {"extra_fn_clean_exts": ends, "use_filename_as_sample_name": True}
+    settings = {
+        "title": title,
+        "extra_fn_clean_exts": ends,
+        "use_filename_as_sample_name": True,
+        "show_analysis_paths": False,  # a folder that is gone by then
+        "no_ai": True,  # its buttons would send the samples' numbers to others
+    }
     config.write_text(json.dumps(settings))  # JSON is YAML too
     argv = [str(Path(sys.executable).with_name("multiqc")), str(inputs), "--outdir", str(out)]
     argv += ["--filename", REPORT, "--config", str(config), "--no-version-check", "--no-data-dir"]
