@@ -19,9 +19,8 @@ from labkit.backends.base import (
     SubmitRefusedError,
 )
 from labkit.backends.slurm import check, cluster, commands, ended, parts, queue, states
-from labkit.backends.slurm.cluster import Cluster
 from labkit.backends.slurm.ended import Ended
-from labkit.backends.slurm.options import HELP, Options
+from labkit.backends.slurm.options import HELP
 from labkit.backends.slurm.options import read as read_options
 from labkit.backends.slurm.parts import Part
 from labkit.backends.slurm.queue import Row
@@ -73,6 +72,10 @@ class SlurmBackend(Backend):
             for stage in plan.stages:
                 asked = Asked(stage.name, stage.resources, stage.environment)
                 problems += check.stage(asked, len(stage.tasks), have, part, passed)
+        stages = sum(bool(stage.tasks) for stage in plan.stages)
+        if stages > (most := parts.most_elements(have.jobs, passed.max_jobs)):
+            text = f"{stages} stages need as many array elements; {most} are allowed."
+            problems.append(Problem("slurm_max_jobs", text, "Raise it."))
         if part is not None and not any(problem.fatal for problem in problems):
             problems += check.by_slurm(plan, part, passed)
         return problems
@@ -89,7 +92,9 @@ class SlurmBackend(Backend):
             if stage.tasks
         ]
         texts = []
-        for piece in parts.layout(works, have.array, most_elements(have, passed)):
+        for piece in parts.layout(
+            works, have.array, parts.most_elements(have.jobs, passed.max_jobs)
+        ):
             stage = plan.stage(piece.stage)
             asked = Asked(stage.name, stage.resources, stage.environment)
             words = arguments(asked, piece, piece.name("JOB"), "RUN", part, passed)
@@ -104,11 +109,7 @@ class SlurmBackend(Backend):
 
     def submit(self, run: Run, submission: Submission) -> dict[str, Any]:
         """Hand a submission over: one job array per stage, more where the limits ask for it."""
-        have = cluster.current()
-        passed, problems = read_options(submission.options)
-        refuse(problems)
-        sender = Sender(run, submission, have, check.chosen(have, passed), passed)
-        return sender.send(most_elements(have, passed))
+        return self._sender(run, submission, {}).send()
 
     def find(self, run: Run, submission: Submission) -> dict[str, Any] | None:
         """Return the handle of a submission that may or may not have been handed over.
@@ -124,13 +125,16 @@ class SlurmBackend(Backend):
         started = run.started(submission)
         if not there and not started:
             return None
+        sender = self._sender(run, submission, there)
+        # The first arrays are released only when the last one is there.
+        return sender.handle() if started else sender.send()
+
+    def _sender(self, run: Run, submission: Submission, there: Mapping[Part, str]) -> Sender:
         have = cluster.current()
         passed, problems = read_options(submission.options)
-        refuse(problems)
-        sender = Sender(run, submission, have, check.chosen(have, passed), passed, there)
-        if started:  # the first arrays are released only when the last one is there
-            return sender.handle()
-        return sender.send(most_elements(have, passed))
+        if problems:  # of a retry, whose options nobody has checked before
+            raise SubmitRefusedError("; ".join(map(str, problems)))
+        return Sender(run, submission, have, check.chosen(have, passed), passed, there)
 
     def poll(self, runs: Sequence[Run]) -> dict[Run, Sightings]:
         """Say what squeue has; one question serves all jobs and processes of a user."""
@@ -167,16 +171,6 @@ class SlurmBackend(Backend):
             except SubmitRefusedError:  # those that have just ended cannot be cancelled
                 if {row.job for row in queue.query()} & set(some):
                     raise
-
-
-def most_elements(have: Cluster, options: Options) -> int:
-    """Return how many array elements one submission may put into the queue.
-
-    The controller keeps MaxJobCount jobs of all users, those that ended lately included: at most
-    half of that.
-    """
-    most = max(1, have.jobs // 2)
-    return min(most, options.max_jobs) if options.max_jobs else most
 
 
 def _mine(run: Run) -> list[Submission]:

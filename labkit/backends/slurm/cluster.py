@@ -17,7 +17,7 @@ MB = 1024**2
 _FIELD = re.compile(r"(?:^| )([A-Za-z][A-Za-z0-9_/:]*)=")
 _UNUSABLE = {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "FUTURE",
              "UNKNOWN", "INVALID_REG", "INVAL", "MAINT"}  # fmt: skip
-_BOUNDLESS = 1 << 60
+BOUNDLESS = 1 << 60  # bytes or CPUs, where nobody counts them
 _FRESH = 5.0  # seconds
 _SEEN: dict[str, tuple[float, Cluster]] = {}
 
@@ -223,7 +223,7 @@ def _node(entry: dict[str, str], counted: bool) -> Node:
     words = {re.sub(r"[^A-Z_]", "", word) for word in state.upper().split("+")}
     memory = _number(entry.get("RealMemory", ""), 0) - _number(entry.get("MemSpecLimit", ""), 0)
     if memory <= 1 and not counted:  # nobody has told SLURM
-        memory = _BOUNDLESS // MB
+        memory = BOUNDLESS // MB
     return Node(
         name=entry.get("NodeName", ""),
         cpus=_number(entry.get("CPUEfctv", entry.get("CPUTot", "")), 0),
@@ -241,7 +241,7 @@ def _partition(entry: dict[str, str], nodes: Iterable[Node]) -> Partition:
     mine = tuple(node for node in nodes if name in node.partitions)
     groups = _listed(entry.get("AllowGroups", "ALL"))
     per_cpu = _number(entry.get("MaxMemPerCPU", ""), 0) * MB
-    per_node = _number(entry.get("MaxMemPerNode", ""), 0) * MB or _BOUNDLESS
+    per_node = _number(entry.get("MaxMemPerNode", ""), 0) * MB or BOUNDLESS
     if per_cpu:  # SLURM gives a job more CPUs rather than refuse its memory
         per_node = min(per_node, per_cpu * max((node.cpus for node in mine), default=1))
     may = entry.get("RootOnly") != "YES" or os.geteuid() == 0
@@ -252,7 +252,7 @@ def _partition(entry: dict[str, str], nodes: Iterable[Node]) -> Partition:
         longest=_time(entry.get("MaxTime", "")),
         usual=_time(entry.get("DefaultTime", "")),
         memory=per_node,
-        cpus=_number(entry.get("MaxCPUsPerNode", ""), _BOUNDLESS),
+        cpus=_number(entry.get("MaxCPUsPerNode", ""), BOUNDLESS),
         open=may and (groups == ["ALL"] or os.geteuid() == 0 or bool(_groups() & set(groups))),
         accounts=tuple(_unless_all(entry.get("AllowAccounts", "ALL"))),
         qos=tuple(_unless_all(entry.get("AllowQos", "ALL"))),

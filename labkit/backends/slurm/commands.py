@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from labkit.backends.base import BackendError, SubmitRefusedError
@@ -97,7 +96,7 @@ def run(
             capture_output=True,
             text=True,
             errors="replace",
-            env={**environment(), "LC_ALL": "C.UTF-8", **(more or {})},
+            env={**environment(), **(more or {})},
             timeout=timeout,
             cwd="/",
             check=False,
@@ -123,8 +122,3 @@ def clean(text: str) -> str:
 def folder() -> str:
     """Return the folder of SLURM's commands."""
     return str(Path(program("scontrol")).parent)
-
-
-def joined(ids: Sequence[object]) -> str:
-    """Return job ids as SLURM's commands take them."""
-    return ",".join(map(str, ids))

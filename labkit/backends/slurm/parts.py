@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from labkit.runs.store import StageWork
 
@@ -46,6 +47,7 @@ class Part:
         return slice(first, first + self.each)
 
 
+@lru_cache(1024)  # a thousand running tasks have one name
 def parse_name(name: str) -> tuple[str, Part] | None:
     """Return the submission's name and the part that a job's name tells; None for other jobs."""
     match = _NAME.fullmatch(name)
@@ -57,6 +59,8 @@ def parse_name(name: str) -> tuple[str, Part] | None:
 
 def elements(text: str) -> list[int]:
     """Return the array elements that squeue's ``%K`` names: ``"0-3,7,10-20:5%4"``."""
+    if text.isdigit():
+        return [int(text)]
     found: list[int] = []
     for piece in text.partition("%")[0].split(","):
         match = _ELEMENTS.fullmatch(piece)
@@ -65,6 +69,21 @@ def elements(text: str) -> list[int]:
         first, last, step = match.groups()
         found.extend(range(int(first), int(last or first) + 1, int(step or 1)))
     return found
+
+
+def most_elements(kept: int, wished: int | None) -> int:
+    """Return how many array elements one submission may put into the queue.
+
+    Parameters
+    ----------
+    kept : int
+        MaxJobCount: the controller keeps so many jobs of all users, those that have ended lately
+        included. At most half of that is for one submission.
+    wished : int or None
+        What a person allows.
+    """
+    most = max(1, kept // 2)
+    return min(most, wished) if wished else most
 
 
 def layout(works: Sequence[StageWork], array: int, most: int) -> list[Part]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from labkit.backends.slurm.cluster import Cluster, Partition
+from labkit.backends.slurm.cluster import BOUNDLESS, Cluster, Partition
 from labkit.backends.slurm.options import Options
 from labkit.backends.slurm.parts import Part
 from labkit.model import Container, Environment, Resources
@@ -93,7 +93,7 @@ def arguments(
         "--export=ALL", "--requeue", "--open-mode=append", "--kill-on-invalid-dep=yes",
         "--input=/dev/null", f"--output={logs}%A_%a.out", f"--chdir={place}",
     ]  # fmt: skip
-    if partition.most_memory:
+    if partition.most_memory < BOUNDLESS:
         words.append(f"--mem={asked.memory(partition)[0]}M")
     if limit := asked.time(partition, part.each):
         words.append(f"--time={math.ceil(limit.total_seconds() / 60)}")

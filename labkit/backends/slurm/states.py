@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from labkit.backends.base import Sighting
 from labkit.model import Reason, State
 
@@ -86,6 +88,7 @@ _PREFIXES = (
 QUERIED = ",".join(sorted({*ENDED, *_RUNNING, *_WAITING, "PENDING"}))
 
 
+@lru_cache(1024)  # thousands of tasks are in few states
 def sighting(state: str, reason: str) -> Sighting | None:
     """Return what a state and reason of squeue say of a task; None where records tell better."""
     if state == "PENDING":

@@ -11,7 +11,7 @@ from labkit.backends.base import BackendError, SubmitRefusedError
 from labkit.backends.slurm import commands
 from labkit.backends.slurm.cluster import Cluster, Partition
 from labkit.backends.slurm.options import Options
-from labkit.backends.slurm.parts import Part, layout
+from labkit.backends.slurm.parts import Part, layout, most_elements
 from labkit.backends.slurm.script import Asked, arguments, script
 from labkit.runs.store import Run, StageWork, Submission
 
@@ -55,13 +55,8 @@ class Sender:
         self._works = {work.name: work for work in submission.stages}
         self._manifest = run.manifest
 
-    def send(self, most: int) -> dict[str, Any]:
+    def send(self) -> dict[str, Any]:
         """Submit what is not there yet, and return the handle.
-
-        Parameters
-        ----------
-        most : int
-            Most array elements.
 
         Raises
         ------
@@ -70,6 +65,7 @@ class Sender:
         BackendError
             It cannot be said what SLURM has of it.
         """
+        most = most_elements(self._have.jobs, self._options.max_jobs)
         each = max((part.each for part in self._jobs), default=0)
         while True:
             parts = self._layout(most, each)
@@ -114,7 +110,7 @@ class Sender:
                 words = ["--hold"] if first and not alone else []
                 self._jobs[part] = self._sbatch(part, words)
         if held:
-            commands.run("scontrol", "release", commands.joined([self._jobs[p] for p in held]))
+            commands.run("scontrol", "release", ",".join(self._jobs[part] for part in held))
 
     def _sbatch(self, part: Part, words: list[str]) -> str:
         work = self._works[part.stage]

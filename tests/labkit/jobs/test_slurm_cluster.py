@@ -96,7 +96,6 @@ def test_a_failure_in_a_shared_element_is_its_own(site: Site) -> None:
 def test_what_cannot_run_is_refused_with_what_there_is(site: Site) -> None:
     big = Stage("big", small("x", "true").tasks, Resources.of(8, "5 GB", "2h"))
     cases = {
-        "none": "closed",
         "slurm_partition: the partition closed is DOWN": {"slurm_partition": "closed"},
         "Valid: first, last, main, short": {"slurm_partition": "mian"},
         "at most 4 a node": {},
@@ -109,7 +108,6 @@ def test_what_cannot_run_is_refused_with_what_there_is(site: Site) -> None:
             "slurm_gres": "gpu:2", "cpu": 1, "memory": "1 GB", "time": "1 min",
         },
     }  # fmt: skip
-    del cases["none"]
     for says, options in cases.items():
         with pytest.raises(RefusedError) as refused:
             Staged(big, output=site.folder / "runs").submit("slurm", **options)
@@ -227,6 +225,16 @@ def test_a_folder_with_a_hostile_name(site: Site) -> None:
     assert job.state is State.SUCCEEDED
     assert list((job.path / "logs" / "x").glob("slurm-*_0.out"))
     assert not list(site.folder.rglob("hacked"))
+
+
+def test_a_retry_with_hostile_options_is_refused_and_withdrawn(site: Site) -> None:
+    job = site.run(small("x", f"echo ran >> {site.trace}; exit 1"))
+    with pytest.raises(base.SubmitRefusedError, match="slurm_partition"):
+        job.retry(slurm_partition="main; touch hacked")
+    with pytest.raises(base.SubmitRefusedError, match="closed is DOWN"):
+        job.retry(slurm_partition="closed")
+    job.retry(slurm_partition="main").wait(30)
+    assert ran(site.trace) == ["ran", "ran"]
 
 
 def test_scancel_by_hand_is_told(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from labkit.backends.slurm import commands, states
-from labkit.backends.slurm.cluster import MB, Cluster, Node, Partition, _gres, records
+from labkit.backends.slurm.cluster import MB, Cluster, Node, Partition, _gres, _node, records
 from labkit.backends.slurm.options import HELP, Options
 from labkit.backends.slurm.options import read as read_options
 from labkit.backends.slurm.parts import Part, elements, layout, parse_name
@@ -156,6 +157,29 @@ def test_time_and_memory_leave_room_for_the_worker_but_never_more_than_there_is(
     assert small.time(MAIN, 100) == timedelta(hours=1)
     whole = Asked("a", Resources(memory=NODE.memory), None)
     assert whole.memory(MAIN) == (16_000, 0)
+
+
+def test_where_slurm_does_not_count_memory_none_is_asked_for() -> None:
+    line = "NodeName=n1 CPUTot=4 RealMemory=1 State=IDLE Partitions=main"
+    node = _node(records(line)[0], counted=False)
+    part = replace(MAIN, nodes=(node,))
+    asked = Asked("a", Resources(), None)
+    words = arguments(asked, Part("a", 0, 1, 1), "n", "/run", part, Options())
+    assert not [word for word in words if word.startswith("--mem")]
+    assert _node(records(line)[0], counted=True).memory == MB
+
+
+@pytest.mark.parametrize(
+    ("state", "usable"),
+    [
+        ("IDLE", True), ("MIXED+CLOUD", True), ("IDLE+CLOUD+POWERED_DOWN", True),
+        ("ALLOCATED+COMPLETING", True), ("IDLE~", True), ("DOWN*", False), ("IDLE+DRAIN", False),
+        ("DOWN+CLOUD+POWERED_DOWN", False), ("FUTURE", False),
+    ],
+)  # fmt: skip
+def test_a_node_that_is_powered_down_is_not_down(state: str, usable: bool) -> None:
+    line = f"NodeName=n1 CPUTot=4 RealMemory=1000 State={state} Partitions=main"
+    assert _node(records(line)[0], counted=True).usable is usable
 
 
 def test_scontrols_lines_are_read_whatever_they_hold() -> None:
