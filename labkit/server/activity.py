@@ -44,11 +44,17 @@ class Reason:
 
 @dataclass(frozen=True)
 class Rules:
-    """The portal's rules for this server, in seconds; 0 is "never"."""
+    """The portal's rules for this server, in seconds; 0 is "never".
+
+    ``ends`` is when the cluster ends the server's job, in seconds since 1970, whatever it does,
+    and ``warn`` how long before that its user is told.
+    """
 
     idle: float = 0.0
     max_age: float = 0.0
     report: float = _REPORT
+    ends: float = 0.0
+    warn: float = 0.0
 
     @classmethod
     def from_environment(cls) -> Rules:
@@ -57,6 +63,8 @@ class Rules:
             idle=_number("LABHUB_CULL_IDLE_SECONDS"),
             max_age=_number("LABHUB_MAX_AGE_SECONDS"),
             report=_number("JUPYTERHUB_ACTIVITY_INTERVAL") or _REPORT,
+            ends=_number("LABHUB_ENDS_AT"),
+            warn=_number("LABHUB_WARN_SECONDS"),
         )
 
 
@@ -144,6 +152,8 @@ class Activity:
             ends.append(max(last + self.rules.idle, self.keep.until or 0.0))
         if self.rules.max_age:
             ends.append(self._settings["started"].timestamp() + self.rules.max_age)
+        if self.rules.ends:
+            ends.append(self.rules.ends)
         return min(ends) if ends else None
 
     def _kernels(self, notebooks: Mapping[str, str]) -> list[Reason]:

@@ -98,6 +98,8 @@ class Status(Api):
                 "stops": activity.stops(),
                 "idle_seconds": activity.rules.idle,
                 "max_age_seconds": activity.rules.max_age,
+                "ends": activity.rules.ends or None,
+                "warn_seconds": activity.rules.warn,
                 "started": self.settings["started"].timestamp(),
                 "keep_until": activity.keep.until,
                 "keep_most_seconds": activity.keep.most,

@@ -39,6 +39,7 @@
   const stopText = (s) => {
     const now = Date.now() / 1000;
     if (s.stops === null) return "This server is not stopped by itself. Stop it on the portal's home page when you need it no more.";
+    if (s.ends && s.stops >= s.ends) return `This server ends at ${when(s.ends)}, in ${span(s.ends - now)}, whatever it does: that is its job's time limit on the cluster. Save your work before, and let long computations save theirs.`;
     const oldest = s.max_age_seconds ? s.started + s.max_age_seconds : Infinity;
     if (s.stops >= oldest) return `This server stops at ${when(oldest)}: the portal ends every server after ${span(s.max_age_seconds)}.`;
     if (s.busy.length) return `Busy. When the work is done, the server stops after ${span(s.idle_seconds)} without use.`;
