@@ -8,7 +8,7 @@ from hub.services.declaration import Service
 HEAD = """# service.yaml
 
 What makes a folder an app of the lab. It lies beside the app's code, and the folder's name is the app's
-name: up to 22 small letters, digits and single hyphens. The app's address is `/services/<name>/`, on an
+name: up to 22 small letters, digits and single hyphens (in `services/`, Python's underscores stand for hyphens). The app's address is `/services/<name>/`, on an
 origin of its own: `http://<name>--service.localhost:8000/services/<name>/` on one machine.
 [Run a web app behind the login](../how-to/apps.md) shows how; `labhub app add FOLDER` names every mistake.
 

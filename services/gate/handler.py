@@ -249,7 +249,7 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
             self._headers["X-Frame-Options"] = "SAMEORIGIN"
 
     def record_use(self) -> None:
-        """Note that the app was used: by the person, not by its own messages."""
+        """Note that the app was used; what it sends to an open page is use, too."""
         self.door.upstream.use()
 
     def broke_off(self, error: Exception) -> None:

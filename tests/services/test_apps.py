@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jupyterhub import orm
 
 from hub.isolation.instance import Instance
 from hub.labfile import parse
 from hub.paths import Paths
 from hub.problems import ProblemsError
-from hub.services import catalogue, change, hubside
+from hub.services import catalogue, change, hubside, rights
 from hub.services.places import Places
 from hub.settings import Settings
 from tests.conftest import needs_env, needs_root
@@ -134,6 +135,29 @@ def test_a_broken_app_leaves_the_others_alone(
     roles = {role["name"]: role for role in hubside.roles(settings, paths)}
     assert roles["app-good"]["groups"] == ["imaging"]
     assert "access:services!service=good" not in roles["user"]["scopes"]
+
+
+def test_rights_are_exactly_what_is_declared(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/hub.sqlite"
+    session = orm.new_session_factory(url)
+    imaging = {"name": "app-plates", "scopes": ["access:services!service=plates"]}
+    with session() as db:
+        for name in ("imaging", "other"):
+            db.add(orm.Group(name=name))
+        rights.give(db, [{**imaging, "groups": ["imaging", "other"]}])
+        assert {group.name for group in orm.Role.find(db, "app-plates").groups} == {
+            "imaging",
+            "other",
+        }
+    gone = rights.before_start(url, [{**imaging, "groups": ["imaging"]}])
+    assert gone == ["app-plates: other"]
+    with session() as db:
+        rights.give(db, [{**imaging, "groups": ["new"]}])
+        assert [group.name for group in orm.Role.find(db, "app-plates").groups] == ["new"]
+    assert rights.before_start(url, []) == ["app-plates: new"]
+    with session() as db:
+        assert orm.Role.find(db, "app-plates") is None
+    assert rights.before_start(f"sqlite:///{tmp_path}/none.sqlite", []) == []
 
 
 def test_an_added_app_is_a_copy(
