@@ -58,6 +58,8 @@ def make_plan(workflow: Alignment, found: Prepared, backend: str) -> Plan:
     if backend == "local":
         place = Path(tempfile.gettempdir())
         refuse(checks.check_disk(place, scratch, "temporary files of the largest sample"))
+    if backend == "slurm":
+        scratch = 0  # most clusters do not say what disk their nodes have, and refuse --tmp
     environment = workflow.environment
     where = Environment(environment) if isinstance(environment, str) else environment
     align = Stage(
