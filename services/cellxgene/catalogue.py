@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from services.cellxgene.records import Dataset, Version
 from services.cellxgene.request import Request
 from services.cellxgene.store import Store
 
+log = logging.getLogger(__name__)
 # What `change` may set.
 CHANGES = frozenset({*TEXTS, "groups", "current", "hidden"})
 
@@ -118,6 +120,7 @@ class Catalogue:
                 name=name, owner=person.name, title=name, created=version.created
             )
             await asyncio.to_thread(self._store_version, known, version, data, beside)
+            log.info("%s has published %s, version %d", person.name, name, version.number)
             texts = {field: getattr(request, field) for field in TEXTS}
             return await self._save(
                 known.with_(
@@ -161,6 +164,7 @@ class Catalogue:
             if "groups" in given:
                 given["groups"] = _groups(given["groups"])
             given |= {field: given[field].strip() for field in TEXTS if field in given}
+            log.info("%s changes %s: %s", person.name, name, ", ".join(sorted(given)))
             return await self._save(known.with_(**given))
 
     def _change_problems(
@@ -192,6 +196,7 @@ class Catalogue:
         """
         async with self._locks[name]:
             self._mine(person, name)
+            log.info("%s deletes %s", person.name, name)
             await asyncio.to_thread(self._store.delete, name)
             del self._datasets[name]
 

@@ -39,8 +39,8 @@ class Limits:
         Seconds after its last use at which a viewer is stopped.
     settle : float
         Seconds for which a viewer in use is not stopped for another one.
-    start : float
-        Seconds that a start may take.
+    start, room : float
+        Seconds that a start may take, and that it may wait for memory before.
     crashes, forget_after : int, float
         After so many crashes within so many seconds a dataset is not started again.
     """
@@ -49,8 +49,13 @@ class Limits:
     idle: float = 1800.0
     settle: float = 10.0
     start: float = 600.0
+    room: float = 60.0
     crashes: int = 3
     forget_after: float = 300.0
+
+
+class NoRoomError(ViewerError):
+    """The memory is taken by datasets in use; nothing is wrong with this one."""
 
 
 class Pool:
@@ -244,7 +249,8 @@ class Pool:
         except Exception as error:
             expected = isinstance(error, ViewerError)
             log.log(logging.WARNING if expected else logging.ERROR, "%s: %s", viewer.key, error)
-            self._fail(viewer, str(error) or type(error).__name__)
+            crashed = not isinstance(error, NoRoomError)
+            self._fail(viewer, str(error) or type(error).__name__, crashed)
             await viewer.stop()
 
     async def _begin(self, viewer: Viewer) -> None:
@@ -271,7 +277,7 @@ class Pool:
         return most if most < shown.cells else None
 
     async def _make_room(self, viewer: Viewer) -> None:
-        end = time.monotonic() + self.limits.start
+        end = time.monotonic() + self.limits.room
         while (short := self._short_of(viewer)) > 0:
             oldest = self._least_used(besides=viewer)
             if oldest is not None:
@@ -279,7 +285,7 @@ class Pool:
                 await oldest.stop()
                 continue
             if time.monotonic() > end:
-                raise ViewerError(
+                raise NoRoomError(
                     f"It needs {human(viewer.shown.need)} of memory, and {human(short)} of that "
                     "are taken by datasets that other people use now. Try again later."
                 )
@@ -316,9 +322,10 @@ class Pool:
             self._fail(viewer, str(error))
             await viewer.stop()
 
-    def _fail(self, viewer: Viewer, error: str) -> None:
+    def _fail(self, viewer: Viewer, error: str, crashed: bool = True) -> None:
         viewer.state, viewer.error = "failed", error
-        self._crashes.setdefault(viewer.key, []).append(time.monotonic())
+        if crashed:
+            self._crashes.setdefault(viewer.key, []).append(time.monotonic())
 
     async def look_after(self) -> None:
         """Stop what is idle, and what is too much, for ever."""

@@ -237,13 +237,14 @@ def test_one_in_use_is_not_stopped_for_another(
 ) -> None:
     fresh(service)
     assert schema(service, "one").status_code == 200
-    limits(memory=TIGHT, settle=0.1, start=1.0)
+    limits(memory=TIGHT, settle=0.1, room=0.5, crashes=1)
     viewer = service.pool.running()[0]
     with viewer.using():
         answer = schema(service, "two")
         assert answer.status_code == 502
         assert "of memory" in answer.text and "other people use now" in answer.text
     assert set(pids(service)) == {"one"}
+    assert schema(service, "two").status_code == 200, "that was no crash: it is tried again"
 
 
 def test_one_that_nobody_uses_is_stopped(service: Service, limits: Callable[..., None]) -> None:
