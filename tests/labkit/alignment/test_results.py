@@ -242,6 +242,30 @@ def test_without_a_single_sample_there_is_no_gather(module_home: Path, tmp_path:
     assert job.figure_html(job.refresh()) == ""
 
 
+def test_reads_without_mates_adapters_and_duplicates(module_home: Path, tmp_path: Path) -> None:
+    made = example.make(tmp_path, pairs=1500, contigs=(8000,), snps=5, duplicates=0.0)
+    sheet = pd.read_csv(made.samples).drop(columns="fastq_2")
+    options: dict[str, Any] = {"adapters": None, "mark_duplicates": False, "format": "cram"}
+    workflow = labkit.Alignment(sheet, made.reference, aligner="bwa", **options)
+    job: Any = workflow.submit("local").wait(100)
+    (row,) = job.results("alignment").to_dict("records")
+    assert row["reads_sequenced"] == row["reads"] == row["mapped"] == 1500
+    assert row["paired"] == row["properly_paired"] == 0
+    missing = ("duplicates", "duplicate_fraction", "adapter_fraction", "insert_size_median")
+    assert all(pd.isna(row[name]) for name in (*missing, "properly_paired_fraction"))
+    assert row["mean_depth"] == pytest.approx(1500 * 100 / 8000, rel=0.05)
+    assert job.results("lanes")["kept"].tolist() == [1500]
+    assert not len(job.results("insert_sizes"))
+    assert "–</td>" in job._repr_html_()
+    for axes in job.plot("insert_size", "duplicates").axes:
+        assert axes.texts or axes.patches
+    (bam,) = job.results("bams").to_dict("records")
+    assert bam["index"].endswith(".cram.crai") and not bam["duplicates_marked"]
+    sheet = job.to_sarek(tmp_path / "sarek.csv")
+    assert sheet.step == "markduplicates" and "crai" in sheet.path.read_text()
+    assert job.report.is_file()
+
+
 def test_windows_without_reads_count_as_zero(tmp_path: Path) -> None:
     file = tmp_path / "windows.tsv"
     file.write_text("contig\tstart\tend\tmean_depth\tcovered\na\t100\t200\t2.5\t90\n")
