@@ -51,10 +51,8 @@ def make_plan(workflow: Alignment, found: Prepared, backend: str) -> Plan:
     limits = backends.get(backend).limits()
     cpu = float(max(1, min(_CORES, math.floor(limits.cpu))))
     tasks = [_task(workflow, found, i, sample) for i, sample in enumerate(found.samples)]
-    scratch = max(
-        sizes.scratch(checks.read_bytes([sample], found.files), bool(workflow.known_sites))
-        for sample in found.samples
-    )
+    largest = max(checks.read_bytes([sample], found.files) for sample in found.samples)
+    scratch = sizes.scratch(largest, bool(workflow.known_sites))
     if backend == "local":
         place = Path(tempfile.gettempdir())
         refuse(checks.check_disk(place, scratch, "temporary files of the largest sample"))
@@ -65,7 +63,7 @@ def make_plan(workflow: Alignment, found: Prepared, backend: str) -> Plan:
     align = Stage(
         layout.ALIGN_STAGE,
         tuple(tasks),
-        Resources(cpu, sizes.task_memory(found.aligner, length, cpu), scratch=scratch),
+        Resources(cpu, sizes.task_memory(found.aligner, length, cpu, largest), scratch=scratch),
         where,
         depends_on=(layout.REFERENCE_STAGE,),
         driver=_ALIGN_DRIVER,

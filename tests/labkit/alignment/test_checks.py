@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from labkit.jobfile import load
 from labkit.problems import RefusedError
 from labkit.workflows.alignment import Alignment, aligners, checks, reference
-from labkit.workflows.alignment.inside import fastq
+from labkit.workflows.alignment.inside import fastq, sizes
 from tests.labkit.alignment.conftest import Data
 
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -304,3 +307,37 @@ def test_the_optical_distance_follows_the_instrument(
     read: bytes, platform: str, wanted: int
 ) -> None:
     assert aligners.optical_distance(read, platform) == wanted
+
+
+def test_a_task_asks_for_what_genome_reads_and_cores_need(data: Data) -> None:
+    gb = 1024**3
+    assert sizes.task_memory("bwa-mem2", 90_000, 2, 1e6) < 3 * gb  # fits a small server
+    human = 3_100_000_000
+    assert 22 * gb < sizes.task_memory("bwa-mem2", human, 8, 5e10) < 27 * gb
+    assert 8 * gb < sizes.task_memory("bwa", human, 8, 5e10) < 11 * gb
+    asked = sizes.task_memory("bwa", human, 8, 5e10)
+    assert 1.8 * gb < sizes.sort_memory(asked, "bwa", human, 8) < 2.4 * gb
+    plan = Alignment(data.rows, data.fasta, aligner="bwa").plan("local")
+    assert plan.stage("align").resources.memory == 2 * gb
+    assert sum(task.units for task in plan.stage("align").tasks) == pytest.approx(12_000, rel=0.1)
+
+
+def test_a_job_file_says_the_same_job(data: Data, tmp_path: Path) -> None:
+    sheet = tmp_path / "samples.csv"
+    fields = list(data.rows[0])
+    lines = [",".join(fields), *(",".join(row[f] for f in fields) for row in data.rows)]
+    sheet.write_text("\n".join(lines) + "\n")
+    file = tmp_path / "job.json"
+    content = {"samples": str(sheet), "reference": str(data.fasta), "aligner": "bwa"}
+    file.write_text(json.dumps({"workflow": "alignment", **content, "options": {"cpu": 1}}))
+    planned = load(file).plan("local").stage("align")
+    wanted = Alignment(sheet, data.fasta, aligner="bwa").plan("local", cpu=1).stage("align")
+    assert planned == wanted
+    file.write_text(json.dumps({"workflow": "alignment", "samples": "x", "referenc": "y"}))
+    with pytest.raises(RefusedError, match="Did you mean 'reference'"):
+        load(file)
+
+
+def test_what_runs_on_nodes_is_readable_by_python_3_9() -> None:
+    for path in sorted(Path(fastq.__file__).parent.glob("*.py")):
+        ast.parse(path.read_text(), feature_version=(3, 9))

@@ -38,9 +38,18 @@ def aligner_memory(aligner: str, length: int, cpu: float) -> int:
     return index_memory(aligner, length) + int((base + each * cpu) * _MB)
 
 
-def task_memory(aligner: str, length: int, cpu: float) -> int:
-    """Return the bytes that a task should ask for."""
-    asked = aligner_memory(aligner, length, cpu) + _OTHERS + _SORT
+def task_memory(aligner: str, length: int, cpu: float, read_bytes: float) -> int:
+    """Return the bytes that a task should ask for.
+
+    Parameters
+    ----------
+    length : int
+        Bases of the reference.
+    read_bytes : float
+        Of the largest sample's compressed reads: a small one sorts in little memory.
+    """
+    sort = min(_SORT, max(_LEAST_SORT, int(PLAIN * read_bytes)))
+    asked = aligner_memory(aligner, length, cpu) + _OTHERS + sort
     return max(_LEAST, -(-asked // (256 * _MB)) * 256 * _MB)
 
 
