@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,29 @@ class Layout:
             if "=" in key or "\n" in f"{key}{value}"
         ]
         return found
+
+
+_FOLDERS = {"munge": 0o755, "spool": 0o755, "run": 0o755, "log": 0o700, "state": 0o700,
+            "secret": 0o700}  # fmt: skip
+
+
+def write(layout: Layout, folder: Path, ports: Sequence[int]) -> None:
+    """Write a cluster's folder; see :func:`render`. Users other than ours may pass through it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    for name, mode in _FOLDERS.items():
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name).chmod(mode)
+    key = folder / "secret/munge.key"
+    if not key.exists():
+        key.touch(mode=0o600)
+        key.write_bytes(secrets.token_bytes(1024))
+    for node, value in layout.gres.items():
+        for device in _devices(node, value, folder):
+            device.touch()
+    for name, text in render(layout, folder, ports).items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o644)
 
 
 def render(layout: Layout, folder: Path, ports: Sequence[int]) -> dict[str, str]:
@@ -166,7 +190,7 @@ def _gres(node: str, value: str, folder: Path) -> str:
     return f"NodeName={node} Name={kind}{of} Count={count} File={files}\n"
 
 
-def devices(node: str, value: str, folder: Path) -> list[Path]:
+def _devices(node: str, value: str, folder: Path) -> list[Path]:
     """Return the files that stand for a node's devices: without them SLURM counts no GPU."""
     kind, _, rest = value.partition(":")
     count = int(rest.rpartition(":")[2])
@@ -191,8 +215,8 @@ local function tasks(expression)
   return count
 end
 
--- slurm.jobs is renewed once a second at most: what was let through since is counted here, for
--- three seconds at most, as SLURM may have refused it for another reason.
+-- slurm.jobs lags: a change within the second of its last renewal shows with the next one. What was
+-- let through since is counted here, for a minute: SLURM may have refused it for another reason.
 local newest, accepted, at = 0, {}, 0
 
 function slurm_job_submit(job_desc, part_list, submit_uid)
@@ -205,7 +229,7 @@ function slurm_job_submit(job_desc, part_list, submit_uid)
       count = count + math.max(1, waiting)
     end
   end
-  if last > newest or os.time() > at + 3 then
+  if last > newest or os.time() > at + 60 then
     newest, accepted = last, {}
   end
   local since = accepted[submit_uid] or 0

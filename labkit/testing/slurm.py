@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import secrets
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from labkit.testing.configuration import Layout, devices, render
+from labkit.testing.configuration import Layout, write
 from labkit.testing.keeper import Kept
 from labkit.testing.machine import (
     ClusterError,
@@ -249,7 +248,10 @@ class SlurmCluster:
         living = self._node(name)
         if not any(kept.running for kept in living):
             (self.folder / "spool" / name).mkdir(exist_ok=True)
-            living.append(self._keep("slurmd", "-D", "-N", name, "-f", str(self.conf), name=name))
+            # -b: unless its jobs live on, it tells that it comes from a fresh start of its machine.
+            fresh = [] if any(kept.alive for kept in living) else ["-b"]
+            words = ["-D", "-N", name, "-f", str(self.conf), *fresh]
+            living.append(self._keep("slurmd", *words, name=name))
         if wait:
             self._until(lambda: self._state(name) in _UP, f"{name} is up", 30.0)
 
@@ -354,29 +356,7 @@ class SlurmCluster:
 
     def _write(self) -> None:
         """Write the folder, with new ports."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o755)
-        for name, mode in (
-            ("munge", 0o755),
-            ("spool", 0o755),
-            ("run", 0o755),
-            ("log", 0o700),
-            ("state", 0o700),
-            ("secret", 0o700),
-        ):
-            (self.folder / name).mkdir(exist_ok=True)
-            (self.folder / name).chmod(mode)
-        key = self.folder / "secret/munge.key"
-        if not key.exists():
-            key.touch(mode=0o600)
-            key.write_bytes(secrets.token_bytes(1024))
-        for node, value in self._layout.gres.items():
-            for device in devices(node, value, self.folder):
-                device.touch()
-        ports = free_ports(1 + self._layout.nodes)
-        for name, text in render(self._layout, self.folder, ports).items():
-            (self.folder / name).write_text(text)
-            (self.folder / name).chmod(0o644)
+        write(self._layout, self.folder, free_ports(1 + self._layout.nodes))
         if self._own and self._remover is None:
             self._remover = Kept([], clean_environment(), Path(os.devnull), remove=self.folder)
 
