@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import date, timedelta
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hub import profiles
 from hub.settings import Profile, Settings
 from hub.slurm import form
 from hub.slurm.cloud import Queue, read_queues
@@ -24,6 +27,7 @@ from hub.slurm.poller import FORMAT, JobRow, parse
 from hub.slurm.prices import prices
 from hub.slurm.waiting import position, wait_of
 from hub.slurm.words import aws_reason, why
+from hub.spawners.base import _TEMPLATES
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs
 
@@ -329,6 +333,49 @@ def test_all_spawners_ask_the_same_cluster(lab: Settings) -> None:
     assert lab.slurm is not None
     other = lab.model_copy(update={"slurm": lab.slurm.model_copy(update={"account": "b"})})
     assert cluster_of(lab) is not cluster_of(other)
+
+
+class Tags(HTMLParser):
+    """Which elements and attributes a page has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+async def test_nothing_that_slurm_says_becomes_part_of_the_page(lab: Settings) -> None:
+    evil = """"'><img src=x onerror=alert(1)>&quot;</script>"""
+    nodes = "\n".join(
+        f"{name}|n1|drained|0/0/4/4|7782|0|(null)|gpu:0|f|{evil}|" for name in ("main", "gpu")
+    )
+    rules = "\n".join(
+        f"PartitionName={name} State=UP MaxTime=UNLIMITED AllowGroups={groups}"
+        for name, groups in (("main", "ALL"), ("gpu", "ALL"), ("cloud", evil.replace(" ", "")))
+    )
+
+    async def run(program: str, *_: str, timeout: float) -> str:
+        return nodes if program == "sinfo" else rules
+
+    found = await form.places(Cluster(lab, run), lab, PROFILES, PROFILES[0], evil, "nobody")
+    assert set(found.impossible) == {p.name for p in PROFILES}
+    for places in (found, dataclasses.replace(found, impossible={})):
+        text = _TEMPLATES.get_template("profiles.html").render(
+            profiles=profiles.cards(PROFILES, PROFILES[0]),
+            places=places,
+            contact=evil,
+            server_name=evil,
+        )
+        tags = Tags()
+        tags.feed(text)
+        assert "n1 is taken out of service" in text
+        assert "onerror" in text  # it is shown, as text
+        assert [tag for tag, _ in tags.seen if tag in ("img", "script")] == []
+        assert not any(name.startswith("on") for _, attrs in tags.seen for name in attrs)
+    told = [attrs["data-refused"] for _, attrs in tags.seen if "data-refused" in attrs]
+    assert any(evil in reason for row in told for reason in json.loads(row or "").values())
 
 
 # -- words and numbers ----------------------------------------------------------------
