@@ -93,11 +93,21 @@ async def _cluster(slurm: Slurm) -> list[Problem]:
     """Compare the lab file with the cluster itself, if it answers."""
     try:
         text = await run_slurm("sinfo", "-h", "-a", "-o", "%R", timeout=_PATIENCE)
+        config = await run_slurm("scontrol", "show", "config", timeout=_PATIENCE)
     except SlurmUnavailable as error:
         mend = "scontrol ping; without SLURM no server starts"
         return [Problem("slurm", str(error), mend, warning=True)]
     there = set(text.split())
-    return [
+    private = re.search(r"(?m)^PrivateData\s*=.*\b(jobs|all)\b", config)
+    hidden = [
+        Problem(
+            "slurm",
+            "slurm.conf has PrivateData=jobs: the hub would not see its users' jobs and take them"
+            " for ended",
+            "run labhub as root, or make its account an operator of SLURM",
+        )
+    ]
+    return (hidden if private and os.geteuid() != 0 else []) + [
         Problem(
             "slurm.partitions",
             f"the cluster has no partition {name}",

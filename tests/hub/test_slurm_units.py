@@ -262,6 +262,37 @@ def test_an_image_is_run_by_apptainer(tmp_path: Path) -> None:
     assert words[-3:] == [str(image), "jupyterhub-singleuser", "--x"]
 
 
+MODULES = Path("/usr/share/modules/init/bash")
+
+
+@pytest.mark.skipif(not MODULES.exists(), reason="needs environment-modules")
+def test_a_module_brings_the_server(tmp_path: Path) -> None:
+    """The real environment modules, with a modulefile that puts a folder into PATH."""
+    program = tmp_path / "bin" / "jupyterhub-singleuser"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    python = program.with_name("python3")
+    python.write_text('#!/bin/sh\nshift 5\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "files" / "jupyter").mkdir(parents=True)
+    text = f"#%Module\nprepend-path PATH {program.parent}\n"
+    (tmp_path / "files" / "jupyter" / "4").write_text(text)
+    for module, code in (("jupyter/4", 0), ("nothing/1", 78)):
+        section = slurm(software={"r": Software(modules=(module,))})
+        script = render(section, "r", ["--x"], Launch([], [], 60))
+        done = subprocess.run(
+            ["/bin/bash"],
+            input=script,
+            text=True,
+            capture_output=True,
+            check=False,
+            env={"PATH": "/usr/bin:/bin", "MODULEPATH": str(tmp_path / "files")},
+        )
+        assert done.returncode == code, done.stderr
+    assert "the module nothing/1 cannot be loaded" in done.stderr
+
+
 # -- running programs -------------------------------------------------------------------------
 
 

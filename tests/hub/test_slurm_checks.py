@@ -1,0 +1,78 @@
+"""What `labhub check` says of a lab file that does not fit its cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hub.paths import Paths
+from hub.settings import Settings
+from hub.slurm import checks
+from hub.slurm.commands import SlurmUnavailable
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What SLURM's programs print; changed by the tests."""
+    said = {"sinfo": "main\ngpu\n", "scontrol": "PrivateData             = none\n"}
+
+    async def run(program: str, *_: str, timeout: float = 0) -> str:
+        if program not in said:
+            raise SlurmUnavailable("Unable to contact slurm controller")
+        return said[program]
+
+    monkeypatch.setattr(checks, "run_slurm", run)
+    monkeypatch.setattr(checks, "find", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return said
+
+
+def found(tmp_path: Path, **slurm: object) -> list[tuple[str, bool]]:
+    values = {"partitions": ["main"], "hub_host": "127.0.0.1", "environments": str(tmp_path)}
+    settings = Settings.model_validate(
+        {"target": "slurm", "authentication": {"method": "pam"}, "slurm": {**values, **slurm}}
+    )
+    place = tmp_path / "notebook" / "bin"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "jupyterhub-singleuser").touch()
+    paths = Paths(tmp_path / "state", tmp_path / "other")
+    return [(problem.place, problem.warning) for problem in checks.problems(settings, paths)]
+
+
+def test_a_lab_file_that_fits(cluster: dict[str, str], tmp_path: Path) -> None:
+    assert found(tmp_path) == []
+
+
+def test_every_misfit_is_named_at_once(cluster: dict[str, str], tmp_path: Path) -> None:
+    wrong = found(tmp_path, partitions=["main", "tiny", "big"], hub_host="nowhere.invalid")
+    assert wrong == [
+        ("slurm.hub_host", False),
+        ("slurm.partitions", False),
+        ("slurm.partitions", False),
+    ]
+
+
+def test_a_missing_environment(cluster: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    wrong = found(tmp_path, environments=str(tmp_path / "empty"))
+    assert wrong == [("profiles.standard.environment", False)]
+    elsewhere = {"notebook": {"modules": ["jupyter/4"]}}
+    assert found(tmp_path, environments=str(tmp_path / "empty"), software=elsewhere) == []
+
+
+def test_a_silent_cluster_is_a_warning(cluster: dict[str, str], tmp_path: Path) -> None:
+    """The portal may start before its cluster does."""
+    del cluster["sinfo"]
+    assert found(tmp_path) == [("slurm", True)]
+
+
+def test_a_hub_that_cannot_see_others_jobs(
+    cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster["scontrol"] = "PrivateData             = jobs,usage\n"
+    assert found(tmp_path) == []
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    monkeypatch.setattr(checks, "_rights", lambda _: [])
+    assert found(tmp_path) == [("slurm", False)]
