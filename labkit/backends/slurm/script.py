@@ -18,7 +18,7 @@ _MARGIN = 64  # MB for the worker itself, so that it and not SLURM ends a task o
 _SLACK = timedelta(minutes=2)  # of SLURM's time limit over the task's own
 _ENDING = timedelta(minutes=1)  # before SLURM's limit, where the task has none of its own
 _START = (
-    "import sys; sys.path.insert(0, sys.argv[1] + '/worker'); "
+    'import sys; sys.path.insert(0, sys.argv[1] + "/worker"); '
     "from labkit.worker.slurm import main; raise SystemExit(main(sys.argv[1:]))"
 )
 

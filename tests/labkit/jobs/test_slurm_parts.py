@@ -258,3 +258,8 @@ def test_slurm_that_is_not_installed_is_told(
         labkit.Command("true").plan("slurm")
     _, _, problems = split_options({"slurm_partition": "x"}, ["memory"], LocalBackend())
     assert not problems, "an option of a backend that is not here is no mistake"
+
+
+def test_every_option_is_in_the_users_page() -> None:
+    page = (Path(__file__).parents[3] / "docs/how-to/jobs-on-slurm.md").read_text()
+    assert [name for name in HELP if f"`slurm_{name}`" not in page] == []
