@@ -147,7 +147,7 @@ def test_squeue_is_asked_once_for_all_who_look(
     for watcher in watchers:
         watcher.join()
     took = time.monotonic() - began
-    assert 2 <= len(ran(asked)) <= took + 2, "six watchers, at most one question a second"
+    assert 1 <= len(ran(asked)) <= took + 2, "six watchers, at most one question a second"
     assert all(job.state is State.SUCCEEDED for job in jobs)
 
 
