@@ -31,7 +31,7 @@ from labkit.worker.retry import retry_memory
 MB = 1024**2
 _OPTIONS = ("--submission", "--start", "--each", "--most", "--margin", "--grace", "--time",
             "--limit", "--bin")  # fmt: skip
-_RESTARTS = 50  # of one element: something is wrong with requeueing
+_RESTARTS = 20  # of one element: something is wrong with requeueing
 _PATIENCE = 600.0  # seconds that the controller may be away when a retry is asked for
 _PAUSE = 5.0
 _LOOK = 1.0

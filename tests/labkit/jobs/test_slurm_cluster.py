@@ -24,7 +24,7 @@ from labkit.runs.store import Run
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs
 from labkit.worker import tree
-from tests.labkit.jobs.contract import Site
+from tests.labkit.jobs.contract import Site, hog
 from tests.labkit.jobs.places import Staged, ran, records, stage, until, workers
 
 
@@ -235,6 +235,18 @@ def test_a_retry_with_hostile_options_is_refused_and_withdrawn(site: Site) -> No
         job.retry(slurm_partition="closed")
     job.retry(slurm_partition="main").wait(30)
     assert ran(site.trace) == ["ran", "ran"]
+
+
+def test_what_depends_on_a_task_waits_for_its_further_attempts(site: Site) -> None:
+    job = site.submit(
+        hog(150, "100 MB"), small("after", f"echo after >> {site.trace}", depends_on=("hog",))
+    )
+    until(lambda: records(job, "hog") == [(0, 1)])
+    assert not ran(site.trace), "the first attempt has failed, the task has not"
+    job.wait(60)
+    assert job.state is State.SUCCEEDED
+    assert records(job, "hog") == [(0, 1), (0, 2)]
+    assert ran(site.trace) == ["after"]
 
 
 def test_scancel_by_hand_is_told(site: Site) -> None:
