@@ -241,6 +241,21 @@ async def test_a_waiting_server_has_its_place_its_reason_and_its_time(
     slurm.cancel_all()
 
 
+async def test_one_partition_that_is_open_leaves_nothing_to_choose(
+    slurm: SlurmCluster, lab: Settings
+) -> None:
+    assert lab.slurm is not None
+
+    async def settled(partition: str) -> bool:
+        slurm_section = lab.slurm.model_copy(update={"partitions": (partition,)})  # type: ignore[union-attr]
+        one = lab.model_copy(update={"slurm": slurm_section})
+        offered = PROFILES[:1]
+        return (await form.places(Cluster(one), one, offered, offered[0], None, "nobody")).settled
+
+    assert await settled("main")
+    assert not await settled("shut")
+
+
 async def test_a_drained_node_is_named_with_the_administrators_reason(
     slurm: SlurmCluster, lab: Settings
 ) -> None:
@@ -361,6 +376,7 @@ async def test_nothing_that_slurm_says_becomes_part_of_the_page(lab: Settings) -
 
     found = await form.places(Cluster(lab, run), lab, PROFILES, PROFILES[0], evil, "nobody")
     assert set(found.impossible) == {p.name for p in PROFILES}
+    assert not found.settled
     for places in (found, dataclasses.replace(found, impossible={})):
         text = _TEMPLATES.get_template("profiles.html").render(
             profiles=profiles.cards(PROFILES, PROFILES[0]),
