@@ -1,6 +1,7 @@
 """Published datasets against cellxgene-gateway (PyPI): the same files, the same CellxGene.
 
-Both in one run, by turns: ``python -m bench.catalogue [--rounds 5] [--cells 20000]``. Needs
+Both in one run, by turns: ``python -m bench.catalogue [--rounds 5] [--cells 20000]
+[--skip-pictures]``. Needs
 LABHUB_ENVS with ``cellxgene``, chromium, and PyPI once (``--gateway FOLDER`` keeps what it
 brings). cellxgene-gateway has no login and no groups, so our app is asked without the portal's
 gate, with its headers; ``bench/proxy.py`` measures proxies. Cold is the first opening after a
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=20_000)
     parser.add_argument("--genes", type=int, default=3_000)
     parser.add_argument("--gateway", type=Path, default=None)
+    parser.add_argument("--skip-pictures", action="store_true")
     arguments = parser.parse_args()
     print(machine(), f"memory limit {limit() / (1 << 30):.0f} GiB")
     print(
@@ -247,7 +249,8 @@ def main() -> None:
         with gateway(arguments.gateway) as place:
             both = Both(folder, place)
             both.publish(arguments.cells, arguments.genes)
-            pictures(both, arguments.rounds)
+            if not arguments.skip_pictures:
+                pictures(both, arguments.rounds)
             requests(both, arguments.rounds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -133,7 +133,7 @@ async def receive(request: web.Request) -> web.Response:
     if length is not None and length != upload.request.size:
         return refusal([Problem("file", f"{upload.request.size} bytes were announced.")], 400)
     try:
-        await request.app[UPLOADS].receive(upload, request.content.iter_any())
+        await request.app[UPLOADS].receive(person(request), upload, request.content.iter_any())
     except RefusedPublishError as error:
         return refusal(error.problems)
     return web.json_response(upload_described(upload), status=202)

@@ -66,6 +66,11 @@ class Catalogue:
         """Return the number of a version to come."""
         return self._store.next_number(name)
 
+    def title(self, request: Request) -> str:
+        """Return what an announced version is called: as the dataset, where nothing is said."""
+        known = self._datasets.get(request.name)
+        return request.title or (known.title if known else request.name)
+
     def visible(self, person: Person) -> list[Dataset]:
         """Return the datasets that a person may open, the newest first."""
         found = [one for one in self._datasets.values() if one.may_open(person) and one.shown]

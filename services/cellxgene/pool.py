@@ -133,7 +133,10 @@ class Pool:
         """
         viewer = self.want(key, shown)
         if viewer.task is not None and viewer.state == "starting":
-            await asyncio.wait_for(asyncio.shield(viewer.task), seconds)
+            # Not awaited itself: its cancellation would be taken for that of the request.
+            done, _ = await asyncio.wait({viewer.task}, timeout=seconds)
+            if not done:
+                raise TimeoutError
         if viewer.state != "ready":
             raise ViewerError(viewer.error or "It was stopped while it was starting.")
         return viewer

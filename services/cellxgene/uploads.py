@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import json
 import logging
 import secrets
 import shutil
@@ -16,10 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from labkit.problems import Problem
-from labkit.viewers.cellxgene.memory import BASE_BYTES, human
+from labkit.viewers.cellxgene.memory import human
 from labkit.viewers.places import private_folder
 from services.cellxgene.answers import Key
 from services.cellxgene.catalogue import Catalogue, RefusedPublishError
+from services.cellxgene.inspection import look, too_big
 from services.cellxgene.people import Person
 from services.cellxgene.pool import Pool
 from services.cellxgene.records import Facts, Version
@@ -27,7 +26,6 @@ from services.cellxgene.request import Request
 from services.cellxgene.store import OPENING, THUMBNAIL
 from services.cellxgene.viewer import Shown, ViewerError
 
-INSPECT = Path(__file__).with_name("inspect_file.py")
 State = Literal["waiting", "receiving", "checking", "published", "refused"]
 log = logging.getLogger(__name__)
 _PIECE = 4 << 20
@@ -147,7 +145,9 @@ class Uploads:
                     problems.append(
                         Problem("name", f"{who} is publishing '{name}' now.", "Wait until it ends.")
                     )
-        mine = [one for one in self._uploads.values() if one.open and one.person == person]
+        mine = [
+            one for one in self._uploads.values() if one.open and one.person.name == person.name
+        ]
         if len(mine) >= self.limits.each:
             problems.append(Problem("upload", f"{len(mine)} of yours are under way.", "Wait."))
         if problems:
@@ -160,7 +160,7 @@ class Uploads:
     def _no_room(self, request: Request) -> list[Problem]:
         problems = []
         if request.need > self.limits.memory:
-            problems.append(self._too_big(request.need, request.cells, request.genes))
+            problems.append(too_big(request.need, self.limits.memory, request.cells, request.genes))
         reserved = sum(one.request.size for one in self._uploads.values() if one.open)
         for free in (shutil.disk_usage(self._folder).free, self._catalogue.free()):
             if free is not None and request.size + reserved + self.limits.spare > free:
@@ -175,21 +175,22 @@ class Uploads:
                 break
         return problems
 
-    def _too_big(self, need: int, cells: int, genes: int) -> Problem:
-        return Problem(
-            "memory",
-            f"CellxGene would need {human(need)} for {cells:,} cells x {genes:,} genes; this "
-            f"machine gives {human(self.limits.memory)} to all published datasets.",
-            "Publish fewer genes, `adata[:, adata.var.highly_variable]`, or fewer cells.",
-        )
-
     def get(self, person: Person, upload_id: str) -> Upload | None:
         """Return an upload of that person's."""
         upload = self._uploads.get(upload_id)
         return upload if upload is not None and upload.person.name == person.name else None
 
-    async def receive(self, upload: Upload, pieces: AsyncIterator[bytes]) -> None:
+    async def receive(self, person: Person, upload: Upload, pieces: AsyncIterator[bytes]) -> None:
         """Take the file in, then begin to check it; what is incomplete is removed.
+
+        Parameters
+        ----------
+        person : Person
+            Its sender, with the groups of this moment.
+        upload : Upload
+            What was announced.
+        pieces : async iterator of bytes
+            The file.
 
         Raises
         ------
@@ -198,6 +199,7 @@ class Uploads:
         """
         if upload.state != "waiting":
             raise RefusedPublishError([Problem("upload", f"it is {upload.state} already.")])
+        upload.person = person
         upload.state, upload.step = "receiving", "Receiving the file"
         try:
             await self._receive(upload, pieces)
@@ -244,13 +246,13 @@ class Uploads:
         name = upload.request.name
         try:
             upload.step = "Looking into the file"
-            facts = await self._inspect(upload)
+            facts = await self._look(upload)
             number = await asyncio.to_thread(self._catalogue.next_number, name)
             key = Key(name, number)
             try:
                 upload.step = "Opening it once in CellxGene"
                 shown = Shown(
-                    title=upload.request.title or name,
+                    title=self._catalogue.title(upload.request),
                     cells=facts.cells,
                     genes=facts.genes,
                     need=facts.need,
@@ -274,6 +276,13 @@ class Uploads:
             )
             self._end(upload, "refused", [text])
 
+    async def _look(self, upload: Upload) -> Facts:
+        request, most = upload.request, self.limits.memory
+        found = await look(self._python, upload.path, memory=most, seconds=self.limits.inspect)
+        if found.need > most:
+            raise RefusedPublishError([too_big(found.need, most, request.cells, request.genes)])
+        return found
+
     async def _commit(
         self, upload: Upload, facts: Facts, number: int, opening: bytes | None
     ) -> None:
@@ -283,7 +292,7 @@ class Uploads:
             number=number,
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             author=upload.person.name,
-            title=request.title or request.name,
+            title=self._catalogue.title(request),
             size=request.size,
             sha256=request.sha256,
             source=request.source,
@@ -296,46 +305,6 @@ class Uploads:
         await self._catalogue.add(upload.person, request, version, upload.path, files)
         upload.number = number
         self._end(upload, "published", [])
-
-    async def _inspect(self, upload: Upload) -> Facts:
-        process = await asyncio.create_subprocess_exec(
-            str(self._python),
-            *("-I", "-W", "ignore", str(INSPECT), str(upload.path), str(self.limits.memory)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self._folder)},
-        )
-        try:
-            async with asyncio.timeout(self.limits.inspect):
-                out, err = await process.communicate()
-        except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            if isinstance(error, TimeoutError):
-                raise RefusedPublishError([Problem("file", "reading it takes too long.")]) from None
-            raise
-        if process.returncode != 0:
-            log.warning("%s: %s", upload.path, err.decode(errors="replace")[-2000:])
-            raise RefusedPublishError(
-                [Problem("file", "it cannot be read.", "Use labkit.publish to send it.")]
-            )
-        found = json.loads(out)
-        if "logical" in found and found["logical"] + BASE_BYTES > self.limits.memory:
-            need = found["logical"] + BASE_BYTES
-            raise RefusedPublishError(
-                [self._too_big(need, upload.request.cells, upload.request.genes)]
-            )
-        if found["problems"]:
-            raise RefusedPublishError([Problem("file", text) for text in found["problems"]])
-        return Facts(
-            cells=found["cells"],
-            genes=found["genes"],
-            need=found["logical"] + BASE_BYTES,
-            embeddings=tuple(found["embeddings"]),
-            columns=tuple(found["columns"]),
-        )
 
     # -- ends -------------------------------------------------------------------------
 
