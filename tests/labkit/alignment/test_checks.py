@@ -16,6 +16,7 @@ from labkit.jobfile import load
 from labkit.problems import RefusedError
 from labkit.workflows.alignment import Alignment, aligners, checks, reference
 from labkit.workflows.alignment.inside import fastq, sizes
+from tests.conftest import needs_env
 from tests.labkit.alignment.conftest import Data
 
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -309,6 +310,7 @@ def test_the_optical_distance_follows_the_instrument(
     assert aligners.optical_distance(read, platform) == wanted
 
 
+@needs_env("alignment")
 def test_a_task_asks_for_what_genome_reads_and_cores_need(data: Data) -> None:
     gb = 1024**3
     assert sizes.task_memory("bwa-mem2", 90_000, 2, 1e6) < 3 * gb  # fits a small server
@@ -322,6 +324,7 @@ def test_a_task_asks_for_what_genome_reads_and_cores_need(data: Data) -> None:
     assert sum(task.units for task in plan.stage("align").tasks) == pytest.approx(12_000, rel=0.1)
 
 
+@needs_env("alignment")
 def test_a_job_file_says_the_same_job(data: Data, tmp_path: Path) -> None:
     sheet = tmp_path / "samples.csv"
     fields = list(data.rows[0])
