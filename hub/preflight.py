@@ -17,7 +17,7 @@ from hub.settings import Settings
 from hub.spawners import spawner_class
 
 # For jobs alone, and built where the machine has what they are compiled with.
-COMPILED = ("cellprofiler",)
+COMPILED = ("alignment", "cellprofiler")
 _LOGO_BYTES = 2 << 20
 
 

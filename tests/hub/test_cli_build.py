@@ -180,7 +180,7 @@ def test_without_root_the_portal_serves_its_owner(
         pytest.skip(f"needs a repository that other users can read: {closed[0]} is closed")
     envs = folder / "envs"
     envs.mkdir()
-    for name in ("proxy", "notebook", "cellxgene", "cellprofiler"):
+    for name in ("proxy", "notebook", "alignment", "cellxgene", "cellprofiler"):
         if (built_envs() / name).exists():
             (envs / name).symlink_to(built_envs() / name)
     (envs / "hub").symlink_to(sys.prefix)
