@@ -252,6 +252,7 @@ class Supervisor:
 
     def _take_up(self, only: Callable[[str], bool]) -> dict[str, str]:
         done: dict[str, str] = {}
+        known = self.info()
         added, changed, removed = (
             [name for name in names if only(name)] for names in self._call("reloadConfig")[0]
         )
@@ -260,7 +261,10 @@ class Supervisor:
             self._call("removeProcessGroup", name)
         for name in [*changed, *added]:
             self._call("addProcessGroup", name)
-            done[name] = "restarted" if name in changed else "started"
+            if not is_app(name):
+                done[name] = "restarted" if name in changed else "started"
+            elif name in changed and known[name].running:
+                done[name] = "stopped; it starts anew when it is opened"
         return done
 
     def start(self, names: Iterable[str]) -> None:
