@@ -269,18 +269,21 @@ def _missing(
     return works
 
 
-def cancel(run: Run) -> list[Submission]:
-    """Cancel what a run still has with its backends; the wish is recorded first."""
+def cancel(run: Run) -> None:
+    """Cancel what a run still has with its backends; the wish is recorded first.
+
+    A wish that did not reach the backend, because it was away, is brought to it again.
+    """
     with run.lock():
         snapshot = look(run)
         if snapshot.known and snapshot.state.final:
-            return []
-        submissions = [s for s in run.submissions() if not s.cancelled]
+            return
+        submissions = run.submissions()
         for submission in submissions:
-            run.request_cancel(submission)
-        for name in {submission.backend for submission in submissions}:
+            if not submission.cancelled:
+                run.request_cancel(submission)
+        for name in _backends(run):
             base.get(name).cancel(run, [s for s in submissions if s.backend == name])
-    return submissions
 
 
 def remember(run: Run) -> None:

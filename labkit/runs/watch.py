@@ -207,7 +207,7 @@ class Watch:
             status.text = record.get("text", "")
         elif submission is None:
             status.text = "not submitted yet"
-        elif submission.cancelled:
+        elif submission.cancelled and (sightings.known or submission.handle is None):
             status.state, status.reason = State.CANCELLED, Reason.CANCELLED
         elif sighting is not None:
             _set(status, sighting)

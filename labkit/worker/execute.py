@@ -260,7 +260,7 @@ class Execution:
         finally:
             # What the program left in the background would write on after the commit.
             tree.end(os.getpid(), 0 if failure is None else self._grace)
-            watch.stop()
+            watch.stop(failure is not None or bool(attempt.units_failed))
             if self._group:
                 watch.peak = watch.peak or self._group.peak()
                 self._group.remove()

@@ -15,6 +15,8 @@ from labkit.worker import cgroup, tree
 _TICK = 0.25  # seconds between two looks at memory and time
 _HEARTBEAT = 10.0  # seconds between two heartbeats where nothing changes
 _CHANGED = 2.0  # seconds between two heartbeats at least
+# A scheduler ends all processes of a job at once: the program may be gone before SIGTERM is here.
+_LATE = 0.5  # seconds
 
 
 class Watch(threading.Thread):
@@ -74,8 +76,17 @@ class Watch(threading.Thread):
             self._read_progress()
             self._maybe_beat(pids, now)
 
-    def stop(self) -> None:
-        """End the watch; afterwards :attr:`verdict` and :attr:`peak` are final."""
+    def stop(self, failed: bool) -> None:
+        """End the watch; afterwards :attr:`verdict` and :attr:`peak` are final.
+
+        Parameters
+        ----------
+        failed : bool
+            Whether the program has failed, be it that it was ended from outside.
+        """
+        late = time.monotonic() + _LATE
+        while failed and self.verdict is None and time.monotonic() < late:
+            time.sleep(0.02)
         self._done.set()
         if self.is_alive():
             self.join()

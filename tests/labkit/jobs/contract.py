@@ -184,6 +184,26 @@ class BackendContract:
         assert list(failed["stage"]) == ["last"]
         assert list(failed["reason"]) == ["CANCELLED"]
 
+    def test_a_cancel_that_did_not_arrive_is_brought_again(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = site.submit(stage("slow", f"echo ran >> {site.trace}; sleep 60"))
+        until(lambda: ran(site.trace), 30)
+
+        def away(*_: object) -> None:
+            raise BackendError("the scheduler is down")
+
+        def blind(_: object, runs: list[Run]) -> dict[Run, Sightings]:
+            return {run: Sightings(known=False, text="the scheduler is down") for run in runs}
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(base.get(site.backend)), "cancel", away)
+            patch.setattr(type(base.get(site.backend)), "poll", blind)
+            with pytest.raises(BackendError):
+                job.cancel()
+            assert job.refresh().state is State.RUNNING, "it may run on"
+        assert job.cancel().wait(site.patience).state is State.CANCELLED
+
     def test_a_cancelled_job_can_be_taken_up_again(self, site: Site) -> None:
         gate = site.folder / "gate"
         wait = f"echo ran >> {site.trace}; while [ ! -e {gate} ]; do sleep 0.1; done"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +207,21 @@ def test_sigterm_from_outside_has_the_reason_the_backend_gave(tmp_path: Path) ->
     assert worker.wait(10) == 1
     assert record(run, "one")["reason"] == "PREEMPTED"
     assert tree.start_time(int(pid.read_text())) is None
+
+
+def test_the_program_is_ended_before_the_worker(tmp_path: Path) -> None:
+    """A scheduler sends SIGTERM to all processes of a job, in whatever order."""
+    run = prepare(tmp_path, Stage("one", (Task("t0", 0, shell("echo $$ > pid; sleep 60")),)))
+    command = [sys.executable, "-I", "-S", str(run.path / "worker"), "one", "0"]
+    worker = subprocess.Popen([*command, "--on-term", "PREEMPTED", "--grace", "2"])
+    pid = run.path / "attempts/one/0.1/pid"
+    until(lambda: pid.exists() and pid.read_text().strip())
+    for child in tree.descendants(worker.pid):
+        os.kill(child, signal.SIGTERM)
+    until(lambda: tree.start_time(int(pid.read_text())) is None)
+    worker.terminate()
+    assert worker.wait(10) == 1
+    assert record(run, "one")["reason"] == "PREEMPTED"
 
 
 def test_no_script_of_the_folder_is_imported(tmp_path: Path) -> None:
