@@ -25,9 +25,10 @@ from hub.slurm.addresses import Addresses, own_addresses
 from hub.slurm.cancel import Cancellations
 from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable
+from hub.slurm.endings import how
 from hub.slurm.orphans import job_name, waiting_file
 from hub.slurm.owner import read_tail
-from hub.slurm.poller import ENDED, STARTING, WAITING, JobRow, Poller
+from hub.slurm.poller import STARTING, WAITING, JobRow, Poller
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.settings import Slurm
 from hub.slurm.submit import Order, submit
@@ -393,26 +394,9 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
         return self._how_ended(self.job_id)
 
     def _how_ended(self, job_id: str) -> str:
-        row = self.poller.row(job_id) or self._ended
-        state = row.state if row and row.state in ENDED else ""
-        if row and state == "COMPLETING" and row.reason == "TimeLimit":
-            state = "TIMEOUT"
         memory = format_bytes(self.profile.memory) if self.profile else "its limit"
         limit = format_duration(self.slurm.time_limit)
-        node = f"the node {row.host}" if row and row.host else "its node"
-        words = {
-            "": "its job is not in SLURM's queue any more",
-            "COMPLETED": "it ended by itself",
-            "COMPLETING": "it has just ended",
-            "CANCELLED": "its job was cancelled",
-            "FAILED": "it ended with an error",
-            "TIMEOUT": f"it reached its time limit ({limit})",
-            "OUT_OF_MEMORY": f"it used more memory than it has ({memory})",
-            "NODE_FAIL": f"{node} failed",
-            "BOOT_FAIL": f"{node} could not be started",
-            "PREEMPTED": "it had to give way to another job",
-        }
-        return f"{words.get(state, f'its job ended as {state}')} (job {job_id})"
+        return how(self.poller.row(job_id) or self._ended, job_id, memory=memory, limit=limit)
 
     async def stop(self, now: bool = False) -> None:  # noqa: ARG002 - SLURM is patient itself
         """Cancel the job; where SLURM does not answer, as soon as it does."""

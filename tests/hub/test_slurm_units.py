@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from hub.settings import Profile
 from hub.slurm.cancel import Cancellations
 from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable, execute
+from hub.slurm.endings import how
 from hub.slurm.poller import Allowance, Poller, Unparsable, parse
 from hub.slurm.script import Launch, render
 from hub.slurm.settings import Slurm, Software
@@ -157,6 +158,21 @@ async def test_a_slow_controller_is_asked_more_seldom() -> None:
     await asked.news(0.0)
     assert asked._pause >= 0.5  # ten times as long as the answer took
     asked.forget("7")
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("TIMEOUT", "it reached its time limit (8h) (job 7)"),
+        ("OUT_OF_MEMORY", "it used more memory than it has (2 GB) (job 7)"),
+        ("NODE_FAIL", "the node node1 failed (job 7)"),
+        ("REVOKED", "its job ended as REVOKED (job 7)"),
+        ("RUNNING", "its job is not in SLURM's queue any more (job 7)"),
+    ],
+)
+def test_an_end_is_told_in_words(state: str, words: str) -> None:
+    assert how(parse(row(7, state))["7"], "7", memory="2 GB", limit="8h") == words
+    assert "not in SLURM's queue" in how(None, "7", memory="2 GB", limit="8h")
 
 
 # -- the job ----------------------------------------------------------------------------------
