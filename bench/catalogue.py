@@ -1,10 +1,9 @@
 """Published datasets against cellxgene-gateway (PyPI): the same files, the same CellxGene.
 
 Both in one run, by turns: ``python -m bench.catalogue [--rounds 5] [--cells 20000]
-[--skip-pictures]``. Needs
-LABHUB_ENVS with ``cellxgene``, chromium, and PyPI once (``--gateway FOLDER`` keeps what it
-brings). cellxgene-gateway has no login and no groups, so our app is asked without the portal's
-gate, with its headers; ``bench/proxy.py`` measures proxies. Cold is the first opening after a
+[--skip-pictures]``. Needs LABHUB_ENVS with ``cellxgene``, chromium, and PyPI once
+(``--gateway FOLDER`` keeps what it brings). cellxgene-gateway has no login and no groups, so
+our app is asked without the portal's gate, with its headers. Cold is the first opening after a
 start of the service; ours is measured with and without the answers that are kept beside the
 data when it is published.
 """
@@ -20,14 +19,14 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 from playwright.sync_api import Browser, sync_playwright
 
-from bench.catalogue_places import DATASETS, GATEWAY, Both, Place, gateway
+from bench.catalogue_places import GATEWAY, Both, Place, gateway
 from bench.common import machine, spread
 from labkit.viewers.cellxgene.memory import limit
 from tests.browser.cells import WEBGL, colours_drawn
@@ -68,7 +67,7 @@ def pictures(both: Both, rounds: int) -> None:
             for start in (both.ours, lambda: both.ours(kept=False), both.other):
                 place = start()
                 try:
-                    times = [first_picture(browser, place, turn % DATASETS) for _ in range(2)]
+                    times = [first_picture(browser, place, turn % both.datasets) for _ in range(2)]
                 finally:
                     place.stop()
                 if turn:  # the first warms the machine's file cache
@@ -178,57 +177,58 @@ async def genes(place: Place, seconds: float) -> float:
         return count / (time.perf_counter() - begin)
 
 
-async def ten(place: Place) -> tuple[float, int]:
-    """Open ten datasets; return the seconds until the last, and the memory of all."""
+async def all_of_them(place: Place, datasets: int) -> tuple[float, int]:
+    """Open all datasets, one after the other; return the seconds and the memory of all."""
     async with session_for(place) as session:
         begin = time.perf_counter()
-        await asyncio.gather(*(open_page(session, place, i) for i in range(DATASETS)))
+        for i in range(datasets):
+            await open_page(session, place, i)
         wall = time.perf_counter() - begin
-        for i in range(DATASETS):  # every viewer has loaded its data
+        for i in range(datasets):  # every viewer has loaded its data
             await _get(session, f"{place.url(i)}api/v0.2/schema?all")
         return wall, place.memory()
 
 
 def requests(both: Both, rounds: int) -> None:
-    """Print rates, the crowd, and the memory of ten."""
+    """Print rates, the crowd, and the memory of all datasets at once."""
     rows: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
         for start in (both.ours, both.other):
-            place = start()
-            try:
-                found = rows.setdefault(place.name, {})
-
-                def note(what: str, value: float, found: dict[str, list[float]] = found) -> None:
-                    found.setdefault(what, []).append(value)
-
-                times = asyncio.run(crowd(place, 1))
-                note("cold, last", max(times))
-                times = asyncio.run(crowd(place, 1))
-                note("warm, median", statistics.median(times))
-                note("warm, last", max(times))
-                note("rate", asyncio.run(rate(place, 5)))
-                note("genes", asyncio.run(genes(place, 5)))
-            finally:
-                place.stop()
-            place = start()
-            try:
-                wall, memory = asyncio.run(ten(place))
-                note("ten", wall)
-                note("memory", memory)
-            finally:
-                place.stop()
-    print(
-        f"\n| | {PEOPLE} at once, cold: last | warm: median | warm: last | page requests/s "
-        f"| new genes/s | {DATASETS} datasets: opened in | memory |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+            for measure in (_loads, _memory):
+                place = start()
+                try:
+                    for what, value in measure(place, both.datasets):
+                        rows.setdefault(place.name, {}).setdefault(what, []).append(value)
+                except (RuntimeError, aiohttp.ClientError) as error:
+                    print(f"{place.name}: {error}")
+                finally:
+                    place.stop()
+    columns = [*dict.fromkeys(what for found in rows.values() for what in found)]
+    print(f"\n| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for name, found in rows.items():
-        middle: dict[str, Any] = {what: statistics.median(v) for what, v in found.items()}
-        print(
-            f"| {name} | {spread(found['cold, last'])} | {spread(found['warm, median'])} "
-            f"| {spread(found['warm, last'])} | {middle['rate']:.0f} | {middle['genes']:.0f} "
-            f"| {spread(found['ten'])} | {middle['memory'] / 1e9:.2f} GB |"
-        )
+        cells = [_cell(what, found[what]) if what in found else "failed" for what in columns]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def _cell(what: str, values: list[float]) -> str:
+    if what.endswith("/s"):
+        return f"{statistics.median(values):.0f}"
+    return f"{statistics.median(values) / 1e9:.2f} GB" if "memory" in what else spread(values)
+
+
+def _loads(place: Place, _: int) -> Iterator[tuple[str, float]]:
+    yield f"{PEOPLE} at once, cold: last", max(asyncio.run(crowd(place, 1)))
+    times = asyncio.run(crowd(place, 1))
+    yield "warm: median", statistics.median(times)
+    yield "warm: last", max(times)
+    yield "page requests/s", asyncio.run(rate(place, 5))
+    yield "new genes/s", asyncio.run(genes(place, 5))
+
+
+def _memory(place: Place, datasets: int) -> Iterator[tuple[str, float]]:
+    wall, memory = asyncio.run(all_of_them(place, datasets))
+    yield f"{datasets} datasets opened in", wall
+    yield "their memory", memory
 
 
 def main() -> None:
@@ -237,17 +237,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cells", type=int, default=20_000)
     parser.add_argument("--genes", type=int, default=3_000)
+    parser.add_argument("--datasets", type=int, default=10)
     parser.add_argument("--gateway", type=Path, default=None)
     parser.add_argument("--skip-pictures", action="store_true")
     arguments = parser.parse_args()
     print(machine(), f"memory limit {limit() / (1 << 30):.0f} GiB")
-    print(
-        f"{DATASETS} datasets of {arguments.cells:,} cells x {arguments.genes:,} genes; {GATEWAY}"
-    )
+    shape = f"{arguments.cells:,} cells x {arguments.genes:,} genes"
+    print(f"{arguments.datasets} datasets of {shape}; {GATEWAY}")
     folder = Path(tempfile.mkdtemp(prefix="lhb-"))
     try:
         with gateway(arguments.gateway) as place:
-            both = Both(folder, place)
+            both = Both(folder, place, arguments.datasets)
             both.publish(arguments.cells, arguments.genes)
             if not arguments.skip_pictures:
                 pictures(both, arguments.rounds)

@@ -33,7 +33,6 @@ from tests.portal import REPOSITORY, built_envs, free_port
 from tests.services.cellxgene.gate import ADA, BOB, SECRET, running
 
 GATEWAY = "cellxgene-gateway==0.4.2"
-DATASETS = 10
 PREFIX = "/services/cellxgene/"
 
 
@@ -97,10 +96,11 @@ class Place:
 
     def stop(self) -> None:
         """End it with all its viewers."""
-        for one in reversed(_tree(self.process.pid)):
+        tree = _tree(self.process.pid)
+        for one in reversed(tree):
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(_tree(self.process.pid), timeout=10)
+        _, alive = psutil.wait_procs(tree, timeout=10)
         for one in alive:
             one.kill()
         self.process.wait()
@@ -116,7 +116,8 @@ def _tree(pid: int) -> list[psutil.Process]:
 class Both:
     """The data, and how each of the two is started on it."""
 
-    def __init__(self, folder: Path, gateway: Path) -> None:
+    def __init__(self, folder: Path, gateway: Path, datasets: int) -> None:
+        self.datasets = datasets
         self.folder = folder
         self.store = folder / "ours/datasets"
         self._plain = folder / "plain"
@@ -127,11 +128,11 @@ class Both:
         os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")
         with running(self.folder / "ours") as service:
             os.environ |= {"LABHUB_SERVICES_URL": service.url, "JUPYTERHUB_API_TOKEN": ADA.name}
-            for number in range(DATASETS):
+            for number in range(self.datasets):
                 data = cells(count, genes, number)
                 labkit.publish(data, f"data{number}", groups=["imaging"], progress=_silent)
         self._plain.mkdir()
-        for number in range(DATASETS):
+        for number in range(self.datasets):
             served = self.store / f"data{number}/versions/1/data.h5ad"
             (self._plain / f"data{number}.h5ad").symlink_to(served)
 
