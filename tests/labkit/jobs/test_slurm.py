@@ -14,4 +14,4 @@ from tests.labkit.jobs.contract import BackendContract, Site
 class TestSlurm(BackendContract):
     @pytest.fixture
     def site(self, tmp_path: Path, lab_home: Path, slurm: SlurmCluster) -> Site:  # noqa: F811
-        return Site("slurm", tmp_path)
+        return Site("slurm", tmp_path, patience=60)

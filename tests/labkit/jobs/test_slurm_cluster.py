@@ -59,7 +59,7 @@ def site(
 ) -> Iterator[Site]:
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    yield Site("slurm", tmp_path)
+    yield Site("slurm", tmp_path, patience=60)
     cluster.cancel_all()
 
 
