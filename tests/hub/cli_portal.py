@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from hub.paths import Paths
+from hub.services.places import Places
 from tests.portal import REPOSITORY, Portal
 
 LABHUB = REPOSITORY / "labhub"
@@ -80,6 +83,10 @@ class LabhubPortal(Portal):
         for pid in leftovers(self.folder):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        begin = Places(Paths(self.state, self.envs)).account("")
+        for entry in pwd.getpwall():
+            if entry.pw_name.startswith(begin):  # the gate's and the apps'
+                subprocess.run(["userdel", entry.pw_name], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

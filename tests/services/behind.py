@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import pwd
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +12,6 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from hub.paths import Paths
-from hub.services.places import Places
 from tests.hub.cli_portal import LabhubPortal, eventually
 from tests.portal import Browser, LocalhostTransport
 
@@ -58,11 +55,6 @@ class AppPortal(LabhubPortal):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        places = Places(Paths(self.state, self.envs))
-        begin = places.account("")
-        for entry in pwd.getpwall():
-            if entry.pw_name.startswith(begin):
-                subprocess.run(["userdel", entry.pw_name], check=False, capture_output=True)
 
     def app_origin(self, app: str) -> str:
         """Return an app's own origin."""
