@@ -333,7 +333,7 @@ def test_a_submit_onto_a_full_disk_says_so_and_leaves_nothing(
 
 
 def test_the_run_folder_vanishes_and_comes_back(site: Site, slurm: SlurmCluster) -> None:
-    job = site.submit(once(site, 30), stage("after", "true", depends_on=("once",)))
+    job = site.submit(once(site, 8), stage("after", "true", depends_on=("once",)))
     running(site)
     away = site.folder / "away"
     (site.folder / "runs").rename(away)
@@ -352,7 +352,7 @@ def test_the_run_folder_vanishes_and_comes_back(site: Site, slurm: SlurmCluster)
 
 
 def test_a_deleted_run_folder_ends_its_job_alone(site: Site, slurm: SlurmCluster) -> None:
-    job = site.submit(once(site, 30))
+    job = site.submit(once(site, 8))
     running(site)
     other = site.submit(stage("other", "sleep 1; echo x > y"))
     shutil.rmtree(job.path)
