@@ -1,6 +1,7 @@
 """Backups: the hub's database, the secrets, the lab file and the lab's own apps in one archive.
 
-Homes, what apps have stored, Unix accounts, environments and logs are not in it.
+Of what apps have stored there is in it what their service.yaml names. Homes, Unix accounts,
+environments and logs are not.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from hub import labfile
 from hub.paths import Paths
 from hub.problems import Problem, ProblemsError
+from hub.services import kept
 from hub.state import make_folders
 
 MANIFEST = "labhub-backup.json"
@@ -30,6 +32,7 @@ _APPS = "services"  # the lab's own apps, each a folder with whatever is in it
 _FILES = ("lab.yaml", "jupyterhub.sqlite", "services.yaml")
 _NOT_KEPT = {"secrets/login_link.json"}  # works once, for a day
 _LARGEST = 4 << 30  # bytes of one file
+_LARGEST_OF_APPS = 1 << 40
 
 
 def create(paths: Paths, target: Path | None = None) -> Path:
@@ -78,6 +81,8 @@ def create(paths: Paths, target: Path | None = None) -> Path:
                 if name.endswith(".sqlite"):
                     source = _copy_database(source, Path(scratch, Path(name).name))
                 archive.add(os.path.realpath(source), name, recursive=False, filter=_anonymous)
+            for name, what in kept.apps(paths):
+                kept.save(paths, name, what, archive)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -118,6 +123,7 @@ def restore(paths: Paths, source: Path) -> Path:
                 old.rename(aside / name)
             if new.exists():
                 new.rename(old)
+        kept.put_back(paths, fresh, aside)
     make_folders(paths)
     return aside
 
@@ -182,7 +188,10 @@ def _is_ours(member: tarfile.TarInfo) -> bool:
     )
     known = known or (len(parts) > 2 and parts[0] == _APPS and not {"..", "."} & set(parts))
     plain = member.isreg() and "\0" not in member.name and "//" not in member.name
-    return known and plain and member.size <= _LARGEST and member.name not in _NOT_KEPT
+    largest = _LARGEST
+    if kept.is_ours(member.name):
+        known, largest = True, _LARGEST_OF_APPS
+    return known and plain and member.size <= largest and member.name not in _NOT_KEPT
 
 
 def _check(source: Path, fresh: Path) -> None:
@@ -202,13 +211,15 @@ def _check(source: Path, fresh: Path) -> None:
             labfile.read(fresh / "lab.yaml")
         except ProblemsError as error:
             found += [Problem(f"{place}, {p.place}", p.text, p.mend) for p in error.problems]
-    if (fresh / "jupyterhub.sqlite").is_file():
-        with closing(sqlite3.connect(fresh / "jupyterhub.sqlite")) as db:
+    hubs = fresh / "jupyterhub.sqlite"
+    for file in (*((hubs,) if hubs.is_file() else ()), *kept.databases(fresh)):
+        with closing(sqlite3.connect(file)) as db:
             try:
                 state = db.execute("PRAGMA integrity_check").fetchone()[0]
             except sqlite3.DatabaseError as error:
                 state = str(error)
         if state != "ok":
-            found.append(Problem(place, f"its database is damaged: {state}"))
+            which = "its database" if file == hubs else f"the database {file.relative_to(fresh)}"
+            found.append(Problem(place, f"{which} is damaged: {state}"))
     if found:
         raise ProblemsError(found)

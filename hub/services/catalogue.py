@@ -97,7 +97,7 @@ def read(settings: Settings, paths: Paths) -> tuple[list[App], list[Problem]]:
         choices = read_choices(paths)
     except ProblemsError as error:
         return [], list(error.problems)
-    for name, folder, own in _folders(paths):
+    for name, folder, own in folders(paths):
         choice = choices.get(name)
         if choice is not None and not choice.on:
             continue
@@ -116,7 +116,7 @@ def read(settings: Settings, paths: Paths) -> tuple[list[App], list[Problem]]:
 
 def stamp(paths: Paths) -> tuple[tuple[str, int], ...]:
     """Return what changes whenever `read` may answer otherwise."""
-    files = [Places(paths).choices, *(folder / FILE for _, folder, _ in _folders(paths))]
+    files = [Places(paths).choices, *(folder / FILE for _, folder, _ in folders(paths))]
     return tuple((str(file), file.stat().st_mtime_ns) for file in files if file.exists())
 
 
@@ -165,7 +165,8 @@ def _misfits(name: str, service: Service, settings: Settings) -> Iterator[Proble
         yield Problem(f"{place} user_written", text, mend)
 
 
-def _folders(paths: Paths) -> Iterator[tuple[str, Path, bool]]:
+def folders(paths: Paths) -> Iterator[tuple[str, Path, bool]]:
+    """Yield the apps that there are, on or not: name, folder, whether it is the lab's own."""
     known = shipped()
     for name in known:
         yield name, shipped_folder(name), False

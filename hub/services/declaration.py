@@ -28,6 +28,7 @@ Variable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 Word = Annotated[
     str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
+Inside = Annotated[str, StringConstraints(pattern=_RELATIVE, max_length=200)]
 
 
 class Service(Frozen):
@@ -80,6 +81,11 @@ class Service(Frozen):
     memory: Bytes = Field(1 << 30, ge=64 << 20)
     processes: int = Field(256, ge=16, le=100_000, description="processes and threads at once")
     shared_folders: bool = Field(False, description="it sees the lab file's `storage.shared`")
+    backup: tuple[Inside, ...] = Field(
+        (),
+        description="files and folders of `{data}` that `labhub backup` saves; databases of"
+        " SQLite also while they are written",
+    )
     user_written: bool = Field(
         False, description="a member's own code: refused where all is on one origin"
     )
