@@ -130,6 +130,7 @@ def crowd(
         time.sleep(seconds)
         taken = time.perf_counter() - begin
         rate = (questions(cluster) - asked) * 60 / taken
+        print(f"  {type(portal).__name__}, {size}: {rate:.1f} a minute", file=sys.stderr)
         found[size] = (wall, rate, (cpu_seconds(pid) - used) / taken * 100, failed)
     return found
 
@@ -203,7 +204,8 @@ def main() -> None:
     try:
         names = [people.add(f"p{number}") for number in range(5)]
         with SlurmCluster(nodes=NODES, cpus=64) as cluster:
-            spawns(cluster, names[0], arguments.rounds)
+            if arguments.rounds:
+                spawns(cluster, names[0], arguments.rounds)
             rows = {}
             waits = {}
             for label, portal in (("stock", Stock(cluster)), ("labhub", labhub(cluster))):

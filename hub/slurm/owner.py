@@ -12,6 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hub.isolation import AccountError, accounts_of
+from hub.settings import Settings
 from hub.slurm import as_user
 from hub.slurm.commands import TIMEOUT, Account, environment, execute, find
 
@@ -19,6 +21,25 @@ HELPER = Path(as_user.__file__).resolve()
 PYTHON = "/usr/bin/python3"
 SUDO = "/usr/bin/sudo"
 TAIL = 8192  # bytes
+
+
+def account_of(settings: Settings, name: str) -> Account:
+    """Return the account of a person who may have servers.
+
+    Raises
+    ------
+    AccountError
+        There is none, it is the system's, or who has it did not prove that by its password and
+        it is not in the portal's group.
+    """
+    accounts = accounts_of(settings)
+    entry = accounts.check(name)
+    by_password = settings.authentication.effective_method == "pam"
+    if not by_password and entry.pw_uid != os.geteuid() and not accounts.is_member(entry):
+        raise AccountError(
+            f"{name!r} is not in the group {accounts.group!r}, whose members may have servers"
+        )
+    return Account.of(name)
 
 
 def sudo_command() -> list[str]:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import object_session
 from traitlets import Integer
 
 from hub.fields import format_bytes, format_duration
-from hub.isolation import AccountError, accounts_of
+from hub.isolation import AccountError
 from hub.settings import Profile
 from hub.slurm import poller as pollers
 from hub.slurm.addresses import Addresses, own_addresses
@@ -27,7 +27,7 @@ from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable
 from hub.slurm.endings import how
 from hub.slurm.orphans import job_name, waiting_file
-from hub.slurm.owner import read_tail
+from hub.slurm.owner import account_of, read_tail
 from hub.slurm.poller import STARTING, WAITING, JobRow, Poller
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.settings import Slurm
@@ -136,19 +136,10 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
         return {name: value for name, value in env.items() if value is not None}
 
     def _account(self) -> Account:
-        accounts = accounts_of(self.settings)
         try:
-            entry = accounts.check(self.user.name)
-            by_password = self.settings.authentication.effective_method == "pam"
-            mine = entry.pw_uid == os.geteuid()
-            if not by_password and not mine and not accounts.is_member(entry):
-                raise AccountError(
-                    f"{self.user.name!r} is not in the group {accounts.group!r}, whose members"
-                    " may have servers"
-                )
+            return account_of(self.settings, self.user.name)
         except AccountError as error:
             raise StartError(f"No server for {self.user.name}: {error}.", status_code=403) from None
-        return Account.of(self.user.name)
 
     def _home_log(self, account: Account) -> str:
         server = f"-{self.name}" if self.name else ""
