@@ -28,7 +28,7 @@ _ALIGN_DRIVER = tuple(
     _INSIDE / f"{name}.py"
     for name in (
         *("driver", "align", "stream", "lanes", "fastq", "sizes", "layout", "windows"),
-        *("cache", "objects", "pipe", "programs", "recalibrate", "request"),
+        *("cache", "checksums", "objects", "pipe", "programs", "recalibrate", "request"),
     )
 )
 #: Bases that an aligner takes at once. Fixed, so that neither cores nor backend change a result.

@@ -20,7 +20,7 @@ _HERE = Path(__file__).parent
 _DRIVER = tuple(
     _HERE / "inside" / f"{name}.py"
     for name in (
-        *("driver", "call", "align", "stream", "lanes", "fastq", "sizes", "layout"),
+        *("driver", "call", "checksums", "layout"),
         *("cache", "objects", "pipe", "programs", "request"),
     )
 )

@@ -5,7 +5,6 @@ What it writes is told in ``layout.py``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -17,13 +16,12 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
 
 cache = import_module("cache")
+checksums = import_module("checksums")
 layout = import_module("layout")
 pipe = import_module("pipe")
 programs = import_module("programs")
 request = import_module("request")
 stream = import_module("stream")
-
-_BLOCK = 4 * 1024 * 1024
 
 
 class Reference(NamedTuple):
@@ -86,7 +84,7 @@ def main(task: Any) -> None:
     }
     (task.out / layout.SAMPLE).write_text(json.dumps(content, indent=1) + "\n")
     tools.write(task.out / layout.COMMANDS)
-    write_checksums(task.out)
+    checksums.write_checksums(task.out)
     task.facts(reads=reads["input"])
 
 
@@ -195,18 +193,6 @@ def check_written(task: Any, tools: Any, path: Path, reference: Reference) -> in
     if len(lines) == 1 and len(lines[0]) == 1:
         return int(lines[0][0])
     return sum(int(mapped) + int(unmapped) for _, _, mapped, unmapped in lines)
-
-
-def write_checksums(out: Path) -> None:
-    """Write the SHA-256 of all files, as ``sha256sum -c`` reads them."""
-    lines = []
-    for path in sorted(path for path in out.rglob("*") if path.is_file()):
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-        lines.append(f"{digest.hexdigest()}  {path.relative_to(out)}\n")
-    (out / layout.CHECKSUMS).write_text("".join(lines))
 
 
 if __name__ == "__main__":

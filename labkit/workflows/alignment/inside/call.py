@@ -15,8 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
 
-align = import_module("align")
 cache = import_module("cache")
+checksums = import_module("checksums")
 layout = import_module("layout")
 pipe = import_module("pipe")
 programs = import_module("programs")
@@ -51,7 +51,7 @@ def main(task: Any) -> None:
     }
     (task.out / layout.SAMPLE).write_text(json.dumps(content, indent=1) + "\n")
     tools.write(task.out / layout.COMMANDS)
-    align.write_checksums(task.out)
+    checksums.write_checksums(task.out)
 
 
 def get_fasta(task: Any) -> Path:
