@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,29 @@ SETTINGS = {
     "timeout": 600,
     "graceful_timeout": 8,
     "worker_tmp_dir": "/dev/shm",  # noqa: S108 - the box's own
-    "umask": 7,
     "control_socket_disable": True,
     "loglevel": "warning",
 }
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """Gunicorn in this process, with Label Studio."""
+    """Gunicorn in this process, with Label Studio.
+
+    Parameters
+    ----------
+    end : socket
+        Listens already.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        super().__init__()
 
     def load_config(self) -> None:
         """Take the settings from here alone: no file and no command line."""
         for name, value in SETTINGS.items():
             self.cfg.set(name, value)
-        self.cfg.set("bind", f"unix:{os.environ['LABHUB_APP_SOCKET']}")
+        self.cfg.set("bind", f"fd://{self._end.fileno()}")
 
     def load(self) -> Any:
         """Return Label Studio for WSGI."""
@@ -46,6 +56,22 @@ class Server(BaseApplication):  # type: ignore[misc]
         return application
 
 
+def listen(place: str) -> socket.socket:
+    """Return a socket for the gate.
+
+    Its folder gives it the gate's group. Gunicorn's own sockets it does not: they are given to
+    the group of the process, and the gate could not connect.
+    """
+    end = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o007)
+    try:
+        end.bind(place)
+    finally:
+        os.umask(before)
+    end.listen(128)
+    return end
+
+
 def main() -> None:
     """Bring the database up to date, then be the server."""
     os.umask(0o077)
@@ -54,7 +80,7 @@ def main() -> None:
     except (KeyError, configuration.SettingsError) as error:
         sys.exit(f"labhub: Label Studio cannot start: {error}")
     database.prepare(Path(os.environ["LABHUB_APP_DATA"]), Path(sys.prefix))
-    Server().run()
+    Server(listen(os.environ["LABHUB_APP_SOCKET"])).run()
 
 
 if __name__ == "__main__":
