@@ -6,12 +6,12 @@
     labkit.cellxgene(adata)        # see cells in the browser
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: its name would take the function's place.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labkit.annotating import annotate, annotations
     from labkit.job import Job, jobs, open_job
     from labkit.model import Resources
     from labkit.publishing import publish, published
@@ -32,6 +32,8 @@ __all__ = [
     "Resources",
     "Variants",
     "__version__",
+    "annotate",
+    "annotations",
     "cellxgene",
     "image_sets",
     "jobs",
@@ -49,6 +51,8 @@ _PARTS = {
     "Reference": "labkit.workflows.alignment",
     "Resources": "labkit.model",
     "Variants": "labkit.workflows.alignment.variants",
+    "annotate": "labkit.annotating",
+    "annotations": "labkit.annotating",
     "cellxgene": "labkit.viewers.cellxgene",
     "image_sets": "labkit.workflows.cellprofiler",
     "jobs": "labkit.job",
