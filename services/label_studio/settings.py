@@ -25,7 +25,10 @@ MIDDLEWARE = [
 ]
 _place = MIDDLEWARE.index("django.contrib.auth.middleware.AuthenticationMiddleware") + 1
 MIDDLEWARE.insert(_place, "services.label_studio.single_sign_on.PersonMiddleware")
-AUTHENTICATION_BACKENDS = ["services.label_studio.single_sign_on.PersonBackend"]
+AUTHENTICATION_BACKENDS = [
+    "rules.permissions.ObjectPermissionBackend",  # theirs: what members of an organization may do
+    "services.label_studio.single_sign_on.PersonBackend",
+]
 LOGOUT_REDIRECT_URL = os.environ.get("LABHUB_HOME_URL", "/")
 
 # The gate says who asks, and says it anew with each request.
