@@ -18,10 +18,11 @@ log = logging.getLogger(__name__)
 # Nothing that a job's owner writes freely (name, comment) is asked for: a line break in it
 # would be a forged row.
 FORMAT = "%i|%T|%r|%P|%u|%Q|%V|%S|%e|%B"
+_TIME = r"\d+|N/A|NONE|Unknown"  # NONE: the end of a job without a time limit
 _ROW = re.compile(
     r"(?P<id>\d+)(?P<array>[_+][^|]*)?\|(?P<state>[A-Z_]+)\|(?P<reason>[^|]*)"
     r"\|(?P<partition>[^|]+)\|(?P<user>[^|]+)\|(?P<priority>\d+)"
-    r"\|(?P<submitted>\d+|N/A)\|(?P<start>\d+|N/A)\|(?P<end>\d+|N/A)\|(?P<host>[^|]*)"
+    rf"\|(?P<submitted>{_TIME})\|(?P<start>{_TIME})\|(?P<end>{_TIME})\|(?P<host>[^|]*)"
 )
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
 STARTING = frozenset({"CONFIGURING"})
@@ -110,7 +111,7 @@ def parse(text: str) -> dict[str, JobRow]:
 
 
 def _time(text: str) -> float | None:
-    return None if text == "N/A" or text == "0" else float(text)
+    return float(text) if text.isdecimal() and text != "0" else None
 
 
 class Allowance:

@@ -149,8 +149,8 @@ def test_a_start_that_the_hubs_death_cut_off_leaves_no_job(
     assert alive(portal, servers) == SERVERS
 
 
-def labhub(portal: SlurmPortal, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def labhub(portal: SlurmPortal, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
         [sys.executable, "-m", "hub", "slurm", *words],
         cwd=REPOSITORY,
         env={**portal.environ, "PATH": os.environ["PATH"]},
@@ -158,6 +158,8 @@ def labhub(portal: SlurmPortal, *words: str) -> subprocess.CompletedProcess[str]
         text=True,
         check=False,
     )
+    assert done.returncode == status, (done.stdout, done.stderr)
+    return done
 
 
 def test_orphans_are_listed_and_stopped_by_word(
@@ -172,8 +174,8 @@ def test_orphans_are_listed_and_stopped_by_word(
     listed = json.loads(labhub(portal, "orphans", "--json").stdout)
     assert [(row["id"], row["user"]) for row in listed] == [(orphan, bob)]
     running = portal.jobs("RUNNING")
-    refused = labhub(portal, "stop", running[0] if running[0] != orphan else running[1])
-    assert refused.returncode == 1
+    other = next(job for job in running if job != orphan)
+    refused = labhub(portal, "stop", other, status=1)
     assert "is no orphan" in refused.stderr
     done = labhub(portal, "stop", "--all", "--yes")
     assert done.returncode == 0, done.stderr

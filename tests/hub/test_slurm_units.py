@@ -45,6 +45,12 @@ def test_rows_are_read() -> None:
     assert rows["3_[0-3]"].start == 1795268300.0
 
 
+def test_somebodys_job_without_a_time_limit_blinds_nobody() -> None:
+    rows = parse(f"{row(7)}\n8|RUNNING|None|main|bob|1|1795274803|1795274803|NONE|node1\n")
+    assert rows["8"].end is None
+    assert rows["7"].state == "RUNNING"
+
+
 @pytest.mark.parametrize(
     "text",
     [
