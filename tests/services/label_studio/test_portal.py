@@ -20,12 +20,24 @@ from labkit.annotating.project import Project, find, make
 from labkit.problems import RefusedError
 from tests.browser.test_apps import log_in
 from tests.conftest import CHROMIUM, needs_chromium, needs_env, needs_root
+from tests.notebooks.test_notebooks import Tutor, tutor
 from tests.portal import People
 from tests.services.behind import AppPortal, eventually
 from tests.services.contract import AppCase, AppContract
 
+__all__ = ["tutor"]
+
 pytestmark = [needs_root, needs_env("proxy"), needs_env("label-studio"), pytest.mark.timeout(400)]
 NAME = "label-studio"
+# Names below localhost are this machine (RFC 6761), as in a browser.
+LOCALHOST = """
+import socket
+of_old = socket.getaddrinfo
+def getaddrinfo(host, *more, **named):
+    here = str(host).endswith(".localhost")
+    return of_old("127.0.0.1" if here else host, *more, **named)
+socket.getaddrinfo = getaddrinfo
+"""
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +298,25 @@ def test_two_people_in_a_browser(app: AppCase, pictures: Path, artifacts: Path) 
         chromium.close()
     (row,) = project.annotations().to_dict("records")
     assert (row["label"], row["annotator"]) == ("long", app.member)
+
+
+@needs_env("notebook")
+@pytest.mark.slow
+def test_the_tutorial_learns_what_people_say(app: AppCase, tutor: Tutor) -> None:
+    (tutor.home / "library" / "sitecustomize.py").write_text(LOCALHOST)
+    (tutor.home / "library" / "sitecustomize.py").chmod(0o644)
+    checks = "seen = {'scores': scores.mean(), 'right': right, 'labels': len(said)}"
+    environment = {
+        "LABHUB_SERVICES_URL": app.portal.app_origin(NAME),
+        "JUPYTERHUB_API_TOKEN": app.portal.token(app.member),
+    }
+    seen = tutor.execute("05-annotate.ipynb", checks, environment)
+    assert seen["labels"] == 20
+    assert seen["scores"] >= 0.9
+    assert seen["right"] >= 0.9
+    project = find(person(app, app.member), "Round or long")
+    assert (project.pictures, project.annotated) == (25, 20)
+    assert set(project.annotations()["annotator"]) == {app.member}
 
 
 def test_annotations_come_back_from_a_backup(app: AppCase, pictures: Path, tmp_path: Path) -> None:
