@@ -232,7 +232,7 @@ def test_a_wrong_setting_is_said_with_the_log() -> None:
 
 
 @needs_root
-def test_without_root_one_user_has_a_cluster_of_their_own(ada: str, tmp_path: Path) -> None:
+def test_without_root_one_user_has_a_cluster_of_their_own(ada: str) -> None:
     folder = Path(f"/home/{ada}/c")
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -240,10 +240,9 @@ def test_without_root_one_user_has_a_cluster_of_their_own(ada: str, tmp_path: Pa
         "with SlurmCluster(sys.argv[2], nodes=2) as cluster:\n"
         "    cluster.command('sbatch', '-W', '-o', '/dev/null', '--wrap', 'id -un > ~/ran')\n"
     )
-    sources = tmp_path / "sources"
+    sources = Path(f"/home/{ada}/sources")  # pytest's own folders are closed to other users
     shutil.copytree(Path(__file__).resolve().parents[2] / "labkit", sources / "labkit")
-    for folder_above in (sources, *tmp_path.parents[:2], tmp_path):
-        folder_above.chmod(0o755)
+    sources.chmod(0o755)
     subprocess.run(
         ["/usr/bin/python3", "-c", script, str(sources), str(folder)],
         user=ada,
