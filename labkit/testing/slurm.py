@@ -130,6 +130,9 @@ class SlurmCluster:
         self.conf = self.folder / "slurm.conf"
         self.environment = {"SLURM_CONF": str(self.conf)}
         self.nodes = self._layout.names
+        # Daemons that are started again later, within a test, do not take over its HOME and the
+        # like: a test that ends what was started from its home would end them too.
+        self._inherited = clean_environment()
         self._remover: Kept | None = None
         self._munge: Kept | None = None
         self._controller: Kept | None = None
@@ -358,11 +361,11 @@ class SlurmCluster:
         """Write the folder, with new ports."""
         write(self._layout, self.folder, free_ports(1 + self._layout.nodes))
         if self._own and self._remover is None:
-            self._remover = Kept([], clean_environment(), Path(os.devnull), remove=self.folder)
+            self._remover = Kept([], self._inherited, Path(os.devnull), remove=self.folder)
 
     def _keep(self, program: str, *arguments: str, name: str = "") -> Kept:
         log = self.folder / "log" / f"{name or program}.out"
-        env = {**clean_environment(), **self.environment}
+        env = {**self._inherited, **self.environment}
         return Kept([self._programs[program], *arguments], env, log)
 
     def _controller_answers(self) -> bool:
