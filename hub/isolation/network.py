@@ -143,7 +143,8 @@ class Network:
         )
         own_ports = _rule("tcp dport", [own for own in doors.values() if own], "ct status dnat")
         # What proxy and gate send to a box that is gone must not leave the host: it has cookies.
-        stays = f'ip daddr {self.subnet} oifname != "lh*" {_NO}'
+        # Not on lo: the gateway is this host's own, and refusals travel back to it there.
+        stays = f'ip daddr {self.subnet} oifname != "lo" oifname != "lh*" {_NO}'
         # One box must not use up the host's table of connections.
         many = f"ct state new add @flows {{ ip saddr ct count over {_FLOWS} }} {_NO}"
         return f"""\
