@@ -176,7 +176,8 @@ def render(layout: Layout, folder: Path, ports: Sequence[int]) -> dict[str, str]
             _gres(name, value, folder) for name, value in layout.gres.items()
         )
     if layout.max_submit_jobs is not None:
-        files["job_submit.lua"] = _LIMIT.replace("@LIMIT@", str(layout.max_submit_jobs))
+        limit = _LIMIT.replace("@LIMIT@", str(layout.max_submit_jobs))
+        files["job_submit.lua"] = limit.replace("@EMPTIED@", str(folder / EMPTIED))
     return files
 
 
@@ -196,6 +197,9 @@ def _devices(node: str, value: str, folder: Path) -> list[Path]:
     count = int(rest.rpartition(":")[2])
     return [folder / "run" / f"{node}-{kind}{number}" for number in range(count)]
 
+
+#: In a cluster's folder: written anew whenever nothing is left in the queue; see below.
+EMPTIED = "run/emptied"
 
 # MaxSubmitJobs is a limit of the accounting database, which a test cluster does without. This
 # counts as the database does (each task of an array is a job) and refuses with the same code.
@@ -217,7 +221,17 @@ end
 
 -- slurm.jobs lags: a change within the second of its last renewal shows with the next one. What was
 -- let through since is counted here, for a minute: SLURM may have refused it for another reason.
-local newest, accepted, at = 0, {}, 0
+-- Jobs that come and go within that second never show, and with nothing let in any more nothing is
+-- renewed: whoever empties the queue says so in a file.
+local newest, accepted, at, emptied = 0, {}, 0, ""
+
+local function said()
+  local file = io.open([==[@EMPTIED@]==])
+  if file == nil then return "" end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
 
 function slurm_job_submit(job_desc, part_list, submit_uid)
   local asked, count, last = tasks(job_desc.array_inx), 0, 0
@@ -229,8 +243,9 @@ function slurm_job_submit(job_desc, part_list, submit_uid)
       count = count + math.max(1, waiting)
     end
   end
-  if last > newest or os.time() > at + 60 then
-    newest, accepted = last, {}
+  local now_emptied = said()
+  if last > newest or os.time() > at + 60 or now_emptied ~= emptied then
+    newest, accepted, emptied = last, {}, now_emptied
   end
   local since = accepted[submit_uid] or 0
   if count + since + asked > @LIMIT@ then

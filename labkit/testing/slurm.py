@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from labkit.testing.configuration import Layout, write
+from labkit.testing.configuration import EMPTIED, Layout, write
 from labkit.testing.keeper import Kept
 from labkit.testing.machine import (
     ClusterError,
@@ -350,6 +350,10 @@ class SlurmCluster:
         if jobs := {line.split("_")[0].split()[0] for line in self.queue()}:
             self.command("scancel", *jobs, check=False)
         self._until(lambda: not self.queue(), "no job is left", 60.0)
+        if self._layout.max_submit_jobs is not None:
+            new = self.folder / f"{EMPTIED}.new"
+            new.write_text(str(time.monotonic_ns()))
+            new.rename(self.folder / EMPTIED)
 
     def logs(self, lines: int = 20) -> str:
         """Return the end of every daemon's log."""

@@ -202,6 +202,16 @@ def test_what_was_refused_in_part_leaves_nothing_in_the_queue(site: Site) -> Non
     assert labkit.jobs()[0].state is State.CANCELLED
 
 
+def test_what_was_cancelled_within_a_second_counts_no_more(cluster: SlurmCluster) -> None:
+    cluster.cancel_all()
+    script = ("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap", "true")
+    for _ in range(3):
+        said = [cluster.command(*script, check=False) for _ in range(7)]
+        cluster.cancel_all()
+        assert all(text.isdigit() for text in said[:6]), said
+        assert "AssocMaxSubmitJobLimit" in said[6]
+
+
 def test_nothing_of_a_job_around_us_and_no_secret_reaches_the_task(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
