@@ -46,9 +46,12 @@ def element(cluster: SlurmCluster, name: str = "once") -> tuple[str, str]:
 
 
 def start_now(cluster: SlurmCluster) -> None:
-    """Start what was put back into the queue: by itself SLURM waits two minutes."""
+    """Start what was put back into the queue soon: by itself SLURM waits two minutes.
+
+    Not at once: a node refuses what is started within the second of its requeue.
+    """
     until(lambda: element(cluster)[1] == "PENDING", 60)
-    cluster.command("scontrol", "update", f"JobId={element(cluster)[0]}", "StartTime=now")
+    cluster.command("scontrol", "update", f"JobId={element(cluster)[0]}", "StartTime=now+2")
 
 
 def node_of(cluster: SlurmCluster) -> str:
