@@ -35,6 +35,9 @@ _RESTARTS = 20  # of one element: something is wrong with requeueing
 _PATIENCE = 600.0  # seconds that the controller may be away when a retry is asked for
 _PAUSE = 5.0
 _LOOK = 1.0
+# A node refuses what SLURM starts again within the second of its requeue ("Job credential revoked",
+# times are whole seconds), and SLURM then fails the job.
+_SOON = "now+2"
 
 
 class Element:
@@ -207,7 +210,7 @@ class Element:
         if self.restarts >= _RESTARTS:
             print(f"labkit: restarted {self.restarts} times already, that is enough")
             return
-        changes = [f"JobId={self.job}", "StartTime=now"]
+        changes = [f"JobId={self.job}", f"StartTime={_SOON}"]
         if self._too_much(memory):
             changes.append(f"MinMemoryNode={-(-(memory + self.margin) // MB)}")
         print(f"labkit: {self.job} asks for another attempt: {' '.join(changes)}", flush=True)
