@@ -169,7 +169,8 @@ def test_orphans_are_listed_and_stopped_by_word(
     name = cluster.command("squeue", "-h", "-o", "%j").splitlines()[0]
     words = ["sbatch", "--parsable", f"--job-name={name}", "--output=/dev/null", "--chdir=/tmp"]
     orphan = cluster.command(*words, "--wrap=sleep 600", user=bob).strip()
-    stranger = cluster.command("sbatch", "--parsable", "-D/tmp", "--wrap=sleep 600", user=bob)
+    words = ["sbatch", "--parsable", "--output=/dev/null", "--chdir=/tmp", "--wrap=sleep 600"]
+    stranger = cluster.command(*words, user=bob)
     wait_for(lambda: len(portal.jobs("RUNNING")) == SERVERS + 1)
     listed = json.loads(labhub(portal, "orphans", "--json").stdout)
     assert [(row["id"], row["user"]) for row in listed] == [(orphan, bob)]
