@@ -222,8 +222,8 @@ end
 -- slurm.jobs lags: a change within the second of its last renewal shows with the next one. What was
 -- let through since is counted here, for a minute: SLURM may have refused it for another reason.
 -- Jobs that come and go within that second never show, and with nothing let in any more nothing is
--- renewed: whoever empties the queue says so in a file.
-local newest, accepted, at, emptied = 0, {}, 0, ""
+-- renewed: whoever empties the queue says so in a file, and what was known by then is gone.
+local newest, accepted, at, emptied, gone = 0, {}, 0, "", 0
 
 local function said()
   local file = io.open([==[@EMPTIED@]==])
@@ -235,17 +235,18 @@ end
 
 function slurm_job_submit(job_desc, part_list, submit_uid)
   local asked, count, last = tasks(job_desc.array_inx), 0, 0
+  for _, job in pairs(slurm.jobs) do last = math.max(last, job.job_id) end
+  local now_emptied = said()
+  if now_emptied ~= emptied then gone = last end
+  if last > newest or os.time() > at + 60 or now_emptied ~= emptied then
+    newest, accepted, emptied = last, {}, now_emptied
+  end
   for _, job in pairs(slurm.jobs) do
-    last = math.max(last, job.job_id)
     -- The low byte is the state: 0 pending, 1 running, 2 suspended; later ones have ended.
-    if job.user_id == submit_uid and job.job_state % 256 < 3 then
+    if job.user_id == submit_uid and job.job_id > gone and job.job_state % 256 < 3 then
       local waiting = job.array_task_id == slurm.NO_VAL and job.array_task_cnt or 1
       count = count + math.max(1, waiting)
     end
-  end
-  local now_emptied = said()
-  if last > newest or os.time() > at + 60 or now_emptied ~= emptied then
-    newest, accepted, emptied = last, {}, now_emptied
   end
   local since = accepted[submit_uid] or 0
   if count + since + asked > @LIMIT@ then
