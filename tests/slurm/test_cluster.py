@@ -114,14 +114,17 @@ def test_partitions_features_gres_and_limits() -> None:
         reason = ["squeue", "-h", "-j", long, "-o", "%r"]
         until(lambda: cluster.command(*reason) == "PartitionTimeLimit")
         cluster.cancel_all()
-        submit(cluster, "sleep 60", "--array=1-10%1")
         job = submit(cluster, "sleep 60", "--constraint=highmem", "--gres=gpu:1", "--array=1-8:2")
         until(lambda: any(line.startswith(f"{job}_1 RUNNING") for line in cluster.queue()))
         node = cluster.command("squeue", "-h", "-j", job, "-t", "R", "-o", "%N").split()
         assert set(node) == {"node2"}
+        cluster.cancel_all()
+        # Held: an array that starts changes the table that the limit is counted from.
+        submit(cluster, "sleep 60", "--hold", "--array=1-10%1")
+        submit(cluster, "sleep 60", "--hold", "--array=1-8:2")
         with pytest.raises(ClusterError, match="AssocMaxSubmitJobLimit"):
             submit(cluster, "true", "--array=1-7")
-        submit(cluster, "sleep 60", "--array=1,3-5,9-10%2")  # the twentieth, and no more
+        submit(cluster, "sleep 60", "--hold", "--array=1,3-5,9-10%2")  # the twentieth, and no more
         with pytest.raises(ClusterError, match="job submit limit"):
             submit(cluster, "true")
         cluster.cancel_all()
