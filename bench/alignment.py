@@ -29,6 +29,7 @@ import psutil
 
 import labkit
 from bench.common import machine
+from labkit.runs.gc import folder_size
 from labkit.workflows.alignment import example
 from labkit.workflows.alignment.inside import programs
 from labkit.workflows.alignment.job import AlignmentJob
@@ -95,18 +96,6 @@ class Peaks:
         """Stop looking."""
         self._over.set()
         self._thread.join()
-
-
-def folder_size(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
-    total = 0
-    for root, _, files in os.walk(folder):
-        for name in files:
-            try:
-                total += (Path(root) / name).lstat().st_size
-            except OSError:
-                continue
-    return total
 
 
 def run(script: str, folder: Path, env: Mapping[str, str]) -> Used:

@@ -51,7 +51,7 @@ def garbage(run: Run, *, whole: bool = False) -> Garbage:
         stay then.
     """
     paths = [run.path] if whole else list(_left(run))
-    return Garbage(run, tuple(paths), sum(map(_size, paths)), whole)
+    return Garbage(run, tuple(paths), sum(map(folder_size, paths)), whole)
 
 
 def _left(run: Run) -> Iterator[Path]:
@@ -59,7 +59,8 @@ def _left(run: Run) -> Iterator[Path]:
         yield from (run.path / "attempts" / info.name).iterdir()
 
 
-def _size(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
     total = 0
     for root, _, files in os.walk(folder):
         for name in files:

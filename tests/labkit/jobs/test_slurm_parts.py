@@ -120,9 +120,9 @@ def test_what_a_path_holds_stays_one_word_in_the_script() -> None:
         {"apptainer": "/img/a b.sif", "binds": "/da ta", "modules": "m/1", "environments": "/e e"}
     )
     assert not problems
-    asked = Asked("work", Resources(), None)
+    asked = Asked("measure", Resources(), None)
     text = script(
-        asked, Part("work", 0, 1, 1), 1, place, "/p th", CLUSTER, MAIN, options, "/usr/bin"
+        asked, Part("measure", 0, 1, 1), 1, place, "/p th", CLUSTER, MAIN, options, "/usr/bin"
     )
     *_, command = text.strip().splitlines()
     words = shlex.split(command)
@@ -132,10 +132,10 @@ def test_what_a_path_holds_stays_one_word_in_the_script() -> None:
     assert "export LABHUB_ENVS='/e e'" in text
     (output,) = (
         word
-        for word in arguments(asked, Part("work", 0, 1, 1), "n", "/a%A", MAIN, options)
+        for word in arguments(asked, Part("measure", 0, 1, 1), "n", "/a%A", MAIN, options)
         if word.startswith("--output")
     )
-    assert output == "--output=/a%%A/logs/work/slurm-%A_%a.out"
+    assert output == "--output=/a%%A/logs/measure/slurm-%A_%a.out"
 
 
 def test_modules_and_images_by_environment_leave_the_others_alone() -> None:
