@@ -18,6 +18,7 @@ from labkit.worker.attempt import Attempt, AttemptFailed
 from labkit.worker.folder import (
     Folder,
     fill,
+    make_private,
     mark,
     publish,
     reserve,
@@ -147,7 +148,7 @@ class Execution:
         with self._log.open("ab", buffering=0) as log:
             attempt: Attempt | None = None
             try:
-                self._tmp.mkdir(parents=True, exist_ok=True)
+                make_private(self._tmp)
                 attempt = self._prepare(log)
                 commit.check_inputs(attempt)
                 self._execute(attempt)

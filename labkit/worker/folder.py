@@ -7,8 +7,10 @@ the node and labkit in the notebook.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,8 +128,32 @@ def mark(run: Path, stage: str, index: int, attempt: int) -> str:
 
 
 def unique_name(run: Path, stage: str, index: int, attempt: int) -> str:
-    """Return the name of an attempt's temporary folder and cgroup: found again after a crash."""
-    return f"labkit-{run.name.rpartition('-')[2]}-{stage}-{index}-{attempt}"
+    """Return the name of an attempt's temporary folder and cgroup: found again after a crash.
+
+    The same work may run from two folders at once, so the folder's path is part of it.
+    """
+    place = hashlib.sha256(os.fsencode(run)).hexdigest()[:12]
+    return f"labkit-{run.name.rpartition('-')[2]}-{stage}-{index}-{attempt}-{place}"
+
+
+def make_private(path: Path) -> None:
+    """Make a folder for us alone, in a place where others may write, too.
+
+    Raises
+    ------
+    PermissionError
+        Something of somebody else has that name, or a link.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise PermissionError(
+                f"{path} is there and is no folder of ours: remove it, or set TMPDIR"
+            ) from None
+        path.chmod(0o700)
 
 
 def parse_name(name: str) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ from labkit.model import Resources, Stage, State, Task
 from labkit.plan import Plan
 from labkit.runs.store import Run, StageWork
 from labkit.worker import tree
-from labkit.worker.folder import fill, parse_name, read_json, reserve, write_json
+from labkit.worker.folder import fill, parse_name, read_json, reserve, unique_name, write_json
 from tests.labkit.jobs.contract import Site
 from tests.labkit.jobs.places import shell, stage, until
 
@@ -229,6 +229,30 @@ def test_no_script_of_the_folder_is_imported(tmp_path: Path) -> None:
     script = "echo 'raise SystemExit(9)' > json.py; echo x > y"
     run = prepare(tmp_path, stage("one", script, outputs=("y",)))
     assert work(run, "one", "0") == 0
+
+
+def test_the_temporary_folder_is_ours_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name can be guessed and /tmp is everybody's: a link put there leads nowhere."""
+    shared, theirs = tmp_path / "shared", tmp_path / "theirs"
+    monkeypatch.setenv("TMPDIR", str(shared))
+    theirs.mkdir()
+    run = prepare(tmp_path, stage("one", "stat -c %a $TMPDIR > mode"))
+    trap = shared / unique_name(run.path, "one", 0, 1)
+    shared.mkdir()
+    trap.symlink_to(theirs)
+    assert work(run, "one", "0") == 1
+    told = record(run, "one")
+    assert told["reason"] == "STORAGE" and str(trap) in told["text"]
+    assert not list(theirs.iterdir())
+    assert work(run, "one", "0") == 0, "the next attempt has another name"
+    assert (run.path / "results/one/t0/mode").read_text() == "700\n"
+
+
+def test_the_same_work_in_two_folders_shares_nothing(tmp_path: Path) -> None:
+    one, other = (tmp_path / name / "work-3f2a" for name in ("a", "b"))
+    assert unique_name(one, "one", 0, 1) != unique_name(other, "one", 0, 1)
 
 
 def test_a_record_needs_no_space_beyond_what_was_kept(tmp_path: Path) -> None:
