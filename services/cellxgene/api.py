@@ -12,11 +12,11 @@ from labkit.problems import Problem
 from services.cellxgene.catalogue import RefusedPublishError
 from services.cellxgene.datasets import asked_for
 from services.cellxgene.keys import CATALOGUE, POOL, PREFIX, UPLOADS, person
-from services.cellxgene.people import own_origin
 from services.cellxgene.records import Dataset, described
 from services.cellxgene.request import parse
 from services.cellxgene.uploads import Upload
 from services.cellxgene.uploads import described as upload_described
+from services.people import own_origin
 
 
 def refusal(problems: Iterable[Problem], status: int = 422) -> web.Response:

@@ -18,12 +18,12 @@ from services.cellxgene import api, datasets, pages
 from services.cellxgene.answers import Answers
 from services.cellxgene.catalogue import Catalogue
 from services.cellxgene.keys import CATALOGUE, PERSON, POOL, PREFIX, SECRET, UPLOADS
-from services.cellxgene.people import from_gate, is_own_request
 from services.cellxgene.pool import Limits as PoolLimits
 from services.cellxgene.pool import Pool
 from services.cellxgene.store import Store
 from services.cellxgene.uploads import Limits as UploadLimits
 from services.cellxgene.uploads import Uploads
+from services.people import from_gate, is_own_request
 
 log = logging.getLogger(__name__)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -19,12 +19,12 @@ from labkit.viewers.places import private_folder
 from services.cellxgene.answers import Key
 from services.cellxgene.catalogue import Catalogue, RefusedPublishError
 from services.cellxgene.inspection import look, too_big
-from services.cellxgene.people import Person
 from services.cellxgene.pool import Pool
 from services.cellxgene.records import Facts, Version
 from services.cellxgene.request import Request
 from services.cellxgene.store import OPENING, THUMBNAIL
 from services.cellxgene.viewer import Shown, ViewerError
+from services.people import Person
 
 State = Literal["waiting", "receiving", "checking", "published", "refused"]
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import pytest
 
 from labkit.publishing.dataset import Published
 from services.cellxgene.app import make_app
-from services.cellxgene.people import Person
+from services.people import Person
 from tests.conftest import needs_env
 from tests.labkit.cellxgene.helpers import make
 from tests.services.cellxgene.gate import ADA, BOB, EVE, PREFIX, SECRET, Service

@@ -13,7 +13,7 @@ from labkit.problems import RefusedError
 from labkit.publishing.client import Client, PublishError
 from labkit.publishing.dataset import Published
 from labkit.viewers.cellxgene.errors import DataRefusedError
-from services.cellxgene.people import Person
+from services.people import Person
 from tests.conftest import needs_env
 from tests.labkit.cellxgene.helpers import CELLS, GENES, make
 from tests.services.cellxgene.conftest import Notebook
