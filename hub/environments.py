@@ -50,6 +50,12 @@ def exists(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and (name == PROXY or _lock(name).is_file())
 
 
+def names() -> list[str]:
+    """Return the environments of images/; uv's is a tool of theirs."""
+    found = {lock.parent.name for lock in IMAGES.glob("*/requirements.lock")} - {"uv"}
+    return sorted(found | {PROXY})
+
+
 def packages_missing(name: str) -> list[str]:
     """Return the system packages that an environment needs and this machine lacks.
 
@@ -102,9 +108,8 @@ class Environments:
         if self.is_current(name):
             return False
         if not exists(name):
-            known = sorted(p.parent.name for p in IMAGES.glob("*/requirements.lock"))
             text = f"there is no environment {name!r}"
-            raise ProblemsError([Problem("images/", text, f"known: {', '.join(known)}")])
+            raise ProblemsError([Problem("images/", text, f"known: {', '.join(names())}")])
         make_folders(self.paths)
         with self._locked(name):
             if self.is_current(name):  # another labhub was first

@@ -6,13 +6,12 @@ import os
 
 import click
 
-from hub import environments, preflight, toolchain
+from hub import environments, toolchain
 from hub.cli.up import build
 from hub.paths import REPOSITORY, Paths
 
 # The tests of one file stay together: they share a portal.
 PARALLEL = ("--numprocesses", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")
-NEEDED = ("dev", "notebook", "cellxgene", "parallelcluster", environments.PROXY)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
@@ -31,10 +30,12 @@ def test(arguments: tuple[str, ...]) -> None:
       ./labhub test -m "not slow"
     """  # noqa: D301
     paths = Paths.from_environment()
-    build([*NEEDED, *preflight.compilable()], paths)
-    for name in set(preflight.COMPILED) - set(preflight.compilable()):
-        missing = " ".join(environments.packages_missing(name))
-        click.echo(f"  Left out: the tests of {name}. They need: apt-get install -y {missing}")
+    missing = {name: environments.packages_missing(name) for name in environments.names()}
+    build([name for name, packages in missing.items() if not packages], paths)
+    for name, packages in missing.items():
+        if packages:
+            needed = " ".join(packages)
+            click.echo(f"  Left out: the tests of {name}. They need: apt-get install -y {needed}")
     python = paths.env_bin("dev", "python")
     node, _ = toolchain.node_programs(paths)
     env = {
