@@ -111,14 +111,17 @@ def test_data_of_the_home_opens_in_cellxgene(lab: Server, page: object) -> None:
     page.goto(f"{lab.base}labkit/cellxgene/")
     page.get_by_role("button", name="Open pbmc.h5ad").click()
     page.locator("#steps li").first.wait_for()
-    ready = page.locator("#ready")
+    ready, failed = page.locator("#ready"), page.locator("#failed")
     for _ in range(240):
         if "/proxy/" in page.url:
             break
+        assert not failed.is_visible(), page.locator("#error").inner_text()
         if ready.is_visible():
             page.locator("#link").click()
             break
         page.wait_for_timeout(500)
+    else:
+        pytest.fail(f"not open after two minutes: {page.locator('#steps').inner_text()}")
     page.wait_for_url(re.compile(r"/proxy/\d+/$"))
     page.get_by_text("louvain").first.wait_for(timeout=60_000)
     cookies = [c for c in page.context.cookies() if c["name"] == "session"]
