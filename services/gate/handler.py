@@ -94,12 +94,34 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         A refusal waits for the body: one that closes the connection while a proxy in front
         still sends would be lost, and a 503 would take its place.
         """
+        if self._is_knock():
+            self.set_status(204)
+            self.finish()
+            return
         try:
             await self._admit()
         except web.HTTPError as error:
             if self.is_websocket or not self.has_body:
                 raise
             self.begin_ignoring(error)
+
+    def _is_knock(self) -> bool:
+        """Return whether the hub looks, as it does each minute, if anybody is here.
+
+        It asks by the gate's own address, under which there is no app: it gets an empty answer.
+        """
+        request = self.request
+        door = self.doors.get(request.path.split("/", 3)[2])
+        return (
+            door is not None
+            and request.path == door.app.prefix
+            and request.method == "GET"
+            and not self.is_websocket
+            and not self.has_body
+            and request.headers.get("Host") == f"127.0.0.1:{self.doors.portal.port}"
+            # Without root the people's servers come by this address, too: with who they are.
+            and not {"Authorization", "Cookie"} & set(request.headers)
+        )
 
     async def _admit(self) -> None:
         self.find(self.doors)

@@ -363,3 +363,35 @@ def test_it_is_not_imported_with_root_left() -> None:
     )
     assert done.returncode == 1
     assert "LABHUB_GATE_KEY" in done.stderr
+
+
+def test_the_hubs_look_each_minute_is_answered_with_nothing(scene: Scene) -> None:
+    """By the gate's own address: empty, and not worth a line in the log; nothing else passes."""
+    portal = scene.portal
+    own, log = f"127.0.0.1:{portal.gate_port}", portal.state / "log" / "gate.log"
+    token = f"Authorization: token {portal.token(scene.ada)}\r\n"
+    portal.stop_app("testapp")
+
+    def ask(method: str, path: str, host: str = own, more: str = "") -> tuple[int, bytes]:
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"
+        with socket.create_connection(("127.0.0.1", portal.gate_port), timeout=20) as end:
+            end.sendall(head.encode())
+            answer = b"".join(iter(lambda: end.recv(65536), b""))
+        return int(answer.split()[1]), answer.partition(b"\r\n\r\n")[2]
+
+    before = log.read_text().count(" 421")
+    assert ask("GET", "/services/testapp/") == (204, b"")
+    assert log.read_text().count(" 421") == before
+    for method, path, more in (
+        ("GET", "/services/testapp/", token),
+        ("GET", "/services/testapp/", "Cookie: service-testapp=x\r\n"),
+        ("GET", "/services/testapp/told", ""),
+        ("GET", "/services/testapp/?x", token),
+        ("POST", "/services/testapp/", ""),
+        ("HEAD", "/services/testapp/", ""),
+    ):
+        assert ask(method, path, more=more)[0] == 421, (method, path, more)
+    upgrade = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
+    assert ask("GET", "/services/testapp/", more=upgrade)[0] == 421
+    assert ask("GET", "/services/none/")[0] == 404
+    assert portal.app_state("testapp") == "sleeping", "a look has started it"
