@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
+from hub import profiles, rstudio
 from hub.paths import Paths
 from hub.services import hubside
 from hub.services.catalogue import App
@@ -58,6 +59,19 @@ BUILT_IN = (
     ),
 )
 
+_RSTUDIO = Card(
+    "RStudio",
+    "R in its own workbench. It needs a server with R.",
+    "user-redirect/rstudio/",
+    own=True,
+)
+_SHINY = Card(
+    "Shiny preview",
+    "Try a Shiny app of yours while you write it. It needs a server with R.",
+    "user-redirect/labkit/shiny/",
+    own=True,
+)
+
 
 def cards(
     settings: Settings, paths: Paths, groups: Collection[str], admin: bool = False
@@ -68,6 +82,7 @@ def cards(
     """
     return [
         *BUILT_IN,
+        *_with_r(settings, groups, admin),
         *(
             _card(app, settings)
             for app in hubside.apps(settings, paths)
@@ -79,6 +94,13 @@ def cards(
             if admin or not app.groups or set(app.groups) & set(groups)
         ),
     ]
+
+
+def _with_r(settings: Settings, groups: Collection[str], admin: bool) -> Iterator[Card]:
+    if rstudio.has_r(profiles.usable(settings, groups, admin)):
+        if rstudio.may_be_there(settings):
+            yield _RSTUDIO
+        yield _SHINY
 
 
 def _card(app: App, settings: Settings) -> Card:

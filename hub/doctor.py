@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 from packaging.version import Version
 
-from hub import environments, preflight, ready, state, toolchain
+from hub import environments, preflight, ready, rstudio, state, toolchain
 from hub.control import Control, ControlError
 from hub.isolation import accounts_of
 from hub.paths import REPOSITORY, Paths
@@ -281,7 +281,7 @@ def slurm(settings: Settings, paths: Paths) -> Finding:
 
 
 def apps(settings: Settings, paths: Paths) -> Finding:
-    """Look whether CellxGene can start and the lab's other apps answer."""
+    """Look whether CellxGene can start, RStudio is there and the lab's other apps answer."""
     found, shown = [], []
     program = paths.env_bin("cellxgene", "cellxgene")
     try:
@@ -306,6 +306,9 @@ def apps(settings: Settings, paths: Paths) -> Finding:
         except OSError as error:
             text = f"{app.url} does not answer: {getattr(error, 'reason', error)}"
             found.append(Problem(f"apps.{app.name}", text, "start it, or mend its url"))
+    if rstudio.has_r(settings.profiles) and (place := rstudio.rserver()):
+        shown.append(f"RStudio Server at {place}")
+    found += rstudio.problems(settings)
     return Finding("apps", ", ".join(shown), tuple(found))
 
 

@@ -38,7 +38,7 @@ from hub.toolchain import (
 IMAGES = REPOSITORY / "images"
 STAMP = "labhub.json"
 PROXY = "proxy"  # no Python: configurable-http-proxy, by npm
-_WITH_LABKIT = frozenset({"notebook"})
+_WITH_LABKIT = frozenset({"notebook", "r"})
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _TAIL = 15  # lines of a failed build's log
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -88,6 +88,8 @@ class Activity:
         What the portal has set.
     clock : callable, optional
         Returns seconds since 1970.
+    more : sequence of callable
+        Each returns further reasons.
     """
 
     def __init__(
@@ -96,8 +98,10 @@ class Activity:
         keep: Keep,
         rules: Rules,
         clock: Callable[[], float] = time.time,
+        more: Sequence[Callable[[], list[Reason]]] = (),
     ) -> None:
         self.keep = keep
+        self._more = more
         self.rules = rules
         self._settings = settings
         self._clock = clock
@@ -122,7 +126,8 @@ class Activity:
             Which notebook each kernel, by its id, works for.
         """
         held = [Reason("hold", one.reason, one.since) for one in busy.holds()]
-        return [*self._kernels(notebooks or {}), *held]
+        more = [reason for reasons in self._more for reason in reasons()]
+        return [*self._kernels(notebooks or {}), *held, *more]
 
     def look(self) -> None:
         """Note the present as the last activity where something is going on."""

@@ -11,9 +11,10 @@ from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinja
 
 from labkit import busy
 from labkit.backends import local
-from labkit.server import pages, routes, tutorials, viewer
+from labkit.server import pages, routes, rstudio, shiny, tutorials, viewer
 from labkit.server.activity import Activity, Rules
 from labkit.server.keep import Keep
+from labkit.server.previews import Previews
 from labkit.server.proxy import UPSTREAMS
 from labkit.server.tiles import DATA, tiles
 from labkit.server.upstream import Upstreams
@@ -37,15 +38,21 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
     def initialize_settings(self) -> None:
         """Put what the handlers share into the web application's settings."""
         settings = self._web_app.settings
-        self.activity = Activity(settings, Keep.from_environment(), Rules.from_environment())
+        self.activity = Activity(
+            settings,
+            Keep.from_environment(),
+            Rules.from_environment(),
+            more=() if rstudio.lacks() else (rstudio.Sessions().reasons,),
+        )
         settings[UPSTREAMS] = Upstreams()
         settings[pages.ACTIVITY] = self.activity
         settings[pages.METER] = Meter()
         settings[viewer.OPENER] = viewer.Opener()
+        settings[shiny.PREVIEWS] = Previews()
 
     def initialize_handlers(self) -> None:
         """Register the pages, then the proxy in jupyter-server-proxy's place."""
-        self.handlers.extend([*pages.rules(), *viewer.rules()])
+        self.handlers.extend([*pages.rules(), *viewer.rules(), *shiny.rules()])
         if self._stock_is_enabled():
             self.log.warning(
                 "jupyter_server_proxy is enabled beside labkit.server: its slow proxy answers. "
@@ -89,6 +96,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         return [reason.text for reason in self.activity.reasons()] or None
 
     async def stop_extension(self) -> None:
-        """Stop looking and close the connections to apps."""
+        """Stop looking, end previews and close the connections to apps."""
         self.activity.stop()
+        await self._web_app.settings[shiny.PREVIEWS].close()
         await self._web_app.settings[UPSTREAMS].close()

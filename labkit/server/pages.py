@@ -16,6 +16,7 @@ from jupyter_server.extension.handler import (
 )
 from tornado import web
 
+from labkit.server import previews
 from labkit.server.activity import Activity
 from labkit.server.unreachable import PAGE_POLICY
 from labkit.server.usage import Meter
@@ -30,6 +31,7 @@ class Page(ExtensionHandlerJinjaMixin, ExtensionHandlerMixin, JupyterHandler):
 
     auth_resource: ClassVar[str] = "server"
     template: ClassVar[str]
+    status: ClassVar[int] = 200
 
     @property
     def content_security_policy(self) -> str:
@@ -40,6 +42,7 @@ class Page(ExtensionHandlerJinjaMixin, ExtensionHandlerMixin, JupyterHandler):
     @authorized
     async def get(self) -> None:
         """Show the page."""
+        self.set_status(self.status)
         self.set_header("Cache-Control", "no-store")
         self.finish(
             self.get_template(self.template).render(
@@ -48,8 +51,14 @@ class Page(ExtensionHandlerJinjaMixin, ExtensionHandlerMixin, JupyterHandler):
                 xsrf=self.xsrf_token.decode(),
                 lab=os.environ.get("LABHUB_LAB_NAME", ""),
                 home=_hub_home(),
+                has_r=bool(previews.program()),
+                **self.more(),
             )
         )
+
+    def more(self) -> dict[str, Any]:
+        """Return what this page's template gets besides."""
+        return {}
 
 
 class Api(ExtensionHandlerMixin, APIHandler):

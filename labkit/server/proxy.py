@@ -8,7 +8,7 @@ bytes go to the app and come back.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import aiohttp
 from jupyter_server_proxy import handlers as stock
@@ -172,7 +172,7 @@ class Streaming(StreamingWebSocket, Relay, _Base):
         parts = urlsplit(value)
         if parts.netloc:
             own = {self.request.host, f"{host}:{port}", f"localhost:{port}", f"127.0.0.1:{port}"}
-            if parts.netloc not in own:
+            if parts.netloc not in own and not self._is_below(parts):
                 return value
             if parts.netloc == self.request.host and self._is_neighbour(parts.path):
                 return value
@@ -182,6 +182,14 @@ class Streaming(StreamingWebSocket, Relay, _Base):
         if self.absolute_url:  # type: ignore[attr-defined]
             return place
         return credentials.inside(self._context, place)
+
+    def _is_below(self, parts: SplitResult) -> bool:
+        """Return whether an address is the app's, under the port of a proxy on the way.
+
+        RStudio makes its own of ``X-Forwarded-Port``, which is a proxy's where TLS ends before.
+        """
+        host = urlsplit(f"//{self.request.host}").hostname
+        return parts.hostname == host and parts.path.startswith(f"{self._context}/")
 
     def _is_neighbour(self, path: str) -> bool:
         """Return whether a path is the server's own: an app may send people there."""

@@ -12,6 +12,7 @@ from jupyter_server_proxy.config import ServerProcess, ServerProxy, make_handler
 from jupyter_server_proxy.config import get_entrypoint_server_processes as entry_points
 from jupyter_server_proxy.handlers import setup_handlers
 
+from labkit.server import rstudio
 from labkit.server.proxy import streaming
 
 Rule = tuple[Any, ...]
@@ -42,7 +43,7 @@ def proxy_rules(serverapp: Any, tiles: Sequence[ServerProcess]) -> list[Rule]:
     settings = serverapp.web_app.settings
     base_url = settings["base_url"]
     config = ServerProxy(parent=serverapp)
-    processes = [*config.servers.values(), *entry_points()]
+    processes = [*config.servers.values(), *rstudio.adapted(entry_points())]
     recorder = _Recorder(settings)
     setup_handlers(recorder, config)
     rules = [*make_handlers(base_url, processes), *recorder.rules]
@@ -60,6 +61,9 @@ def proxy_rules(serverapp: Any, tiles: Sequence[ServerProcess]) -> list[Rule]:
         ),
         (url_path_join(base_url, "server-proxy/icon/(.*)"), IconHandler, {"icons": icons}),
     ]
+    if rstudio.NAME not in {process.name for process in processes}:
+        place = url_path_join(base_url, rf"{rstudio.NAME}(?:/.*)?")
+        served.append((place, rstudio.NoRStudio, {"name": "labkit"}))
     return [(rule[0], streaming(rule[1]), *rule[2:]) for rule in rules] + served
 
 

@@ -6,14 +6,18 @@ from pathlib import Path
 
 from jupyter_server_proxy.config import ServerProcess
 
+from labkit.server import previews
+
 DATA = Path(__file__).parent / "data"
 _CATEGORY = "Notebook"  # elsewhere JupyterLab shows no icon that has an address
 
 
 def tiles() -> list[ServerProcess]:
     """Return the tiles, as entries of jupyter-server-proxy: its JupyterLab part shows them."""
+    shiny = [_tile("labkit-shiny", "Shiny preview", "labkit/shiny/", "shiny.svg")]
     return [
         _tile("labkit-cellxgene", "CellxGene", "labkit/cellxgene/", "cellxgene.svg"),
+        *(shiny if previews.program() else ()),
         _tile("labkit-server", "My server", "labkit/", "server.svg"),
     ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import secrets
 import sys
 import time
@@ -17,76 +16,12 @@ from typing import Any
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
+from labkit.server.find import SECONDS, find
 from labkit.server.pages import Api, Page
 
 OPENER = "labkit_opener"
 _KINDS = (".h5ad", ".zarr")
-_SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages"})
-_DEPTH = 6
-_ENTRIES = 50_000
-_SECONDS = 4.0
-_SHOWN = 300
 _REMEMBERED = 20
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file or folder that CellxGene may read."""
-
-    path: str
-    size: int | None
-    modified: float
-
-
-def find_data(home: Path, deadline: float) -> tuple[list[Found], bool]:
-    """Look for single-cell data below a folder.
-
-    Parameters
-    ----------
-    home : Path
-        Where to look; links to folders are not followed.
-    deadline : float
-        Value of `time.monotonic` at which to give up.
-
-    Returns
-    -------
-    found : list of Found
-        Newest first; paths relative to ``home``.
-    complete : bool
-        False where a bound (depth, number, time) cut the search short.
-    """
-    found: list[Found] = []
-    complete = True
-    seen = 0
-    folders = [(home, 0)]
-    while folders:
-        folder, depth = folders.pop()
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        for entry in entries:
-            seen += 1
-            if seen > _ENTRIES or time.monotonic() > deadline:
-                return _newest(found), False
-            if entry.name.startswith(".") or entry.name in _SKIPPED:
-                continue
-            with contextlib.suppress(OSError):
-                folder_like = entry.is_dir(follow_symlinks=False)
-                if entry.name.lower().endswith(_KINDS):
-                    status = entry.stat()
-                    size = None if folder_like else status.st_size
-                    relative = str(Path(entry.path).relative_to(home))
-                    found.append(Found(relative, size, status.st_mtime))
-                elif folder_like and depth < _DEPTH:
-                    folders.append((Path(entry.path), depth + 1))
-                elif folder_like:
-                    complete = False
-    return _newest(found), complete
-
-
-def _newest(found: list[Found]) -> list[Found]:
-    return sorted(found, key=lambda one: -one.modified)[:_SHOWN]
 
 
 @dataclass
@@ -184,7 +119,7 @@ class Files(Api):
     async def get(self) -> None:
         """Answer with what was found."""
         found, complete = await asyncio.to_thread(
-            find_data, Path.home(), time.monotonic() + _SECONDS
+            find, Path.home(), time.monotonic() + SECONDS, lambda name: name.endswith(_KINDS)
         )
         self.finish({"files": [asdict(one) for one in found], "complete": complete})
 
