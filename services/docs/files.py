@@ -6,6 +6,7 @@ put there between a look and the next cannot lead out.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -145,7 +146,7 @@ def read_text(folder: Path, path: str, most: int) -> str:
 def walk(folder: Path) -> Iterator[File]:
     """Yield the files of a section, at most `MOST_FILES`; a folder that is not there has none."""
     root, count = folder.resolve(), 0
-    for place, folders, names, descriptor in os.fwalk(root, follow_symlinks=False):
+    for place, folders, names, descriptor in _tree(root):
         below = PurePosixPath(place).relative_to(root)
         deep = len(below.parts) + 1 >= MOST_DEPTH
         folders[:] = [] if deep else sorted(name for name in folders if _is_shown(name))
@@ -161,6 +162,12 @@ def walk(folder: Path) -> Iterator[File]:
             count += 1
             if count == MOST_FILES:
                 return
+
+
+def _tree(root: Path) -> Iterator[tuple[str, list[str], list[str], int]]:
+    """Yield folders, each open; ends where one is gone or closed, as also the first may be."""
+    with contextlib.suppress(OSError):
+        yield from os.fwalk(root, follow_symlinks=False)
 
 
 def _is_shown(name: str) -> bool:

@@ -7,10 +7,11 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from labkit.problems import LabkitError
 from services.docs import markdown
 from services.docs.files import (
     HTML,
@@ -121,17 +122,24 @@ class Hit:
 
 
 class Library:
-    """All sections.
+    """All sections; calls may take long and belong into a thread.
 
     Parameters
     ----------
-    sections : sequence of Section
-        What is shown. Calls may take long and belong into a thread.
+    sections : callable
+        Returns what is shown; called at each look at the folders.
+
+    Raises
+    ------
+    LabkitError
+        The administrator's settings are wrong. Later that is logged, and what was shown stays.
     """
 
-    def __init__(self, sections: Sequence[Section]) -> None:
-        self.sections = tuple(sections)
-        self._shelves = {one.name: Shelf(one) for one in sections}
+    def __init__(self, sections: Callable[[], Sequence[Section]]) -> None:
+        self._read = sections
+        self._sections = tuple(sections())
+        self._wrong = ""
+        self._shelves: dict[str, Shelf] = {}
         self._titles: dict[tuple[str, str], tuple[tuple[int, int, int], str]] = {}
         self._lock = threading.Lock()
         self._next = 0.0
@@ -149,10 +157,22 @@ class Library:
         with self._lock:
             if time.monotonic() >= self._next:
                 began = time.monotonic()
-                self._shelves = {one.name: self._look(one) for one in self.sections}
+                self._take_settings()
+                self._shelves = {one.name: self._look(one) for one in self._sections}
                 took = time.monotonic() - began
                 self._next = time.monotonic() + max(_FRESH, _SHARE * took)
             return self._shelves
+
+    def _take_settings(self) -> None:
+        try:
+            self._sections, self._wrong = tuple(self._read()), ""
+        except (LabkitError, OSError) as error:
+            if str(error) != self._wrong:
+                log.error("The settings are wrong, the former ones stay: %s", error)
+            self._wrong = str(error)
+        names = {section.name for section in self._sections}
+        for name, path in [key for key in self._titles if key[0] not in names]:
+            self._forget(name, path)
 
     def _look(self, section: Section) -> Shelf:
         shelf = Shelf(section, there=section.folder.is_dir())
@@ -226,7 +246,7 @@ class Library:
         return [
             Hit(section, path, shelves[section].entries[path].title, snippet)
             for section, path, snippet in rows
-            if path in shelves[section].entries
+            if section in shelves and path in shelves[section].entries
         ]
 
 

@@ -167,10 +167,11 @@ async def _folder(request: web.Request, shelf: Shelf, folder: str) -> web.Stream
 async def _file(
     request: web.Request, shelf: Shelf, path: str, descriptor: int, of_folder: bool = False
 ) -> web.StreamResponse:
+    stream = os.fdopen(descriptor, "rb")
     status = os.fstat(descriptor)
     if not path.lower().endswith(files.MARKDOWN) or status.st_size > _MOST_PAGE:
-        return await sending.send(request, descriptor, path, _place(request))
-    with os.fdopen(descriptor, "rb") as stream:
+        return sending.send(stream, path, _place(request))
+    with stream:
         content = await asyncio.to_thread(stream.read, _MOST_PAGE)
     page = await asyncio.to_thread(markdown.render, content.decode("utf-8-sig", "replace"))
     folder = path.rpartition("/")[0]

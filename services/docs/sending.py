@@ -6,8 +6,8 @@ cannot act for whoever reads it, also where all of the portal is on one origin.
 
 from __future__ import annotations
 
-import os
 from pathlib import PurePosixPath
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from aiohttp import web
@@ -68,42 +68,54 @@ _PICTURE_POLICY = f"sandbox; default-src 'none'; style-src 'unsafe-inline'; {_NE
 _PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; object-src 'self'; script-src 'none'"
 
 
-async def send(request: web.Request, descriptor: int, name: str, place: str) -> web.StreamResponse:
-    """Send an open file and close it.
+class OpenFile(web.FileResponse):
+    """Sends a file that is open already: its name may be somebody else's by now.
 
     Parameters
     ----------
-    request : aiohttp.web.Request
-        Who asks; parts and freshness of the file are asked for in its headers.
-    descriptor : int
+    stream : BinaryIO
+        The file; closed when it was sent.
+    headers : dict
+        More of the answer's.
+    """
+
+    def __init__(self, stream: BinaryIO, headers: dict[str, str]) -> None:
+        self._stream = stream
+        super().__init__(f"/proc/self/fd/{stream.fileno()}", headers=headers)
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        """Send it, or the part that is asked for."""
+        with self._stream:
+            return await super().prepare(request)
+
+
+def send(stream: BinaryIO, name: str, place: str) -> web.StreamResponse:
+    """Return the answer that is a file.
+
+    Parameters
+    ----------
+    stream : BinaryIO
         The file, open for reading.
     name : str
         Its path, for its kind.
     place : str
         The app's origin and prefix.
     """
-    try:
-        suffix = PurePosixPath(name).suffix.lower()
-        kind = _KINDS.get(suffix)
-        headers = {
-            "Content-Type": kind or "application/octet-stream",
-            "Content-Security-Policy": _PICTURE_POLICY,
-            "Cache-Control": "private, no-cache",
-        }
-        if suffix in (".html", ".htm"):
-            headers["Content-Security-Policy"] = _document_policy(place)
-        elif suffix == ".pdf":
-            headers["Content-Security-Policy"] = _PDF_POLICY
-        elif kind is None:
-            file = quote(PurePosixPath(name).name)
-            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{file}"
-        # The open file itself: its name may be somebody else's by now.
-        response = web.FileResponse(f"/proc/self/fd/{descriptor}", headers=headers)
-        harden(response)
-        await response.prepare(request)
-        return response
-    finally:
-        os.close(descriptor)
+    suffix = PurePosixPath(name).suffix.lower()
+    kind = _KINDS.get(suffix)
+    headers = {
+        "Content-Type": kind or "application/octet-stream",
+        "Content-Security-Policy": _PICTURE_POLICY,
+        "Cache-Control": "private, no-cache",
+    }
+    if suffix in (".html", ".htm"):
+        headers["Content-Security-Policy"] = _document_policy(place)
+    elif suffix == ".pdf":
+        headers["Content-Security-Policy"] = _PDF_POLICY
+    elif kind is None:
+        file = quote(PurePosixPath(name).name)
+        headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{file}"
+    return OpenFile(stream, headers)
 
 
 def harden(response: web.StreamResponse) -> None:
