@@ -196,7 +196,15 @@ class Portal:
             wrapper = other / "jupyterhub-singleuser"
             wrapper.write_text(f'#!/bin/sh\n{settings} exec {program} "$@"\n')
             wrapper.chmod(0o755)
-        for name in ("notebook", "alignment", "cellxgene", "cellprofiler", "label-studio", "proxy"):
+        for name in (
+            "notebook",
+            "r",
+            "alignment",
+            "cellxgene",
+            "cellprofiler",
+            "label-studio",
+            "proxy",
+        ):
             if (built_envs() / name).exists():
                 (self.envs / name).symlink_to(built_envs() / name)
 
