@@ -28,7 +28,7 @@ from hub.state import make_folders
 MANIFEST = "labhub-backup.json"
 FORMAT = 1
 _FOLDERS = ("secrets", "config.d")
-_APPS = "services"  # the lab's own apps, each a folder with whatever is in it
+_APPS = ("services", "webapps")  # the lab's and the members', with whatever is in them
 _FILES = ("lab.yaml", "jupyterhub.sqlite", "services.yaml")
 _NOT_KEPT = {"secrets/login_link.json"}  # works once, for a day
 _LARGEST = 4 << 30  # bytes of one file
@@ -115,7 +115,7 @@ def restore(paths: Paths, source: Path) -> Path:
         for name in (
             *_FILES,
             *_FOLDERS,
-            _APPS,
+            *_APPS,
             *(f"jupyterhub.sqlite-{end}" for end in ("wal", "shm")),
         ):
             old, new = paths.state / name, fresh / name
@@ -137,9 +137,12 @@ def _names(paths: Paths) -> Iterator[str]:
             name = f"{folder}/{file.name}"
             if file.is_file() and name not in _NOT_KEPT:
                 yield name
-    for file in sorted((paths.state / _APPS).rglob("*")):
-        if file.is_file() and not file.is_symlink():
-            yield str(file.relative_to(paths.state))
+    for folder in _APPS:
+        for file in sorted((paths.state / folder).rglob("*")):
+            name = file.relative_to(paths.state)
+            half_done = name.parts[1].startswith(".")
+            if file.is_file() and not file.is_symlink() and not half_done:
+                yield str(name)
 
 
 def _copy_database(source: Path, target: Path) -> Path:
@@ -186,7 +189,7 @@ def _is_ours(member: tarfile.TarInfo) -> bool:
     known = member.name in (MANIFEST, *_FILES) or (
         len(parts) == 2 and parts[0] in _FOLDERS and parts[1] not in ("..", ".")
     )
-    known = known or (len(parts) > 2 and parts[0] == _APPS and not {"..", "."} & set(parts))
+    known = known or (len(parts) > 2 and parts[0] in _APPS and not {"..", "."} & set(parts))
     plain = member.isreg() and "\0" not in member.name and "//" not in member.name
     largest = _LARGEST
     if kept.is_ours(member.name):

@@ -21,6 +21,7 @@ from hub.services import hubside, rights
 from hub.settings import Settings
 from hub.slurm import configure as slurm
 from hub.spawners import spawner_class
+from hub.webapps import handlers as webapps
 
 
 def configure(c: Config, settings: Settings, paths: Paths) -> None:
@@ -49,8 +50,12 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
         *auth.handlers(settings, paths),
         *pages.handlers(settings, paths),
         *apps.handlers(settings, paths),
+        *webapps.handlers(settings, paths),
     ]
-    c.JupyterHub.custom_scopes = {hubside.SYNC: {"description": "Let the hub take up changed apps"}}
+    c.JupyterHub.custom_scopes = {
+        hubside.SYNC: {"description": "Let the hub take up changed apps"},
+        hubside.PUBLISH: {"description": "Publish and change one's own web apps"},
+    }
     c.JupyterHub.services = [
         *activity.services(settings, paths),
         *control.services(),

@@ -65,6 +65,8 @@ def wanted_environments(settings: Settings, paths: Paths) -> list[str]:
         *compilable(),
     ]
     named += [app.service.environment for app in apps]
+    if settings.webapps.groups or any(app.kind == "dash" for app in apps):
+        named.append("dash")
     names = dict.fromkeys(named)
     return ["hub", environments.PROXY, *filter(environments.exists, names)]
 

@@ -17,6 +17,7 @@ from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from hub.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
 from hub.slurm.settings import Partition, Slurm
+from hub.webapps.settings import WebApps
 
 OAUTH_METHODS = ("oidc", "github", "google", "globus", "cilogon", "cognito")
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -247,6 +248,7 @@ class Settings(Frozen):
     profiles: tuple[Profile, ...] = (Profile(name="standard", title="Standard", default=True),)
     named_servers: int = Field(3, ge=0, le=50, description="servers a person may have besides one")
     apps: tuple[App, ...] = ()
+    webapps: WebApps = WebApps()
     storage: Storage = Storage()
     culling: Culling = Culling()
     local: Local = Local()
@@ -311,14 +313,12 @@ class Settings(Frozen):
             raise ValueError("tls is given, but url does not start with https://")
         groups = set(self.groups)
         if self.authentication.effective_method not in OAUTH_METHODS:
-            for kind, entries in (("profile", self.profiles), ("app", self.apps)):
-                for entry in entries:
-                    unknown = sorted(set(entry.groups) - groups)
-                    if unknown:
-                        raise ValueError(
-                            f"{kind} {entry.name} names groups that do not exist: "
-                            + ", ".join(unknown)
-                        )
+            named = [(f"profile {profile.name}", profile.groups) for profile in self.profiles]
+            named += [(f"app {app.name}", app.groups) for app in self.apps]
+            for what, wanted in (*named, ("webapps", self.webapps.groups)):
+                unknown = sorted(set(wanted) - groups)
+                if unknown:
+                    raise ValueError(f"{what} names groups that do not exist: {', '.join(unknown)}")
         return self
 
     @property

@@ -380,9 +380,10 @@ def _app_digest(app: App, settings: Settings, paths: Paths) -> str:
     parts += _ages([paths.secrets / KEY])
     code = (p for p in app.folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
     parts += _ages(sorted(code))
-    if not app.own:  # what it is given to import
-        labkit = (p for p in (REPOSITORY / "labkit").rglob("*.py"))
-        parts += _ages(sorted(labkit))
+    if app.imports:
+        given = ("labkit", "services/webapps") if app.kind else ("labkit",)
+        code = (p for name in given for p in (REPOSITORY / name).rglob("*.*"))
+        parts += _ages(sorted(p for p in code if p.suffix in (".py", ".R")))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from labkit.model import Resources
     from labkit.publishing import publish, published
     from labkit.viewers.cellxgene import cellxgene
+    from labkit.webapps import app_logs, publish_app, published_apps
     from labkit.workflows.alignment import Alignment, Reference
     from labkit.workflows.alignment.variants import Variants
     from labkit.workflows.cellprofiler import CellProfiler, image_sets
@@ -34,12 +35,15 @@ __all__ = [
     "__version__",
     "annotate",
     "annotations",
+    "app_logs",
     "cellxgene",
     "image_sets",
     "jobs",
     "open_job",
     "publish",
+    "publish_app",
     "published",
+    "published_apps",
 ]
 
 # public name -> module that holds it
@@ -53,12 +57,15 @@ _PARTS = {
     "Variants": "labkit.workflows.alignment.variants",
     "annotate": "labkit.annotating",
     "annotations": "labkit.annotating",
+    "app_logs": "labkit.webapps",
     "cellxgene": "labkit.viewers.cellxgene",
     "image_sets": "labkit.workflows.cellprofiler",
     "jobs": "labkit.job",
     "open_job": "labkit.job",
     "publish": "labkit.publishing",
+    "publish_app": "labkit.webapps",
     "published": "labkit.publishing",
+    "published_apps": "labkit.webapps",
 }
 
 

@@ -166,9 +166,7 @@ class AppClient:
         early = False
         try:
             try:
-                connection.request(
-                    method, f"/services/{self.app}/{self.api}{path}", body=content, headers=sent
-                )
+                connection.request(method, self._place(path), body=content, headers=sent)
             except (BrokenPipeError, ConnectionResetError):
                 early = True  # it has answered before all was sent: the answer says why
             answer = connection.getresponse()

@@ -202,6 +202,7 @@ class Portal:
             "alignment",
             "cellxgene",
             "cellprofiler",
+            "dash",
             "label-studio",
             "proxy",
         ):

@@ -35,28 +35,40 @@ def app() -> None:
     help="Who may open it, instead of those that its service.yaml names; may be repeated.",
 )
 @click.option("--everybody", is_flag=True, help="Everybody who can log in may open it.")
-def add(source: str, groups: tuple[str, ...], everybody: bool) -> None:
+@click.option("--name", help="Shiny and Dash: its name in the address, instead of the folder's.")
+@click.option("--title", help="Shiny and Dash: on its card.")
+def add(
+    source: str, groups: tuple[str, ...], everybody: bool, name: str | None, title: str | None
+) -> None:
     """Put an app behind the login, or take up a changed one.
 
     SOURCE is the app's folder, of which a copy is made, or the name of an app that comes with
-    the portal.
+    the portal. A folder without a service.yaml but with app.R (Shiny) or app.py (Dash) is run
+    as members' apps are (docs/how-to/apps-of-your-own.md).
 
     \b
     Examples:
       labhub app add /srv/lab/plates
       labhub app add label-studio --group imaging
+      labhub app add ~/dose-response --group screening --title "Dose response"
     """  # noqa: D301
     from hub.cli.up import build
     from hub.environments import exists
     from hub.services import change
+    from hub.webapps import local
 
     if groups and everybody:
         raise click.UsageError("--group and --everybody do not go together")
     paths = Paths.from_environment()
     settings = read_settings(paths)
     chosen = groups or (() if everybody else None)
-    added = change.add(source, chosen, settings, paths)
-    environment = added.service.environment
+    if local.is_webapp(source):
+        added = local.add(source, name, chosen, title, settings, paths)
+    elif name or title:
+        raise click.UsageError("--name and --title are for folders with app.R or app.py")
+    else:
+        added = change.add(source, chosen, settings, paths)
+    environment = "dash" if added.kind == "dash" else added.service.environment
     if exists(environment):
         build([environment], paths)
     with waiting(f"app {added.name}") as say:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from hub.problems import Problem, ProblemsError
 from hub.services.declaration import FILE, Service, ServiceName, name_problem
 from hub.services.places import SHIPPED, Places
 from hub.settings import Settings
+from hub.webapps import declare, records
 
 
 class Choice(Frozen):
@@ -46,6 +48,8 @@ class App:
         Who may open it; empty: everybody.
     own : bool
         The lab's own; False: it comes with the portal.
+    kind : str
+        ``shiny`` or ``dash`` where it is a member's, which `services.webapps` runs; else empty.
     """
 
     name: str
@@ -53,6 +57,12 @@ class App:
     service: Service
     groups: tuple[str, ...]
     own: bool
+    kind: str = ""
+
+    @property
+    def imports(self) -> bool:
+        """Whether it is started with the portal's own `services` and `labkit` at hand."""
+        return not self.own or bool(self.kind)
 
     @property
     def prefix(self) -> str:
@@ -111,12 +121,38 @@ def read(settings: Settings, paths: Paths) -> tuple[list[App], list[Problem]]:
         if choice is not None and choice.groups is not None:
             app = App(name, folder, app.service, choice.groups, own)
         apps.append(app)
+    taken = {app.name for app in apps}
+    for record in records.read(paths).values():
+        if record.hidden or record.name in taken:
+            continue
+        try:
+            apps.append(member_app(record, settings, paths))
+        except ProblemsError as error:
+            problems += error.problems
     return apps, problems
+
+
+def member_app(record: records.Record, settings: Settings, paths: Paths) -> App:
+    """Return a member's app as the portal runs it.
+
+    Raises
+    ------
+    ProblemsError
+        It cannot run in this portal.
+    """
+    name, version = record.name, record.shown
+    service = declare.service(record, settings.webapps)
+    found = list(misfits(name, service, settings))
+    if found:
+        raise ProblemsError(found)
+    folder = records.version_folder(paths, name, version.number)
+    return App(name, folder, service, record.groups, own=True, kind=version.kind)
 
 
 def stamp(paths: Paths) -> tuple[tuple[str, int], ...]:
     """Return what changes whenever `read` may answer otherwise."""
     files = [Places(paths).choices, *(folder / FILE for _, folder, _ in folders(paths))]
+    files += records.files(paths)
     return tuple((str(file), file.stat().st_mtime_ns) for file in files if file.exists())
 
 
@@ -151,18 +187,31 @@ def load(name: str, folder: Path, settings: Settings, *, own: bool) -> App:
     if wrong:
         raise ProblemsError([Problem(str(folder), wrong, "give the folder another name")])
     service = read_as(Service, folder / FILE, f"{name}/{FILE}")
-    found = list(_misfits(name, service, settings))
+    found = list(misfits(f"{name}/{FILE} user_written", service, settings))
     if found:
         raise ProblemsError(found)
     return App(name, folder, service, service.groups, own)
 
 
-def _misfits(name: str, service: Service, settings: Settings) -> Iterator[Problem]:
-    place = f"{name}/{FILE}"
+def misfits(place: str, service: Service, settings: Settings) -> Iterator[Problem]:
+    """Yield why a portal cannot run an app.
+
+    Parameters
+    ----------
+    place : str
+        What the problems call it.
+    service : Service
+        What is declared.
+    settings : Settings
+        The lab file.
+    """
     if service.user_written and settings.isolation == "path":
         text = "with isolation: path a member's page could act as whoever opens it"
         mend = "give the portal own origins (isolation: subdomain), or leave this app out"
-        yield Problem(f"{place} user_written", text, mend)
+        yield Problem(place, text, mend)
+    if service.user_written and os.geteuid() != 0:
+        text = "a member's app needs an account of its own, which only root can give"
+        yield Problem(place, text, "run the portal as root, or leave this app out")
 
 
 def folders(paths: Paths) -> Iterator[tuple[str, Path, bool]]:

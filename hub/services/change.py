@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import stat
@@ -21,6 +22,7 @@ from hub.services.places import Places, make_readable
 from hub.services.programs import is_app, prepare
 from hub.settings import OAUTH_METHODS, Settings
 from hub.supervise import Supervisor
+from hub.webapps import records
 
 _MOST_BYTES = 1 << 30  # of an app's own folder: data belongs elsewhere
 _MOST_FILES = 20_000
@@ -59,9 +61,11 @@ def add(source: str, groups: Sequence[str] | None, settings: Settings, paths: Pa
         raise ProblemsError([Problem(source, text, f"name its folder, or a shipped app: {known}")])
     if not shipped and name in catalogue.shipped():
         raise ProblemsError([Problem(name, "a shipped app has this name", "rename the folder")])
+    if not shipped and name in records.read(paths):
+        raise ProblemsError([Problem(name, "a member's app has this name", "rename the folder")])
     app = catalogue.load(name, folder, settings, own=not shipped)
     chosen = tuple(groups) if groups is not None else app.groups
-    found = [*_unknown_groups(name, chosen, settings, paths), *_thumbnail(app)]
+    found = [*unknown_groups(name, chosen, settings, paths), *_thumbnail(app)]
     found += [] if shipped else _copy_problems(folder)
     if found:
         raise ProblemsError(found)
@@ -86,6 +90,10 @@ def remove(name: str, settings: Settings, paths: Paths) -> None:
         catalogue.choose(paths, name, Choice(on=False))
         return
     wrong = name_problem(name)
+    member = records.read(paths).get(name)
+    if member is not None and not member.hidden:
+        records.save(paths, member.with_(hidden=True))
+        return
     if wrong or not own.is_dir():
         there = ", ".join(app.name for app in catalogue.read(settings, paths)[0]) or "none"
         raise ProblemsError([Problem(name, "there is no such app", f"there are: {there}")])
@@ -125,18 +133,34 @@ def apply(settings: Settings, paths: Paths) -> bool:
     ControlError
         The hub does not answer; the next `labhub up` puts it into force.
     """
-    supervisor = Supervisor(paths)
-    prepare(settings, paths)
-    if not supervisor.running():
+    if not follow(settings, paths):
         return False
-    supervisor.follow(settings, only=is_app)
     Control(settings, paths).sync_apps()
     return True
 
 
-def _unknown_groups(
+def follow(settings: Settings, paths: Paths) -> bool:
+    """Make accounts, gate and supervisor follow what is declared; the hub is not told.
+
+    Returns
+    -------
+    bool
+        False where the portal does not run.
+    """
+    with (paths.state / "apps.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the command line and the hub may both be at it
+        supervisor = Supervisor(paths)
+        prepare(settings, paths)
+        if not supervisor.running():
+            return False
+        supervisor.follow(settings, only=is_app)
+        return True
+
+
+def unknown_groups(
     name: str, groups: Sequence[str], settings: Settings, paths: Paths
 ) -> list[Problem]:
+    """Return the problem of groups that neither the lab file nor the hub knows."""
     if settings.authentication.effective_method in OAUTH_METHODS:
         return []  # the provider says which there are
     known = set(settings.groups) | _groups_of_hub(paths)

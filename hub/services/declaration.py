@@ -87,7 +87,8 @@ class Service(Frozen):
         " SQLite also while they are written",
     )
     user_written: bool = Field(
-        False, description="a member's own code: refused where all is on one origin"
+        False,
+        description="a member's own code: refused where all is on one origin, or without root",
     )
 
     @field_validator("command")

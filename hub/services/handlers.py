@@ -19,6 +19,8 @@ from hub.settings import Settings
 from hub.supervise import Supervisor
 
 _FRESH = 1.0  # seconds for which the supervisor's answer is good
+_known_states: dict[Paths, tuple[float, dict[str, str]]] = {}
+_syncing = asyncio.Lock()
 _PICTURE_BYTES = 4 << 20
 _PICTURES = {
     ".png": "image/png",
@@ -28,7 +30,9 @@ _PICTURES = {
 }
 
 
-class _Handler(APIHandler):
+class Handler(APIHandler):
+    """What every handler here knows."""
+
     settings_of_lab: Settings
     paths: Paths
 
@@ -37,47 +41,23 @@ class _Handler(APIHandler):
         self.settings_of_lab = settings
         self.paths = paths
 
+    async def sync(self) -> dict[str, list[str]]:
+        """Take up the apps that are declared now: services, rights and routes.
 
-class Sync(_Handler):
-    """``/hub/api/labhub/services``: all apps."""
+        Returns
+        -------
+        dict
+            The names that were ``added`` and ``removed``.
 
-    _states: tuple[float, dict[str, str]] = (0.0, {})
+        Raises
+        ------
+        tornado.web.HTTPError
+            The hub has another service of that name.
+        """
+        async with _syncing:
+            return await self._sync()
 
-    @web.authenticated
-    async def get(self) -> None:
-        """Return the state of each app that the person may open: by name, for the home page."""
-        if isinstance(self.current_user, orm.Service):
-            raise web.HTTPError(403)
-        known = [app.name for app in hubside.apps(self.settings_of_lab, self.paths)]
-        states = await self._told()
-        self.write(
-            {
-                name: states.get(program_name(name), "sleeping")
-                for name in known
-                if self._may_open(name)
-            }
-        )
-
-    def _may_open(self, name: str) -> bool:
-        wanted = {"access:services", f"access:services!service={name}"}
-        return bool(wanted & set(self.expanded_scopes))
-
-    async def _told(self) -> dict[str, str]:
-        """Ask the supervisor, at most once in a while however many pages are open."""
-        if time.monotonic() - Sync._states[0] > _FRESH:
-            info = await asyncio.to_thread(Supervisor(self.paths).info)
-            Sync._states = (
-                time.monotonic(),
-                {n: state_word(p.state, p.status) for n, p in info.items()},
-            )
-        return Sync._states[1]
-
-    @web.authenticated
-    async def post(self) -> None:
-        """Take up the apps that are declared now: services, rights and routes."""
-        # JupyterHub's decorator knows no scopes of the configuration's at import.
-        if hubside.SYNC not in self.expanded_scopes:
-            raise web.HTTPError(403)
+    async def _sync(self) -> dict[str, list[str]]:
         app = self.settings["app"]
         wanted = {s["name"]: s for s in hubside.services(self.settings_of_lab, self.paths)}
         known = {
@@ -93,7 +73,7 @@ class Sync(_Handler):
         for name in sorted(set(wanted) - known):
             await self._add(app, wanted[name])
         rights.give(self.db, hubside.roles(self.settings_of_lab, self.paths))
-        self.write({"added": sorted(set(wanted) - known), "removed": sorted(known - set(wanted))})
+        return {"added": sorted(set(wanted) - known), "removed": sorted(known - set(wanted))}
 
     async def _add(self, app: Any, spec: dict[str, Any]) -> None:
         # As at the hub's start, where it will come from the same files.
@@ -116,7 +96,48 @@ class Sync(_Handler):
         self.db.commit()
 
 
-class Run(_Handler):
+async def states(paths: Paths) -> dict[str, str]:
+    """Return the state of each app, by program; the supervisor is asked once in a while."""
+    known = _known_states.get(paths)
+    if known is None or time.monotonic() - known[0] > _FRESH:
+        info = await asyncio.to_thread(Supervisor(paths).info)
+        known = (time.monotonic(), {n: state_word(p.state, p.status) for n, p in info.items()})
+        _known_states[paths] = known
+    return known[1]
+
+
+class Sync(Handler):
+    """``/hub/api/labhub/services``: all apps."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Return the state of each app that the person may open: by name, for the home page."""
+        if isinstance(self.current_user, orm.Service):
+            raise web.HTTPError(403)
+        known = [app.name for app in hubside.apps(self.settings_of_lab, self.paths)]
+        now = await states(self.paths)
+        self.write(
+            {
+                name: now.get(program_name(name), "sleeping")
+                for name in known
+                if self._may_open(name)
+            }
+        )
+
+    def _may_open(self, name: str) -> bool:
+        wanted = {"access:services", f"access:services!service={name}"}
+        return bool(wanted & set(self.expanded_scopes))
+
+    @web.authenticated
+    async def post(self) -> None:
+        """Take up the apps that are declared now: services, rights and routes."""
+        # JupyterHub's decorator knows no scopes of the configuration's at import.
+        if hubside.SYNC not in self.expanded_scopes:
+            raise web.HTTPError(403)
+        self.write(await self.sync())
+
+
+class Run(Handler):
     """``/hub/api/labhub/services/NAME/run``: one app's process, for the app's own token alone."""
 
     async def _ask(self, name: str, action: str) -> None:

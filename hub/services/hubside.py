@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 TOKEN = "LABHUB_GATE_KEY"  # noqa: S105 - the variable's name
 MARK = {"labhub": "app"}
 SYNC = "custom:labhub:apps"
+# Ask for it; who may publish is `hub.webapps.publish`'s to say.
+PUBLISH = "custom:labhub:publish-apps"
 # What a person's own programs may do for them: with this, open the apps that they may open.
-SERVER_SCOPES = ["users:activity!user", "access:servers!server", "access:services"]
+SERVER_SCOPES = ["users:activity!user", "access:servers!server", "access:services", PUBLISH]
 _ROLE = "app-"
 # Every home page asks; the lab file is the hub's own, which changes with its start alone.
 _read: dict[Paths, tuple[object, list[App]]] = {}
@@ -80,7 +82,7 @@ def roles(settings: Settings, paths: Paths) -> list[dict[str, Any]]:
         {
             "name": "user",
             "description": "Standard user privileges",
-            "scopes": ["self", *everybody],
+            "scopes": ["self", PUBLISH, *everybody],
         },
         *(
             {

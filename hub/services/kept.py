@@ -24,6 +24,7 @@ from hub.problems import Problem, ProblemsError
 from hub.services import catalogue
 from hub.services.declaration import FILE, Service, name_problem
 from hub.services.places import Places
+from hub.webapps import declare, records
 
 FOLDER = "appdata"  # in the archive, as in the state folder
 _SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
@@ -43,6 +44,9 @@ def apps(paths: Paths) -> Iterator[tuple[str, tuple[str, ...]]]:
             service = read_as(Service, folder / FILE, f"{name}/{FILE}")
             if service.backup:
                 yield name, service.backup
+    for name in records.read(paths):
+        if places.data(name).is_dir():
+            yield name, (declare.KEPT,)
 
 
 def save(paths: Paths, name: str, kept: tuple[str, ...], archive: tarfile.TarFile) -> None:

@@ -130,7 +130,7 @@ class Start:
             own["LABHUB_APP_SOCKET"] = values["socket"]
         else:
             own |= {"LABHUB_APP_HOST": values["host"], "LABHUB_APP_PORT": values["port"]}
-        if not self.app.own:
+        if self.app.imports:
             own["PYTHONPATH"] = library
         return {**variables, **own}
 
@@ -141,7 +141,7 @@ class Start:
         boxes = boxes_of(self.settings, self.paths)
         app, shared = self.app, boxes.shared
         mounts: list[tuple[Path, str]] = [(app.folder, _FOLDER)]
-        if not app.own:
+        if app.imports:
             mounts += [(SHIPPED, f"{_LIBRARY}/services")]
             mounts += [(REPOSITORY / "labkit", f"{_LIBRARY}/labkit")]
         plain = not app.service.shared_folders

@@ -1,0 +1,45 @@
+"""A member's app as the portal runs it: what a ``service.yaml`` says of other apps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from hub.services.declaration import Service
+from hub.webapps.records import Record
+from hub.webapps.settings import WebApps
+
+KEPT = "keep"  # of an app's data: what a backup has
+
+
+def trial(limits: WebApps) -> Service:
+    """Return what any member's app would be run as, to ask whether this portal can."""
+    return _service(limits, "shiny", title="app")
+
+
+def service(record: Record, limits: WebApps) -> Service:
+    """Return how an app is run; nothing in it is the member's to say but texts and groups."""
+    return _service(
+        limits,
+        record.shown.kind,
+        title=record.title,
+        description=record.description,
+        groups=record.groups,
+    )
+
+
+def _service(limits: WebApps, kind: str, **texts: Any) -> Service:
+    return Service(
+        **texts,
+        command=("python", "-m", "services.webapps", kind),
+        environment="hub",
+        # Shiny knows no prefix; Dash is told its own.
+        strip_prefix=kind == "shiny",
+        start_timeout=timedelta(seconds=80),
+        idle=limits.idle,
+        cpu=limits.cpu,
+        memory=limits.memory,
+        processes=limits.processes,
+        backup=(KEPT,),
+        user_written=True,
+    )

@@ -1,0 +1,5 @@
+"""Members' own Shiny and Dash apps: what runs in an app's box, in front of the member's code.
+
+It is no app of its own (there is no ``service.yaml`` here): `hub.webapps` makes one of each app
+that a member publishes.
+"""
