@@ -17,6 +17,7 @@ from labkit.server.keep import Keep
 from labkit.server.previews import Previews
 from labkit.server.proxy import UPSTREAMS
 from labkit.server.tiles import DATA, tiles
+from labkit.server.timelimit import TimeLimit
 from labkit.server.upstream import Upstreams
 from labkit.server.usage import Meter
 
@@ -44,6 +45,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
             Rules.from_environment(),
             more=() if rstudio.lacks() else (rstudio.Sessions().reasons,),
         )
+        self.time_limit = TimeLimit(self.activity)
         settings[UPSTREAMS] = Upstreams()
         settings[pages.ACTIVITY] = self.activity
         settings[pages.METER] = Meter()
@@ -69,6 +71,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
 
     async def _start_jupyter_server_extension(self, _serverapp: Any) -> None:
         self.activity.start()
+        self.time_limit.start()
         await asyncio.to_thread(self._resume_jobs)
         source = os.environ.get("LABHUB_TUTORIALS")
         if source:
@@ -98,5 +101,6 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
     async def stop_extension(self) -> None:
         """Stop looking, end previews and close the connections to apps."""
         self.activity.stop()
+        self.time_limit.stop()
         await self._web_app.settings[shiny.PREVIEWS].close()
         await self._web_app.settings[UPSTREAMS].close()

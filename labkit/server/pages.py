@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar
 
 from jupyter_server.auth.decorator import authorized
@@ -16,6 +17,7 @@ from jupyter_server.extension.handler import (
 )
 from tornado import web
 
+from labkit import sockets
 from labkit.server import previews
 from labkit.server.activity import Activity
 from labkit.server.unreachable import PAGE_POLICY
@@ -78,6 +80,25 @@ class Api(ExtensionHandlerMixin, APIHandler):
         if not isinstance(body, dict):
             raise web.HTTPError(400, "a JSON object is needed")
         return body
+
+    def place(self, path: Any) -> Path:
+        """Return the file or folder that a page names, relative to the home or in full.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            400: it is no name of one; 404: there is none.
+        """
+        if not isinstance(path, str) or not path.strip() or "\0" in path or len(path) > 4096:
+            raise web.HTTPError(400, "path: the name of a file or folder is needed")
+        try:
+            place = Path.home() / Path(path.strip()).expanduser()
+            found = place.exists()
+        except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
+            raise web.HTTPError(400, "%s cannot be read: %s", path[:200], error) from None
+        if not found:
+            raise web.HTTPError(404, "There is no %s", path)
+        return place
 
 
 class ServerPage(Page):
@@ -164,9 +185,13 @@ class Port(Api):
 
 
 async def _listens(port: int) -> bool:
+    path = sockets.listening(port)
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
-            _, writer = await asyncio.open_connection("localhost", port)
+            if path:
+                _, writer = await asyncio.open_unix_connection(path)
+            else:
+                _, writer = await asyncio.open_connection("localhost", port)
     except OSError:  # a TimeoutError is one
         return False
     writer.close()

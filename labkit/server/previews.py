@@ -44,11 +44,14 @@ def program() -> str:
 
 def app_at(path: Path) -> Path | None:
     """Return what R can run as an app at a path: a folder, or one ``.R`` file; None: nothing."""
-    if path.is_file() and path.name.lower() in APPS:
-        path = path.parent
-    if path.is_dir():
-        return path if any(one.name.lower() in APPS for one in path.iterdir()) else None
-    return path if path.is_file() and path.suffix.lower() == ".r" else None
+    if path.is_file():
+        if path.name.lower() in APPS:
+            return path.parent
+        return path if path.suffix.lower() == ".r" else None
+    with contextlib.suppress(OSError):  # no folder, or not to be read
+        if any(name.lower() in APPS for name in os.listdir(path)):  # noqa: PTH208 - names alone
+            return path
+    return None
 
 
 @dataclass
@@ -150,7 +153,8 @@ class Previews:
     async def close(self) -> None:
         """End all of them."""
         await asyncio.gather(*map(self.stop, self._previews.values()))
-        await asyncio.gather(*self._tasks)
+        if self._tasks:  # what left the process' group may hold its output open
+            await asyncio.wait(self._tasks, timeout=_PATIENCE)
 
     async def _run(self, preview: Preview) -> None:
         try:

@@ -15,6 +15,7 @@ from jupyter_server_proxy import handlers as stock
 from jupyter_server_proxy.rawsocket import RawSocketHandler
 from tornado import httputil
 
+from labkit import sockets
 from labkit.server import credentials, unreachable
 from labkit.server.relay import Relay
 from labkit.server.upstream import HOP_BY_HOP, Upstreams, named_in_connection
@@ -232,6 +233,18 @@ class Streaming(StreamingWebSocket, Relay, _Base):
             super().write_error(status_code, **kwargs)
 
 
+class ByPort:
+    """Mixin before the handler of ``/proxy/PORT/``: a socket in the port's place goes first."""
+
+    path_args: list[str]
+
+    @property
+    def unix_socket(self) -> str | None:
+        """The socket of one of labkit's viewers, where it has one instead of the port."""
+        path = sockets.listening(int(self.path_args[0]))
+        return str(path) if path else None
+
+
 def streaming(handler: type) -> type:
     """Return a proxy handler with the streaming data plane in front.
 
@@ -250,4 +263,7 @@ def streaming(handler: type) -> type:
         return handler
     if not all(hasattr(handler, name) for name in HOOKS):
         return handler
-    return type(f"Streaming{handler.__name__}", (Streaming, handler), {})
+    bases = (
+        (Streaming, ByPort, handler) if handler is stock.LocalProxyHandler else (Streaming, handler)
+    )
+    return type(f"Streaming{handler.__name__}", bases, {})

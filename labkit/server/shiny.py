@@ -56,15 +56,9 @@ class Openings(Api):
     @authorized
     async def post(self) -> None:
         """Begin one: ``{"path": ...}``, a folder or file, relative to the home."""
-        path = self.fields().get("path")
-        if not isinstance(path, str) or not path.strip() or "\0" in path or len(path) > 4096:
-            raise web.HTTPError(400, "path: the name of a folder or file is needed")
         if not previews.program():
             raise web.HTTPError(409, "R is not installed where this server runs")
-        place = Path.home() / Path(path.strip()).expanduser()
-        if not place.exists():
-            raise web.HTTPError(404, "There is no %s", path)
-        app = previews.app_at(place)
+        app = previews.app_at(self.place(self.fields().get("path")))
         if app is None:
             raise web.HTTPError(400, "A Shiny app is a folder with app.R or server.R, or a .R file")
         running: Previews = self.settings[PREVIEWS]

@@ -132,14 +132,9 @@ class Openings(Api):
     async def post(self) -> None:
         """Begin one: ``{"path": ..., "force": false}``, the path relative to the home."""
         asked = self.fields()
-        path = asked.get("path")
-        if not isinstance(path, str) or not path.strip() or "\0" in path or len(path) > 4096:
-            raise web.HTTPError(400, "path: the name of a file is needed")
-        place = Path.home() / Path(path.strip()).expanduser()
+        place = self.place(asked.get("path"))
         if not place.name.lower().endswith(_KINDS):
             raise web.HTTPError(400, "CellxGene opens .h5ad files and .zarr folders")
-        if not place.exists():
-            raise web.HTTPError(404, "There is no %s", path)
         opener: Opener = self.settings[OPENER]
         self.set_status(202)
         self.finish({"id": opener.begin(place, asked.get("force") is True)})
