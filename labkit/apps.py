@@ -35,6 +35,14 @@ class AppError(LabkitError):
         super().__init__(text)
 
 
+def own_context() -> ssl.SSLContext:
+    """Return how hub and gate are reached by TLS: with this server's certificate, if any."""
+    context = ssl.create_default_context(cafile=os.environ.get("JUPYTERHUB_SSL_CLIENT_CA"))
+    if certificate := os.environ.get("JUPYTERHUB_SSL_CERTFILE"):
+        context.load_cert_chain(certificate, os.environ.get("JUPYTERHUB_SSL_KEYFILE"))
+    return context
+
+
 class AppClient:
     """One app, one person; a subclass names the app.
 
@@ -150,9 +158,8 @@ class AppClient:
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._secure:
-            context = ssl.create_default_context()
             return http.client.HTTPSConnection(
-                self._host, self._port, timeout=_TIMEOUT, context=context
+                self._host, self._port, timeout=_TIMEOUT, context=own_context()
             )
         return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT)
 

@@ -233,7 +233,7 @@ def _configure(
         folder = str(place)
     config: dict[str, Any] = {
         "server": {
-            "app": {"host": "127.0.0.1", "verbose": True, "open_browser": False},
+            "app": {"verbose": True, "open_browser": False},
             "single_dataset": {"datapath": str(served), "title": source.title},
             "limits": {"diffexp_cellcount_max": plan.most_compared},
         },
@@ -249,5 +249,6 @@ def _configure(
 
 
 def _with_port(config: dict[str, Any], port: int) -> dict[str, Any]:
-    server = {**config["server"], "app": {**config["server"]["app"], "port": port}}
+    app = {**config["server"]["app"], "host": process.host(port), "port": port}
+    server = {**config["server"], "app": app}
     return {**config, "server": server}

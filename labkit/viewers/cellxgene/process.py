@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from labkit import sockets
 from labkit.viewers import places
 from labkit.viewers.cellxgene.errors import CellxGeneError, StartFailedError
 from labkit.viewers.cellxgene.failures import explain
@@ -49,7 +50,7 @@ class Record:
     pid, created : int, float
         The process and its time of creation (seconds since 1970): together they name it.
     port : int
-        On 127.0.0.1.
+        On 127.0.0.1, or the number of the socket in its place (`labkit.sockets`).
     key : str
         Identity of the data shown and how.
     lineage : str
@@ -220,7 +221,10 @@ def _free_port(first: int, reserved: set[int]) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Return whether nothing listens on the port of 127.0.0.1."""
+    """Return whether nothing listens on the port of 127.0.0.1, or on the socket in its place."""
+    path = sockets.of_port(port)
+    if path is not None and sockets.answers(path):
+        return False
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -230,9 +234,33 @@ def is_free(port: int) -> bool:
     return True
 
 
+def host(port: int) -> str:
+    """Return where CellxGene listens, as its configuration names it."""
+    path = sockets.of_port(port)
+    return _HOST if path is None else f"unix://{path}"
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """To a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
 def ask(port: int, path: str, timeout: float = 30) -> tuple[int, bytes]:
     """Ask CellxGene on that port; return status and body. Never through a web proxy."""
-    connection = http.client.HTTPConnection(_HOST, port, timeout=timeout)
+    place = sockets.of_port(port)
+    connection = (
+        http.client.HTTPConnection(_HOST, port, timeout=timeout)
+        if place is None
+        else _SocketConnection(place, timeout)
+    )
     try:
         connection.request("GET", path, headers={"Accept": "*/*", "Accept-Encoding": "gzip"})
         answer = connection.getresponse()
