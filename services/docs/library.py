@@ -62,6 +62,8 @@ class Shelf:
         Which.
     entries : dict of str to Entry
         What there is to read, by path.
+    beside : dict of str to list of Entry
+        The same, by folder.
     folders : dict of str to set of str
         The folders with something to read below them, and in each the folders there.
     there : bool
@@ -72,6 +74,7 @@ class Shelf:
 
     section: Section
     entries: dict[str, Entry] = field(default_factory=dict)
+    beside: dict[str, list[Entry]] = field(default_factory=dict)
     folders: dict[str, set[str]] = field(default_factory=lambda: {"": set()})
     there: bool = True
     complete: bool = True
@@ -94,11 +97,7 @@ class Shelf:
     def inside(self, folder: str) -> tuple[list[str], list[Entry]]:
         """Return the folders in a folder, and what there is to read beside its own page."""
         index = self.index_of(folder)
-        files = [
-            entry
-            for path, entry in self.entries.items()
-            if _folder_of(path) == folder and entry is not index
-        ]
+        files = [entry for entry in self.beside.get(folder, ()) if entry is not index]
         below = sorted(self.folders.get(folder, ()), key=_order)
         return below, sorted(files, key=lambda entry: _order(entry.file.path))
 
@@ -182,8 +181,10 @@ class Library:
             if not file.is_listed:
                 continue
             seen.add(file.path)
-            shelf.entries[file.path] = Entry(file, self._title(section, file))
+            entry = Entry(file, self._title(section, file))
             folder = _folder_of(file.path)
+            shelf.entries[file.path] = entry
+            shelf.beside.setdefault(folder, []).append(entry)
             while folder:
                 above = _folder_of(folder)
                 shelf.folders.setdefault(folder, set())

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -99,15 +100,16 @@ def _answer(template: str, request: web.Request, status: int = 200, **values: An
 async def home(request: web.Request) -> web.Response:
     """Show the sections, and what was changed last."""
     shelves = await _shelves(request)
-    recent = sorted(
+    recent = nlargest(
+        _RECENT,
         ((entry, name) for name, shelf in shelves.items() for entry in shelf.entries.values()),
-        key=lambda found: -found[0].file.changed,
+        key=lambda found: found[0].file.changed,
     )
     return _answer(
         "home.html",
         request,
         sections=[(shelf, _url(request, name)) for name, shelf in shelves.items()],
-        recent=[_listed(request, name, entry) for entry, name in recent[:_RECENT]],
+        recent=[_listed(request, name, entry) for entry, name in recent],
     )
 
 
