@@ -259,7 +259,7 @@ def _page(section: Section, file: File) -> markdown.Page:
         except (OSError, NoFileError) as error:
             log.warning("%s/%s cannot be read: %s", section.name, file.path, type(error).__name__)
     if file.is_markdown:
-        return markdown.render(text)
+        return markdown.read(text)
     return markdown.read_html(text) if file.is_html else markdown.Page("", text=text)
 
 

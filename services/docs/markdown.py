@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
 import nh3
@@ -138,6 +138,16 @@ def render(source: str) -> Page:
     tokens = _PARSER.parse(source)
     for token in _all(tokens):
         _mend(token)
+    body = _PARSER.renderer.render(tokens, _PARSER.options, {})
+    return replace(_read(tokens), body=clean(body))
+
+
+def read(source: str) -> Page:
+    """Return a page of Markdown without its HTML, for the search."""
+    return _read(_PARSER.parse(source))
+
+
+def _read(tokens: list[Token]) -> Page:
     headings = list(_headings(tokens))
     first = next((one for one in headings if one.level == 1), None)
     front = next((token.content for token in tokens if token.type == "front_matter"), "")
@@ -145,7 +155,6 @@ def render(source: str) -> Page:
     visible = [token for token in tokens if token.type != "front_matter"]
     return Page(
         title=named[1].strip("\"'") if named else (first.text if first else ""),
-        body=clean(_PARSER.renderer.render(tokens, _PARSER.options, {})),
         text="\n".join(_words(visible)),
         headings=tuple(one for one in headings if one.level in (2, 3) and one.text),
         titled=bool(visible) and visible[0].type == "heading_open" and visible[0].tag == "h1",
