@@ -65,6 +65,7 @@ class Cgroups(ABC):
         try:
             for folder in self.folders(key):
                 folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o755)  # whatever the umask: the server reads its own limits
             self._limit(key, limits)
         except OSError as error:
             raise CgroupError(f"cgroup {key}: {error}") from error

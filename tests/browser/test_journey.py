@@ -53,6 +53,11 @@ cells = sc.datasets.pbmc68k_reduced()
 cells.write_h5ad("blood.h5ad")
 card = labkit.cellxgene(cells)
 card"""
+JOB = """\
+job = labkit.Command("sh -c 'echo {n} > n'", over=[{"n": n} for n in range(6)]).submit()
+job.wait()
+from labkit.backends.capacity import capacity
+print(job.state.value, "with", len(job.tasks()), "records of", capacity().memory >> 30, "GiB")"""
 
 
 class Journey:
@@ -183,6 +188,12 @@ def test_the_card_leads_to_cells_in_cellxgene(journey: Journey) -> None:
     assert {path for _, _, path in new} == {f"/user/{journey.name}/proxy/5005/"}, new
     assert {domain for _, domain, _ in new} == {f"{journey.name}.localhost"}, new
     viewer.close()
+
+
+def test_a_cell_runs_a_job_within_the_servers_limits(journey: Journey) -> None:
+    output = journey.run(JOB)
+    expect(output).to_contain_text("SUCCEEDED with 6 records of 4 GiB", timeout=60_000)
+    journey.picture("job")
 
 
 def test_the_tile_lists_saved_data_and_opens_it(journey: Journey) -> None:

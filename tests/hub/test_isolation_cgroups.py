@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,19 @@ def test_this_host_really_limits() -> None:
         assert groups.remove("7")
         groups.remove_parents()
     assert groups.keys() == set()
+
+
+@needs_root
+def test_a_server_may_read_its_limits_whatever_the_portals_umask() -> None:
+    groups = detect("labhub-test-umask")
+    before = os.umask(0o077)
+    try:
+        groups.create("7", LIMITS)
+        assert {folder.stat().st_mode & 0o777 for folder in groups.folders("7")} == {0o755}
+    finally:
+        os.umask(before)
+        assert groups.remove("7")
+        groups.remove_parents()
 
 
 @needs_root
