@@ -66,6 +66,7 @@ def make(
     insert_size: tuple[float, float] = (300.0, 50.0),
     read_length: int = 100,
     overstated: float = 0.0,
+    genome_from: str | Path | None = None,
     seed: int = 2026,
 ) -> Example:
     """Make a genome and the reads of samples that all carry the same variants.
@@ -95,13 +96,23 @@ def make(
         Bases.
     overstated : float
         How much better the reported qualities are than the true ones (Phred).
+    genome_from : str or Path, optional
+        FASTA of a real genome, taken instead of one of random bases; ``contigs`` is unused then.
     seed : int
         The same seed makes the same files.
+
+    Raises
+    ------
+    ValueError
+        A real genome has letters beside A, C, G and T.
     """
     place = Path(folder).absolute()
     place.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
-    genome = {f"contig{n}": random.choice(_BASES, size) for n, size in enumerate(contigs, 1)}
+    if genome_from:
+        genome = _read_fasta(Path(genome_from))
+    else:
+        genome = {f"contig{n}": random.choice(_BASES, size) for n, size in enumerate(contigs, 1)}
     variants = _choose_variants(genome, snps, ploidy, random)
     haplotypes = [_apply(genome, variants, copy) for copy in range(ploidy)]
     _write_fasta(place / "reference.fa", genome)
@@ -125,6 +136,21 @@ def make(
     pd.DataFrame(rows).to_csv(sheet, index=False)
     reference, sites = place / "reference.fa", place / "known_sites.vcf"
     return Example(place, reference, sheet, sites, variants, fragments)
+
+
+def _read_fasta(path: Path) -> dict[str, Bytes]:
+    """Return the sequences of a FASTA by the first words of their heads."""
+    data = path.read_bytes()
+    if data.startswith(b"\x1f\x8b"):
+        data = gzip.decompress(data)
+    genome = {}
+    for record in data.split(b">")[1:]:
+        head, _, lines = record.partition(b"\n")
+        sequence = np.frombuffer(b"".join(lines.upper().split()), np.uint8)
+        if not np.isin(sequence, _BASES).all():
+            raise ValueError(f"{path} has letters that are not A, C, G or T")
+        genome[head.split()[0].decode()] = sequence
+    return genome
 
 
 def _choose_variants(

@@ -48,7 +48,7 @@ class _SamplesJob(GatheredJob):
         ----------
         name : str
             ``"calls"`` (one row per sample), ``"variants"``, ``"vcfs"``, ``"commands"``,
-            ``"versions"``; or a glob of files of the tasks.
+            ``"versions"``, ``"problems"``; or a glob of files of the tasks.
         engine : {"pandas", "polars", "arrow"}
             How it is returned.
 
@@ -100,7 +100,8 @@ class AlignmentJob(_SamplesJob):
         name : str
             ``"alignment"`` (one row per sample), ``"bams"`` (their files with checksums),
             ``"insert_sizes"``, ``"coverage"``, ``"contigs"``, ``"cycles"``, ``"lanes"``,
-            ``"commands"``, ``"versions"``, ...; or a glob of files of the tasks.
+            ``"commands"``, ``"versions"``, ``"problems"`` (what is missing and why), ...; or a
+            glob of files of the tasks.
         engine : {"pandas", "polars", "arrow"}
             How it is returned.
 
@@ -194,7 +195,30 @@ class AlignmentJob(_SamplesJob):
             picture = (folder / "summary.png").read_bytes()
         except (LabkitError, OSError):
             return ""
-        return _table_html(table) + _picture_html(picture, table)
+        return self._missing_html() + _table_html(table) + _picture_html(picture, table)
+
+    def _missing_html(self) -> str:
+        """Return whose reports could not be read; the card has the tasks that failed anyway."""
+        if not self.summary["tables"].get("problems"):
+            return ""
+        problems = self.results("problems")
+        return _problems_html(problems[problems["tables"].notna()])
+
+
+def _problems_html(problems: pd.DataFrame) -> str:
+    """Return which samples are not in all tables, and why."""
+    if problems.empty:
+        return ""
+    lines = "".join(
+        f"<li><b>{html.escape(row['sample'])}</b>: {html.escape(row['text'])}</li>"
+        for row in problems.head(_SHOWN).to_dict("records")
+    )
+    count = problems["sample"].nunique()
+    which = "1 sample lacks" if count == 1 else f"{count:,} samples lack"
+    return (
+        f"<div role='note'>{which} results (<code>job.results(\"problems\")</code>):"
+        f"<ul style='margin:0'>{lines}</ul></div>"
+    )
 
 
 def _table_html(table: pd.DataFrame) -> str:

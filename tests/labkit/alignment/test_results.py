@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +23,7 @@ from labkit.workflows.alignment.gathering import metrics
 from labkit.workflows.alignment.job import AlignmentJob
 from tests.conftest import needs_env
 from tests.labkit.alignment import places
+from tests.portal import built_envs
 
 pytestmark = needs_env("alignment")
 
@@ -129,6 +131,7 @@ def test_command_lines_and_versions_are_told(job: AlignmentJob) -> None:
     aligner = commands[commands["step"].str.startswith("bwa of lane")]
     assert list(aligner["sample"]) == ["one", "one", "two", "two"]
     assert aligner["command"].str.contains(r"bwa mem -t \d+ .*SM:one").tolist()[:2] == [True, True]
+    assert (commands["cpu_seconds"] > 0).any() and commands["seconds"].notna().all()
     versions = job.results("versions").pivot(index="sample", columns="tool", values="version")
     assert {"bwa", "cutadapt", "samtools"} <= set(versions)
     assert versions["samtools"].str.match(r"1\.\d+").all()
@@ -213,7 +216,71 @@ def test_a_finished_job_is_handed_on_to_sarek(job: AlignmentJob, tmp_path: Path)
         job.to_sarek(tmp_path / "sarek.csv", status={"three": 1})
 
 
-def test_a_report_that_is_not_whole_fails_the_gather(tmp_path: Path, job: AlignmentJob) -> None:
+def gather_again(run: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a run folder's own gather into a folder, without a scheduler."""
+    (folder / "tmp").mkdir(parents=True)
+    asked = {"params": {}, "cpu": 1, "memory": 2**31}
+    where = {"files": run / "files", "results": run / "results"}
+    where |= {"out": folder, "tmp": folder / "tmp"}
+    request = folder / "tmp" / "task.json"
+    request.write_text(json.dumps(asked | {name: str(path) for name, path in where.items()}))
+    (program,) = run.rglob("gather.py")
+    python = built_envs() / "alignment" / "bin" / "python3"
+    argv = [str(python), "-I", str(program), str(request)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120)
+
+
+def test_a_report_that_cannot_be_read_costs_only_what_is_made_of_it(
+    tmp_path: Path, job: AlignmentJob
+) -> None:
+    run = tmp_path / job.name
+    shutil.copytree(job.path, run)
+    one, two = (run / "results" / "align" / sample for sample in SAMPLES)
+    text = (one / "metrics" / "stats.txt").read_text()
+    (one / "metrics" / "stats.txt").write_text(text.split("SN\t")[0])
+    (two / "metrics" / "windows.tsv").write_bytes(b"contig\nbroken \xff\n")
+    done = gather_again(run, tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = {path.stem: pd.read_parquet(path) for path in (tmp_path / "out").glob("*.parquet")}
+    problems = tables["problems"].set_index("sample")
+    assert list(problems.index) == [BROKEN, *SAMPLES]
+    assert problems.loc[BROKEN, "tables"] is None  # its task failed: it is in none
+    assert problems.loc["one", "tables"] == "alignment, insert_sizes, depth_histogram, cycles"
+    assert f"{one}/metrics/stats.txt has no summary" in str(problems.loc["one", "text"])
+    assert problems.loc["two", "tables"] == "coverage"
+    assert f"{two}/metrics/windows.tsv cannot be read" in str(problems.loc["two", "text"])
+    assert list(tables["alignment"]["sample"]) == ["two"]
+    assert set(tables["coverage"]["sample"]) == {"one"}
+    for table in ("bams", "lanes", "contigs", "commands", "versions"):
+        assert set(tables[table]["sample"]) == set(SAMPLES)
+    content = json.loads((tmp_path / "out" / "gather.json").read_text())
+    assert content["tables"] == {name: len(table) for name, table in tables.items()}
+    assert not content["report"]["made"] and "no sample" in content["report"]["text"]
+    assert (tmp_path / "out" / "summary.png").stat().st_size > 1000
+    for path in (*one.rglob("*.*"), *two.rglob("*.*")):
+        path.write_bytes(b"\xff\xfe")
+    done = gather_again(run, tmp_path / "nothing")
+    assert done.returncode == 1
+    assert "ERROR CHECK" in done.stdout and "not one of 2 samples can be read" in done.stdout
+
+
+def test_the_card_names_whose_reports_cannot_be_read(
+    job: AlignmentJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"sample": "<one>", "reason": "CHECK", "text": "stats.txt is cut", "tables": "cycles"}
+    assert "lacks results" not in job._repr_html_()  # the one that failed is told as a task
+    real = AlignmentJob.results
+
+    def results(self: AlignmentJob, name: str | None = None, **options: Any) -> Any:
+        return pd.DataFrame([row]) if name == "problems" else real(self, name, **options)
+
+    monkeypatch.setattr(AlignmentJob, "results", results)
+    page = job._repr_html_()
+    assert "1 sample lacks results" in page
+    assert "<b>&lt;one&gt;</b>: stats.txt is cut" in page
+
+
+def test_a_report_that_is_not_whole_is_named(tmp_path: Path, job: AlignmentJob) -> None:
     folder = tmp_path / "metrics"
     shutil.copytree(job.run.folder.results / "align" / "one" / "metrics", folder)
     text = (folder / "stats.txt").read_text().split("SN\t")[0]
@@ -223,6 +290,9 @@ def test_a_report_that_is_not_whole_fails_the_gather(tmp_path: Path, job: Alignm
     (folder / "markdup.txt").write_text("COMMAND: samtools markdup\n")
     with pytest.raises(metrics.MetricsError, match="nothing of duplicates"):
         metrics.read_markdup(folder / "markdup.txt")
+    (folder / "flagstat.json").write_text('{"QC-passed reads": {}}')
+    with pytest.raises(metrics.MetricsError, match=r"flagstat\.json cannot be read: KeyError"):
+        metrics.read_flagstat(folder / "flagstat.json")
 
 
 def test_without_a_single_sample_there_is_no_gather(module_home: Path, tmp_path: Path) -> None:
@@ -285,6 +355,18 @@ def test_the_example_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
         unpacked = [subprocess.check_output(["gzip", "-dc", path]) for path in (one, other)]
         assert unpacked[0] == unpacked[1] != b""
     pd.testing.assert_frame_equal(made[0].variants, made[1].variants)
+
+
+def test_reads_can_be_of_a_real_genome(tmp_path: Path) -> None:
+    fasta = tmp_path / "real.fa"
+    genome = example.make(tmp_path / "one", pairs=1, contigs=(900,), snps=0).reference.read_text()
+    fasta.write_text(genome.replace(">contig1", ">chr1 of something").lower())
+    made = example.make(tmp_path / "two", pairs=50, snps=3, genome_from=fasta)
+    assert made.reference.read_text() == genome.replace("contig1", "chr1")
+    assert set(made.variants["contig"]) == set(made.fragments["tumbler"]["contig"]) == {"chr1"}
+    fasta.write_text(">chr1\nACGTNNACGT\n")
+    with pytest.raises(ValueError, match="letters that are not A, C, G or T"):
+        example.make(tmp_path / "three", pairs=1, snps=0, genome_from=fasta)
 
 
 def test_weighted_median() -> None:

@@ -5,10 +5,10 @@ Writes into the task's folder ``<table>.parquet``, ``multiqc_report.html`` and `
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
 gather = import_module("gather")
 layout = import_module("layout")
 metrics = import_module("metrics")
-pipe = import_module("pipe")
-report = import_module("report")
 request = import_module("request")
 schemas = import_module("schemas")
 
 STAGE = "calls"
+Rows = list[dict[str, Any]]
 _TRANSITIONS = {frozenset("AG"), frozenset("CT")}
 
 
@@ -33,48 +32,37 @@ def main(task: Any) -> None:
     Raises
     ------
     Failed
-        Not one sample is good.
+        Not one sample is good, or none can be read.
     """
-    samples, failed = gather.find(task, STAGE)
-    written = gather.Tables(task.out, schemas.CALLS)
-    try:
-        for done, (name, folder) in enumerate(samples.items(), 1):
-            for table, rows in sample_tables(folder, task.results).items():
-                written.add(table, name, rows)
-            task.progress(done, len(samples) + 1)
-    except (metrics.MetricsError, OSError, KeyError, ValueError) as error:
-        raise pipe.Failed(f"a report cannot be read: {error}", "CHECK") from error
-    finally:
-        counts = written.close()
-    content = {
-        "samples": list(samples),
-        "failed": failed,
-        "tables": counts,
-        "report": report.make(samples, task.out, task.tmp, task.files.parent.name),
-        "gathered": time.time(),
+    gather.gather(task, STAGE, schemas.CALLS, readers)
+
+
+def readers(folder: Path, results: Path) -> dict[str, Callable[[], Rows]]:
+    """Return what reads a sample's rows of each table."""
+    variants = cache(lambda: metrics.names_file(_variants)(folder / "variants.tsv"))
+    return {
+        "variants": variants,
+        "calls": lambda: [call_row(variants())],
+        "vcfs": lambda: [file_row(folder, results)],
+        **gather.command_readers(folder),
     }
-    (task.out / "gather.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def sample_tables(folder: Path, results: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return a sample's rows of each table."""
-    about = json.loads((folder / layout.SAMPLE).read_text())
-    variants = [variant_row(line) for line in _lines(folder / "variants.tsv")]
+def file_row(folder: Path, results: Path) -> dict[str, Any]:
+    """Return where a sample's VCF is, relative to the folder of results."""
+    about = metrics.read_json(folder / layout.SAMPLE)
     vcf = folder / about["vcf"]
-    checksums = metrics.read_checksums(folder / layout.CHECKSUMS)
-    file = {
+    return {
         "path": str(vcf.relative_to(results)),
         "index": str((folder / about["index"]).relative_to(results)),
         "bytes": vcf.stat().st_size,
-        "sha256": checksums[about["vcf"]],
+        "sha256": metrics.read_checksums(folder / layout.CHECKSUMS)[vcf.name],
         "alignment": about["alignment"],
     }
-    return {
-        "variants": variants,
-        "calls": [call_row(variants)],
-        "vcfs": [file],
-        **gather.command_rows(folder),
-    }
+
+
+def _variants(path: Path) -> Rows:
+    return [variant_row(line) for line in path.read_text().splitlines()]
 
 
 def variant_row(line: str) -> dict[str, Any]:
@@ -126,10 +114,6 @@ def _alleles(genotype: str) -> list[str]:
 
 def _whole(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()
 
 
 if __name__ == "__main__":

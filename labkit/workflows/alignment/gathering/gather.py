@@ -10,15 +10,21 @@ Writes into the task's folder:
     What the card shows: insert sizes, coverage, duplicates.
 ``gather.json``
     Which samples are there, which failed and why, and whether the report was made.
+
+A report of a sample that cannot be read costs only the tables that are made of it: they lack the
+sample, and the table ``problems`` tells why. It also has the samples whose tasks failed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shlex
 import sys
 import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,6 +43,11 @@ request = import_module("request")
 schemas = import_module("schemas")
 
 _ROW_GROUP = 200_000
+# What a file may raise that is cut off, damaged, or of a program of another version.
+_UNREADABLE = (metrics.MetricsError, OSError, LookupError, ValueError, TypeError, ArithmeticError)
+
+Rows = list[dict[str, Any]]
+Readers = Mapping[str, Callable[[], Rows]]
 
 
 def main(task: Any) -> None:
@@ -45,32 +56,55 @@ def main(task: Any) -> None:
     Raises
     ------
     Failed
-        Not one sample is good, or a report is not whole.
+        Not one sample is good, or none can be read.
     """
-    samples, failed = find(task, layout.ALIGN_STAGE)
-    steps = len(samples) + 2
-    written = Tables(task.out, schemas.ALIGNMENT)
-    try:
+    gather(task, layout.ALIGN_STAGE, schemas.ALIGNMENT, readers)
+    figure = plots.draw(task.out, ())
+    figure.savefig(task.out / "summary.png", dpi=90, transparent=True)
+
+
+def gather(
+    task: Any,
+    stage: str,
+    tables: dict[str, pa.Schema],
+    read: Callable[[Path, Path], Readers],
+) -> None:
+    """Write the tables, the report and ``gather.json`` of a stage's samples.
+
+    Parameters
+    ----------
+    stage : str
+        Its tasks are the samples.
+    tables : dict of str to Schema
+        What is written.
+    read : callable
+        Gets a sample's folder and the folder of all results; returns what reads each table.
+
+    Raises
+    ------
+    Failed
+        Not one sample is good, or none can be read.
+    """
+    samples, failed = find(task, stage)
+    whole = {}
+    with contextlib.closing(Tables(task.out, tables)) as written:
         for done, (name, folder) in enumerate(samples.items(), 1):
-            for table, rows in sample_tables(folder, task.results).items():
-                written.add(table, name, rows)
-            task.progress(done, steps)
-    except (metrics.MetricsError, OSError, KeyError, ValueError) as error:
-        raise pipe.Failed(f"a report cannot be read: {error}", "CHECK") from error
-    finally:
-        counts = written.close()
-    made = report.make(samples, task.out, task.tmp, task.files.parent.name)
-    task.progress(steps - 1, steps)
-    plots.draw(task.out, ()).savefig(task.out / "summary.png", dpi=90, transparent=True)
+            if written.add_sample(name, read(folder, task.results)):
+                whole[name] = folder
+            task.progress(done, len(samples) + 1)
+        if not any(written.counts.values()):
+            text = "; ".join(row["text"] for row in written.problems[:3])
+            raise pipe.Failed(f"not one of {len(samples)} samples can be read: {text}", "CHECK")
+        for row in (*failed, *written.problems):
+            written.add("problems", row["sample"], [row])
     content = {
         "samples": list(samples),
         "failed": failed,
-        "tables": counts,
-        "report": made,
+        "tables": written.counts,
+        "report": report.make(whole, task.out, task.tmp, task.files.parent.name),
         "gathered": time.time(),
     }
     (task.out / "gather.json").write_text(json.dumps(content, indent=1) + "\n")
-    task.progress(steps, steps)
 
 
 def find(task: Any, stage: str) -> tuple[dict[str, Path], list[dict[str, str]]]:
@@ -105,83 +139,126 @@ def find(task: Any, stage: str) -> tuple[dict[str, Path], list[dict[str, str]]]:
     return samples, failed
 
 
-def sample_tables(folder: Path, results: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return a sample's rows of each table."""
-    about = json.loads((folder / layout.SAMPLE).read_text())
-    stats = metrics.Stats(folder / layout.STATS)
-    contigs = metrics.read_contigs(folder / layout.COVERAGE, folder / layout.IDXSTATS)
-    lanes = lane_rows(about, folder)
-    flags = metrics.read_flagstat(folder / layout.FLAGSTAT)
-    marked = (folder / layout.MARKDUP).is_file()
-    duplicates = metrics.read_markdup(folder / layout.MARKDUP) if marked else {}
-    sequenced = sum(row["reads"] for row in lanes)
-    cut = [row["with_adapter"] for row in lanes if row["with_adapter"] is not None]
-    alignment = {
-        "lanes": len(lanes),
-        "reads_sequenced": sequenced,
-        "adapter_fraction": metrics.share(sum(cut), sequenced) if cut else math.nan,
-        **flags,
-        **(duplicates if marked else {"duplicates": None}),
-        **stats.summary(),
-        **metrics.genome_coverage(contigs),
-        "aligner": about["aligner"],
-        "recalibrated": about["recalibrated"],
-        "seconds": about["seconds"],
-    }
-    table = folder / layout.RECALIBRATION / "recalibration.table"
+def readers(folder: Path, results: Path) -> Readers:
+    """Return what reads a sample's rows of each table."""
+    sample = Sample(folder, results)
     return {
-        "alignment": [alignment],
-        "bams": [bam_row(about, folder, results, marked, table)],
-        "lanes": lanes,
-        "insert_sizes": stats.insert_sizes(),
-        "contigs": contigs,
-        "coverage": list(metrics.read_windows(folder / layout.WINDOWS, contigs)),
-        "depth_histogram": stats.depth_histogram(),
-        "cycles": stats.cycles(),
-        "recalibration": metrics.read_recalibration(table) if table.is_file() else [],
-        **command_rows(folder),
+        "alignment": lambda: [sample.summary()],
+        "bams": lambda: [sample.file()],
+        "lanes": lambda: sample.lanes,
+        "insert_sizes": lambda: sample.stats.insert_sizes(),
+        "contigs": lambda: sample.contigs,
+        "coverage": lambda: metrics.read_windows(folder / layout.WINDOWS, sample.contigs),
+        "depth_histogram": lambda: sample.stats.depth_histogram(),
+        "cycles": lambda: sample.stats.cycles(),
+        "recalibration": sample.recalibration,
+        **command_readers(folder),
     }
 
 
-def command_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the exact command lines of a sample, and the versions of the programs."""
-    used = json.loads((folder / layout.COMMANDS).read_text())
-    return {
-        "commands": [
-            {"step": c["name"], "command": shlex.join(c["argv"]), "seconds": c.get("seconds")}
-            for c in used["commands"]
-        ],
-        "versions": [{"tool": t, "version": v} for t, v in used["versions"].items()],
-    }
+class Sample:
+    """What one sample's task has left; each part is read when it is asked for.
+
+    Parameters
+    ----------
+    folder, results : Path
+        The sample's folder, and the folder of all results.
+    """
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self.folder = folder
+        self.results = results
+        self.table = folder / layout.RECALIBRATION / "recalibration.table"
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """``sample.json``."""
+        content: dict[str, Any] = metrics.read_json(self.folder / layout.SAMPLE)
+        return content
+
+    @cached_property
+    def stats(self) -> Any:
+        """``samtools stats``."""
+        return metrics.Stats(self.folder / layout.STATS)
+
+    @cached_property
+    def contigs(self) -> Rows:
+        """Reads and coverage of each contig."""
+        coverage, idxstats = (self.folder / name for name in (layout.COVERAGE, layout.IDXSTATS))
+        rows: Rows = metrics.read_contigs(coverage, idxstats)
+        return rows
+
+    @cached_property
+    def lanes(self) -> Rows:
+        """Rows of lanes; what cutadapt counts is empty where nothing was cut."""
+        rows = []
+        for lane in self.about["lanes"]:
+            path = self.folder / layout.lane_metrics(lane["lane"], "cutadapt", "json")
+            cut = metrics.read_cutadapt(path) if path.is_file() else {"with_adapter": None}
+            files = {name: lane[name] or None for name in ("fastq_1", "fastq_2")}
+            rows.append({"lane": lane["lane"], "kept": lane["trimmed"], **cut, **files})
+            rows[-1]["reads"] = lane["reads"]
+        return rows
+
+    def summary(self) -> dict[str, Any]:
+        """Return the row of numbers over all lanes and contigs."""
+        marked = (self.folder / layout.MARKDUP).is_file()
+        duplicates: dict[str, Any] = {"duplicates": None}
+        if marked:
+            duplicates = metrics.read_markdup(self.folder / layout.MARKDUP)
+        sequenced = sum(row["reads"] for row in self.lanes)
+        cut = [row["with_adapter"] for row in self.lanes if row["with_adapter"] is not None]
+        return {
+            "lanes": len(self.lanes),
+            "reads_sequenced": sequenced,
+            "adapter_fraction": metrics.share(sum(cut), sequenced) if cut else math.nan,
+            **metrics.read_flagstat(self.folder / layout.FLAGSTAT),
+            **duplicates,
+            **self.stats.summary(),
+            **metrics.genome_coverage(self.contigs),
+            "aligner": self.about["aligner"],
+            "recalibrated": self.about["recalibrated"],
+            "seconds": self.about["seconds"],
+        }
+
+    def file(self) -> dict[str, Any]:
+        """Return the row of where the alignment is, relative to the folder of results."""
+        about = self.about
+        alignment, index = (self.folder / about[name] for name in ("alignment", "index"))
+        table = self.table if self.table.is_file() else None
+        return {
+            "path": str(alignment.relative_to(self.results)),
+            "index": str(index.relative_to(self.results)),
+            "format": about["format"],
+            "bytes": alignment.stat().st_size,
+            "sha256": metrics.read_checksums(self.folder / layout.CHECKSUMS)[alignment.name],
+            "reads": about["reads"]["final"],
+            "duplicates_marked": (self.folder / layout.MARKDUP).is_file(),
+            "recalibrated": about["recalibrated"],
+            "recalibration_table": str(table.relative_to(self.results)) if table else None,
+        }
+
+    def recalibration(self) -> Rows:
+        """Return reported and empirical qualities, where they were recalibrated."""
+        return metrics.read_recalibration(self.table) if self.table.is_file() else []
 
 
-def bam_row(about: Any, folder: Path, results: Path, marked: bool, table: Path) -> dict[str, Any]:
-    """Return where a sample's alignment is, relative to the folder of results."""
-    alignment = folder / about["alignment"]
-    checksums = metrics.read_checksums(folder / layout.CHECKSUMS)
-    return {
-        "path": str(alignment.relative_to(results)),
-        "index": str((folder / about["index"]).relative_to(results)),
-        "format": about["format"],
-        "bytes": alignment.stat().st_size,
-        "sha256": checksums[about["alignment"]],
-        "reads": about["reads"]["final"],
-        "duplicates_marked": marked,
-        "recalibrated": about["recalibrated"],
-        "recalibration_table": str(table.relative_to(results)) if table.is_file() else None,
-    }
+def command_readers(folder: Path) -> Readers:
+    """Return what reads a sample's exact command lines, and the versions of the programs."""
 
+    def commands() -> Rows:
+        used = metrics.read_json(folder / layout.COMMANDS)["commands"]
+        took = ("seconds", "cpu_seconds")
+        return [
+            {"step": c["name"], "command": shlex.join(c["argv"]), **{n: c.get(n) for n in took}}
+            for c in used
+        ]
 
-def lane_rows(about: Any, folder: Path) -> list[dict[str, Any]]:
-    """Return a sample's lanes; what cutadapt counts is empty where nothing was cut."""
-    rows = []
-    for lane in about["lanes"]:
-        path = folder / layout.lane_metrics(lane["lane"], "cutadapt", "json")
-        cut = metrics.read_cutadapt(path) if path.is_file() else {"with_adapter": None}
-        files = {name: lane[name] or None for name in ("fastq_1", "fastq_2")}
-        rows.append({"lane": lane["lane"], "kept": lane["trimmed"], **cut, **files})
-        rows[-1]["reads"] = lane["reads"]
-    return rows
+    def versions() -> Rows:
+        used = metrics.read_json(folder / layout.COMMANDS)["versions"]
+        return [{"tool": tool, "version": version} for tool, version in used.items()]
+
+    return {"commands": commands, "versions": versions}
 
 
 class Tables:
@@ -193,29 +270,52 @@ class Tables:
         Where the files go.
     tables : dict of str to Schema
         All of them; one without rows is written too.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        Rows of each.
+    problems : list of dict
+        What could not be read: ``sample``, ``reason``, ``text``, ``tables`` that lack it.
     """
 
     def __init__(self, folder: Path, tables: dict[str, pa.Schema]) -> None:
         self._tables = tables
-        self._counts = dict.fromkeys(tables, 0)
+        self.counts = dict.fromkeys(tables, 0)
+        self.problems: Rows = []
         self._writers = {
             name: pq.ParquetWriter(folder / f"{name}.parquet", schema)
             for name, schema in tables.items()
         }
 
-    def add(self, table: str, sample: str, rows: list[dict[str, Any]]) -> None:
-        """Add a sample's rows."""
+    def add_sample(self, sample: str, readers: Readers) -> bool:
+        """Add a sample's rows to each table; False where some cannot be read."""
+        lacking: dict[str, list[str]] = {}
+        for table, read in readers.items():
+            try:
+                self.add(table, sample, read())
+            except _UNREADABLE as error:
+                known = isinstance(error, (metrics.MetricsError, OSError))
+                text = str(error) if known else f"{type(error).__name__}: {error}"
+                lacking.setdefault(text, []).append(table)
+        self.problems += [
+            {"sample": sample, "reason": "CHECK", "text": text, "tables": ", ".join(tables)}
+            for text, tables in lacking.items()
+        ]
+        return not lacking
+
+    def add(self, table: str, sample: str, rows: Rows) -> None:
+        """Add rows to a table: all of them or, where one does not fit, none."""
         if rows:
             full = [{"sample": sample, **row} for row in rows]
             made = pa.Table.from_pylist(full, schema=self._tables[table])
             self._writers[table].write_table(made, _ROW_GROUP)
-            self._counts[table] += len(rows)
+            self.counts[table] += len(rows)
 
-    def close(self) -> dict[str, int]:
-        """End the files; return how many rows each has."""
+    def close(self) -> None:
+        """End the files."""
         for writer in self._writers.values():
             writer.close()
-        return self._counts
 
 
 if __name__ == "__main__":

@@ -8,22 +8,49 @@ samtools' columns are explained in its manual pages [1]_; GATK's report in [2]_.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 Row = dict[str, Any]
+_Reader = TypeVar("_Reader", bound=Callable[..., Any])
 
 
 class MetricsError(Exception):
     """A report of a tool is not as it should be; the text names the file."""
 
 
+def names_file(read: _Reader) -> _Reader:
+    """Let what a reader of a file (its first argument, or that one's ``path``) raises name it."""
+
+    @functools.wraps(read)
+    def named(source: Any, *rest: Any) -> Any:
+        try:
+            return read(source, *rest)
+        except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+            path = getattr(source, "path", source)
+            text = f"{path} cannot be read: {type(error).__name__}: {error}"
+            raise MetricsError(text) from error
+
+    return named  # type: ignore[return-value]
+
+
+@names_file
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON file's object."""
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise MetricsError(f"{path} holds no object")
+    return content
+
+
+@names_file
 def read_flagstat(path: Path) -> Row:
     """Return counts of reads: mapped, paired, duplicates (primary alignments alone count)."""
-    content = json.loads(path.read_text())
+    content = read_json(path)
     passed, failed = (content[f"QC-{how} reads"] for how in ("passed", "failed"))
     names = {
         "reads": "primary",
@@ -68,6 +95,7 @@ class Stats:
             raise MetricsError(f"{self.path} has no {name!r}")
         return float(self._summary[name])
 
+    @names_file
     def summary(self) -> Row:
         """Return bases, errors, lengths, qualities and insert sizes over all reads.
 
@@ -88,6 +116,7 @@ class Stats:
             "insert_size_median": weighted_median(sizes),
         }
 
+    @names_file
     def insert_sizes(self) -> list[Row]:
         """Return pairs by insert size (bases, of the whole fragment) and orientation."""
         names = ("insert_size", "pairs", "inward", "outward", "other")
@@ -97,10 +126,12 @@ class Stats:
             if values[1] != "0"
         ]
 
+    @names_file
     def depth_histogram(self) -> list[Row]:
         """Return how many bases have which depth; the last row is all that is deeper."""
         return [{"depth": int(v[1]), "bases": int(v[2])} for v in self.sections.get("COV", ())]
 
+    @names_file
     def cycles(self) -> list[Row]:
         """Return bases, mean quality and mismatches by cycle, both mates together."""
         rows: dict[int, Row] = {}
@@ -127,6 +158,7 @@ class Stats:
         ]
 
 
+@names_file
 def read_markdup(path: Path) -> Row:
     """Return duplicates as ``samtools markdup -f`` counts them.
 
@@ -148,6 +180,7 @@ def read_markdup(path: Path) -> Row:
     }
 
 
+@names_file
 def read_contigs(coverage: Path, idxstats: Path) -> list[Row]:
     """Return reads and coverage of each contig (``samtools coverage`` and ``idxstats``).
 
@@ -185,8 +218,9 @@ def genome_coverage(contigs: list[Row]) -> Row:
     return {"mean_depth": share(depth, length), "covered_fraction": share(covered, length)}
 
 
-def read_windows(path: Path, contigs: list[Row]) -> Iterator[Row]:
-    """Give depth by window, those without reads included."""
+@names_file
+def read_windows(path: Path, contigs: list[Row]) -> list[Row]:
+    """Return depth by window, those without reads included."""
     found: dict[str, dict[int, tuple[float, int]]] = {}
     size = 0
     with path.open() as file:
@@ -195,6 +229,7 @@ def read_windows(path: Path, contigs: list[Row]) -> Iterator[Row]:
             contig, first, last, mean, covered = line.rstrip("\n").split("\t")
             size = max(size, int(last) - int(first))
             found.setdefault(contig, {})[int(first)] = (float(mean), int(covered))
+    rows = []
     for row in contigs:
         here = found.get(row["contig"], {})
         step = size or row["length"]
@@ -202,12 +237,14 @@ def read_windows(path: Path, contigs: list[Row]) -> Iterator[Row]:
             depth, bases = here.get(start, (0.0, 0))
             end = min(start + step, row["length"])
             place = {"contig": row["contig"], "start": start, "end": end}
-            yield {**place, "mean_depth": depth, "covered_bases": bases}
+            rows.append({**place, "mean_depth": depth, "covered_bases": bases})
+    return rows
 
 
+@names_file
 def read_cutadapt(path: Path) -> Row:
     """Return what cutadapt found in a lane: reads with adapters, dropped reads, bases."""
-    report = json.loads(path.read_text())
+    report = read_json(path)
     reads, bases = report["read_counts"], report["basepair_counts"]
     mates = 2 if reads["read2_with_adapter"] is not None else 1
     with_adapter = reads["read1_with_adapter"] + (reads["read2_with_adapter"] or 0)
@@ -224,6 +261,7 @@ def read_cutadapt(path: Path) -> Row:
     }
 
 
+@names_file
 def read_recalibration(path: Path) -> list[Row]:
     """Return reported and empirical quality by read group, of a report of BaseRecalibrator.
 
@@ -263,6 +301,7 @@ def gatk_table(path: Path, name: str) -> Iterator[dict[str, str]]:
         yield dict(zip(columns, line.rsplit(None, len(columns) - 1), strict=True))
 
 
+@names_file
 def read_checksums(path: Path) -> dict[str, str]:
     """Return SHA-256 by file name, of what sha256sum wrote."""
     pairs = (line.split("  ", 1) for line in path.read_text().splitlines())

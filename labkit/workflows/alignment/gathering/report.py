@@ -25,12 +25,14 @@ def make(samples: dict[str, Path], out: Path, tmp: Path, title: str) -> dict[str
     Parameters
     ----------
     samples : dict of str to Path
-        The samples' folders.
+        The samples' folders; only of those whose reports can be read.
     out, tmp : Path
         The report is written into ``out``.
     title : str
         Of the report.
     """
+    if not samples:
+        return {"made": False, "text": "no sample's reports can be read as a whole"}
     inputs = tmp / "multiqc"
     inputs.mkdir()
     for name, folder in samples.items():

@@ -11,8 +11,14 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema([("sample", _TEXT), *columns.items()])
 
 
-_USED = {
-    "commands": _schema(step=_TEXT, command=_TEXT, seconds=_REAL),
+_EVERY = {
+    # What is missing and why: samples whose tasks failed, and reports that cannot be read.
+    "problems": _schema(
+        reason=_TEXT,
+        text=_TEXT,
+        tables=_TEXT,  # that lack the sample; empty: all of them
+    ),
+    "commands": _schema(step=_TEXT, command=_TEXT, seconds=_REAL, cpu_seconds=_REAL),
     "versions": _schema(tool=_TEXT, version=_TEXT),
 }
 
@@ -108,7 +114,7 @@ ALIGNMENT: dict[str, pa.Schema] = {
         bases=_WHOLE,
         errors=_REAL,
     ),
-    **_USED,
+    **_EVERY,
 }
 
 CALLS: dict[str, pa.Schema] = {
@@ -142,5 +148,5 @@ CALLS: dict[str, pa.Schema] = {
     ),
     # Where each sample's VCF is, relative to the folder of results.
     "vcfs": _schema(path=_TEXT, index=_TEXT, bytes=_WHOLE, sha256=_TEXT, alignment=_TEXT),
-    **_USED,
+    **_EVERY,
 }
