@@ -1,6 +1,7 @@
 """Alignment by labkit against the same work step by step: same reads, same machine, one run.
 
-``python -m bench.alignment [--pairs 500000] [--aligner bwa] [--samples 8] [--recalibrate]``
+``python -m bench.alignment [--pairs 500000] [--aligner bwa] [--samples 8] [--recalibrate]
+[--reference FASTA]``
 
 The steps are those of redun's example workflow (examples/06_bioinfo_batch), each with files before
 and after it and picard for sorting, tags, duplicates and metrics. Both use the same threads. CPU
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shlex
 import subprocess
 import tempfile
@@ -40,7 +40,6 @@ PICARD = "java -Xmx4g -jar /usr/share/java/picard.jar"
 ADAPTER = "-a AGATCGGAAGAGC -A AGATCGGAAGAGC"
 BATCH = 20_000_000
 GOALS = {"CPU": 1.8, "wall": 2.5, "bytes": 5.0}
-_BWA_CPU = re.compile(r"Real time: [\d.]+ sec; CPU: ([\d.]+) sec")
 
 
 @dataclass
@@ -208,17 +207,28 @@ def by_labkit(
     return job, job.tasks().set_index("stage"), submit
 
 
-def aligner_cpu(job: AlignmentJob) -> float:
-    """Return the CPU seconds that the aligner itself tells."""
-    logs = job.run.folder.results.glob("align/*/metrics/*.bwa*.log")
-    return sum(float(found[1]) for log in logs if (found := _BWA_CPU.search(log.read_text())))
+def steps_of(job: AlignmentJob, cpu: float) -> pd.Series[float]:
+    """Return the CPU seconds of each program of a sample's task, lanes together, most first.
+
+    Parameters
+    ----------
+    cpu : float
+        Seconds of the whole task: what no program took is Python's that feeds and watches them.
+    """
+    table = job.results("commands")
+    names = table["step"].str.replace(r" of lane .*", "", regex=True)
+    each = table.groupby(names)["cpu_seconds"].sum()
+    each["Python"] = cpu - each.sum()
+    ordered: pd.Series[float] = each.sort_values(ascending=False)
+    return ordered
 
 
 def main() -> None:
     """Measure and print the tables of docs/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=500_000)
-    parser.add_argument("--genome", type=int, default=4_600_000)
+    parser.add_argument("--genome", type=int, default=4_600_000, help="bases of a random one")
+    parser.add_argument("--reference", type=Path, help="FASTA of a real genome instead")
     parser.add_argument("--aligner", choices=["bwa", "bwa-mem2"], default="bwa")
     parser.add_argument("--samples", type=int, default=8, help="tiny ones, for the overhead")
     parser.add_argument("--recalibrate", action="store_true")
@@ -227,6 +237,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-alignment-", dir="/var/tmp") as name:
         folder = Path(name)
         os.environ["XDG_STATE_HOME"] = str(folder / "state")
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        os.environ["TMPDIR"] = str(scratch)
         made = example.make(
             folder / "reads",
             lanes=2,
@@ -236,6 +249,7 @@ def main() -> None:
             duplicates=0.08,
             read_length=150,
             insert_size=(320, 90),
+            genome_from=asked.reference,
         )
         reference = Reference(made.reference, cache=folder / "references")
         index = reference.index(asked.aligner, tell=lambda _: None)
@@ -260,15 +274,18 @@ def compare(
     """Print the steps, and both ways side by side."""
     (folder / "steps").mkdir()
     whole, each = stepwise(folder / "steps", made, index, fasta, aligner, sites)
+    peaks = Peaks(os.getpid(), folder / "scratch")
     job, tasks, _ = by_labkit(made.samples, reference, aligner, folder / "runs", sites)
+    peaks.end()
     align: Any = tasks.loc["align"]
     sample = job.run.folder.results / "align" / "tumbler"
+    parts = steps_of(job, float(align["cpu_seconds"]))
     ours = Used(
         float(align["cpu_seconds"]),
         float(align["seconds"]),
         int(align["peak_memory"]),
-        folder_size(sample),
-        aligner_cpu(job),
+        folder_size(sample) + peaks.size,
+        parts[aligner],
     )
     check_equal(folder / "steps" / ("recalibrated.bam" if sites else "md.bam"), job)
     print(f"\n{aligner}, {len(made.fragments['tumbler']):,} pairs, {CORES} threads")
@@ -286,6 +303,9 @@ def compare(
         print(f"| {name} | {form.format(one)} | {form.format(two)} | {one / two:.2f} | {goal} |")
     shares = (used.aligner / used.cpu for used in (whole, ours))
     print("| aligner's share of the CPU |", " | ".join(f"{s:.0%}" for s in shares), "| | 85% |")
+    print("\n| labkit's programs | CPU s | share |\n|---|---|---|")
+    for program, seconds in parts.items():
+        print(f"| {program} | {seconds:.1f} | {seconds / ours.cpu:.1%} |")
     gather: Any = tasks.loc["gather"]
     print(f"\ngather, once per job: {gather['cpu_seconds']:.1f} CPU s")
 

@@ -15,7 +15,7 @@ import pytest
 from labkit.jobfile import load
 from labkit.problems import RefusedError
 from labkit.workflows.alignment import Alignment, aligners, checks, reference
-from labkit.workflows.alignment.inside import fastq, sizes
+from labkit.workflows.alignment.inside import fastq, programs, sizes
 from tests.conftest import needs_env
 from tests.labkit.alignment.conftest import Data
 
@@ -325,6 +325,15 @@ def test_a_task_asks_for_what_genome_reads_and_cores_need(data: Data) -> None:
 
 
 @needs_env("alignment")
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_sort_gets_all_of_its_memory(threads: int) -> None:
+    argv = programs.sort_argv(600 * 1024**2, threads, Path("sort"))
+    each, others = (argv[argv.index(word) + 1] for word in ("-m", "-@"))
+    assert int(others) == threads - 1
+    # samtools takes -m for each further thread, and once where there is none
+    assert int(each.removesuffix("K")) * max(1, threads - 1) == 600 * 1024
+
+
 def test_a_job_file_says_the_same_job(data: Data, tmp_path: Path) -> None:
     sheet = tmp_path / "samples.csv"
     fields = list(data.rows[0])

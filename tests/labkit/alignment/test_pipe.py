@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from labkit.worker import tree
-from labkit.workflows.alignment.inside import pipe
+from labkit.workflows.alignment.inside import pipe, programs
 from labkit.workflows.alignment.inside.pipe import Failed, Pipe
 
 SLOW = ["sleep", "60"]
@@ -85,8 +85,8 @@ def test_a_thread_that_fails_ends_the_programs_and_its_own_words_are_told(
     with pytest.raises(Failed, match=r"^s1_1\.fastq\.gz is cut off$") as caught:
         line.wait()
     assert caught.value.reason == "INPUT"
-    assert sleeper.process is not None
-    assert sleeper.process.wait(10) == -signal.SIGTERM
+    assert sleeper.process is not None and sleeper.done.wait(10)
+    assert sleeper.process.returncode == -signal.SIGTERM
 
 
 def test_a_program_that_ignores_sigterm_is_killed(
@@ -106,8 +106,8 @@ def test_a_program_that_ignores_sigterm_is_killed(
     start(line, "false", ["false"], tmp_path)
     with pytest.raises(Failed, match=r"^false ended with code 1$"):
         line.wait()
-    assert stubborn.process is not None
-    assert stubborn.process.wait(10) == -signal.SIGKILL
+    assert stubborn.process is not None and stubborn.done.wait(10)
+    assert stubborn.process.returncode == -signal.SIGKILL
 
 
 def test_a_fifo_whose_reader_died_does_not_hang(line: Pipe, tmp_path: Path) -> None:
@@ -138,6 +138,26 @@ def test_a_failed_pipe_leaves_no_process(line: Pipe, tmp_path: Path) -> None:
     for member in line.members:
         assert member.done.wait(10)
     assert not [pid for pid in tree.descendants(os.getpid()) if _is_sleep(pid)]
+
+
+def test_what_each_program_took_is_noted_beside_its_command_line(
+    line: Pipe, tmp_path: Path
+) -> None:
+    tools = programs.Tools(dict(os.environ), tmp_path, tmp_path / "log")
+    busy = "import time\nwhile time.process_time() < {}: pass"
+    for seconds in (0.2, 0.1):  # two of one name, as those that share the contigs
+        argv = tools.note("same", [sys.executable, "-c", busy.format(seconds)])
+        start(line, "same", argv, tmp_path)
+    start(line, "other", tools.note("other", ["true"]), tmp_path)
+    line.wait()
+    tools.timed(line.members)
+    tools.run("alone", [sys.executable, "-c", busy.format(0.1)])
+    took = [(entry["name"], entry["cpu_seconds"]) for entry in tools.commands]
+    assert [name for name, _ in took] == ["same", "same", "other", "alone"]
+    least = [0.2, 0.1, 0.0, 0.1]
+    assert all(cpu >= wanted for (_, cpu), wanted in zip(took, least, strict=True))
+    assert took[2][1] < 0.1
+    assert all(entry["seconds"] >= 0 for entry in tools.commands)
 
 
 def _is_sleep(pid: int) -> bool:

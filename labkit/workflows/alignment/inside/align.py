@@ -176,6 +176,8 @@ def check_reads(
 def check_written(task: Any, tools: Any, path: Path, reference: Reference) -> int:
     """Return how many records a file holds, as its index or its own heads say.
 
+    Of a BAM the index also tells them by contig: they are kept among the metrics.
+
     Raises
     ------
     Failed
@@ -183,11 +185,11 @@ def check_written(task: Any, tools: Any, path: Path, reference: Reference) -> in
     """
     tools.run("quickcheck", ["samtools", "quickcheck", "-v", str(path)])
     if path.suffix == ".bam":
-        argv = ["samtools", "idxstats", str(path)]
+        argv, counted = ["samtools", "idxstats", str(path)], task.out / layout.IDXSTATS
     else:
         only_flags = ["--input-fmt-option", "required_fields=0x2"]
         argv = ["samtools", "view", "-c", "-T", str(reference.fasta), *only_flags, str(path)]
-    counted = task.tmp / f"{path.name}.count"
+        counted = task.tmp / f"{path.name}.count"
     tools.run("count", argv, stdout=counted)
     lines = [line.split("\t") for line in counted.read_text().splitlines()]
     if len(lines) == 1 and len(lines[0]) == 1:

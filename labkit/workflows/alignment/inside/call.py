@@ -107,6 +107,7 @@ def chain(tools: Any, tmp: Path, calls: list[list[str]]) -> None:
     except BaseException:
         line.abort()
         raise
+    tools.timed(line.members)
 
 
 if __name__ == "__main__":

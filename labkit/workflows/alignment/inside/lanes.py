@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,12 @@ class Lane:
     def reads(self) -> int:
         """Reads that were read, of both mates."""
         return sum(self.lines) // 4
+
+    @cached_property
+    def trimming(self) -> dict[str, Any]:
+        """What cutadapt counted."""
+        content: dict[str, Any] = json.loads(self.report.read_text())
+        return content
 
     def run(self, line: Any, tools: Any, prefix: Path, cpu: int, target: int, sam: Sam) -> None:
         """Run the lane to its end.
@@ -148,6 +154,8 @@ class Lane:
             raise pipe.Stopped
         for fifo in self.fifos:
             fifo.unlink()
+        if self.trims:
+            tools.add_version("cutadapt", self.trimming["cutadapt_version"])
 
     def _feed(self, mate: int, reader: Any, line: Any, ends: list[int]) -> None:
         """Write a FASTQ's content into its FIFO, counting lines.
@@ -197,13 +205,12 @@ class Lane:
         given = aligned = self.reads
         dropped: dict[str, int] = {}
         if self.trims:
-            report = json.loads(self.report.read_text())
+            counted = self.trimming["read_counts"]
             mates = len(self.files)
-            seen = report["read_counts"]["input"] * mates
+            seen = counted["input"] * mates
             _same(self.name, "were read", self.reads, "cutadapt counted", seen)
-            given = report["read_counts"]["output"] * mates
-            filtered = report["read_counts"]["filtered"]
-            dropped = {name: n * mates for name, n in filtered.items() if n}
+            given = counted["output"] * mates
+            dropped = {name: n * mates for name, n in counted["filtered"].items() if n}
             known = given + sum(dropped.values())
             _same(self.name, "were given to cutadapt", seen, "it wrote or dropped", known)
         aligned = aligner_count(self.aligner, self.log.read_bytes())

@@ -58,6 +58,8 @@ class Member:
         Set when it has ended.
     failure : str
         Why it is no success, or empty.
+    seconds, cpu_seconds : float
+        What a program took, once it has ended; the second of itself and of all that it started.
     """
 
     def __init__(
@@ -71,7 +73,14 @@ class Member:
         self.reason = "EXIT"
         self.innocent = False  # it only lost its reader
         self.whole = False  # its failure is a sentence of its own
+        self.began = time.monotonic()
         self.ended = 0.0
+        self.cpu_seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From its start to its end."""
+        return self.ended - self.began
 
     def judge(self, code: int) -> None:
         """Note how the program ended."""
@@ -214,16 +223,18 @@ class Pipe:
     def abort(self) -> None:
         """End all members."""
         self._stopping.set()
-        with self._lock:
-            running = [m.process for m in self.members if m.process and not m.done.is_set()]
-        for process in running:
-            process.terminate()
+        self._signal(signal.SIGTERM)
         end = time.monotonic() + _GRACE
-        for process in running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, end - time.monotonic()))
-                continue
-            process.kill()
+        for member in self.members:
+            if member.process and not member.done.wait(max(0.0, end - time.monotonic())):
+                self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        """Send a signal to all programs that run; the lock keeps their numbers from others."""
+        with self._lock:
+            for member in self.members:
+                if member.process and member.process.returncode is None:
+                    os.kill(member.process.pid, number)
 
     def _stop(self) -> NoReturn:
         """End the pipe and say who was the first to fail."""
@@ -238,7 +249,12 @@ class Pipe:
         raise Failed("; ".join(member.told for member in guilty[:_BLAMED]), guilty[0].reason)
 
     def _await(self, member: Member, process: subprocess.Popen[bytes]) -> None:
-        member.judge(process.wait())
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with self._lock:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        member.cpu_seconds = used.ru_utime + used.ru_stime
+        member.judge(process.returncode)
         self._end(member)
 
     def _run(self, member: Member, work: Callable[[], None], close: Sequence[int]) -> None:

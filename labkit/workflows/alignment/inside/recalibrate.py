@@ -189,6 +189,7 @@ class _Java:
         except BaseException:
             pipe.abort()
             raise
+        self._tools.timed(pipe.members)
         if len(calls) > 1:
             with self._log.open("ab") as whole:
                 for number in range(len(calls)):
@@ -238,16 +239,17 @@ def _join(
         read, end = piping.joint()
         joined, copied = piping.joint()
         cat = ["samtools", "cat", *map(str, parts)]
-        pipe.start("samtools cat", tools.note("join", cat), stdout=end, stderr=log)
+        pipe.start("join", tools.note("join", cat), stdout=end, stderr=log)
         argv = tools.note("copy", ["tee", str(copy)])
-        pipe.start("tee", argv, stdin=read, stdout=copied, stderr=log)
+        pipe.start("copy", argv, stdin=read, stdout=copied, stderr=log)
         argv = tools.note("count", ["samtools", "flagstat", "-O", "json", str(copy)])
-        pipe.start("samtools flagstat", argv, stdout=counted, stderr=log)
-        pipe.start("samtools view", tools.note("write", write), stdin=joined, stderr=log)
+        pipe.start("count", argv, stdout=counted, stderr=log)
+        pipe.start("write", tools.note("write", write), stdin=joined, stderr=log)
         pipe.wait()
     except BaseException:
         pipe.abort()
         raise
+    tools.timed(pipe.members)
     before = scratch / "source.flagstat.json"
     tools.run("count", ["samtools", "flagstat", "-O", "json", str(source)], stdout=before)
     was, now = (_counts(path) for path in (before, counted))

@@ -86,13 +86,14 @@ class Stream:
                 read = self._program("SetNmMdAndUqTags", argv, read)
             if self.settings["mark_duplicates"]:
                 read = self._program("markdup", self._markdup(), read)
-            ends = self._measures()
+            ends = self._measures(file_format)
             ends.append(self._writer(target, file_format))
             self.line.thread("tee", lambda: _tee(read, ends), close=[*ends, read])
             self.line.wait(self._tick)
         except BaseException:
             self.line.abort()
             raise
+        self.tools.timed(self.line.members)
 
     def _program(self, name: str, argv: list[str], read: int) -> int:
         """Start a program of the chain; return the end that its output is read from."""
@@ -117,7 +118,7 @@ class Stream:
         )
         if settings["uq"]:
             memory //= 2
-        argv: list[str] = programs.sort_argv(memory // threads, threads, self.task.tmp / "sort")
+        argv: list[str] = programs.sort_argv(memory, threads, self.task.tmp / "sort")
         return argv
 
     def _markdup(self) -> list[str]:
@@ -130,17 +131,17 @@ class Stream:
         )
         return argv
 
-    def _measures(self) -> list[int]:
+    def _measures(self, file_format: str) -> list[int]:
         """Start what measures the stream; return the ends that it is written into."""
         out, fasta = self.task.out, self.reference.fasta
-        ends = []
-        for name, argv, target in (
+        measures = [
             ("flagstat", ["samtools", "flagstat", "-O", "json", "-"], layout.FLAGSTAT),
             ("stats", ["samtools", "stats", "-r", str(fasta), "-"], layout.STATS),
-            ("idxstats", ["samtools", "idxstats", "-"], layout.IDXSTATS),
             ("coverage", ["samtools", "coverage", "-"], layout.COVERAGE),
-        ):
-            ends.append(self._measure(name, argv, out / target))
+        ]
+        if file_format == "cram":  # the index of a BAM holds it
+            measures.append(("idxstats", ["samtools", "idxstats", "-"], layout.IDXSTATS))
+        ends = [self._measure(name, argv, out / target) for name, argv, target in measures]
         read, write = pipe.joint()
         ends.append(self._measure("depth", ["samtools", "depth", "-"], write))
         kept = out / layout.DEPTH if self.settings["depth"] else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import zlib
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,14 @@ def collect(source: int, contigs: dict[str, int], window: int, target: Path, kep
     covered = {name: numpy.zeros(count, "int64") for name, count in places.items()}
     packed = _Packed(kept) if kept else None
     rest = b""
-    while block := os.read(source, _BLOCK):
+    for block in _blocks(source):
         if packed:
             packed.write(block)
-        lines, newline, rest = (rest + block).rpartition(b"\n")
-        if newline:
-            _add(lines, window, sums, covered)
+        end = block.rfind(b"\n") + 1
+        if end:
+            _add(rest + block[:end], window, sums, covered)
+            rest = b""
+        rest += block[end:]
     if packed:
         packed.close()
     with target.open("w") as file:
@@ -53,6 +56,20 @@ def collect(source: int, contigs: dict[str, int], window: int, target: Path, kep
                 start, end = number * window, min((number + 1) * window, length)
                 mean = sums[name][number] / (end - start)
                 print(name, start, end, f"{mean:.4f}", covered[name][number], sep="\t", file=file)
+
+
+def _blocks(source: int) -> Iterator[bytes]:
+    """Give what is read in large blocks: a pipe gives small ones, and each costs its parsing."""
+    parts: list[bytes] = []
+    size = 0
+    while part := os.read(source, _BLOCK):
+        parts.append(part)
+        size += len(part)
+        if size >= _BLOCK:
+            yield b"".join(parts)
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts)
 
 
 def _add(lines: bytes, window: int, sums: dict[str, Any], covered: dict[str, Any]) -> None:
