@@ -182,9 +182,10 @@ def bare_pipe(folder: Path, row: Mapping[str, Any], index: Path, fasta: Path, al
         "samtools sort -u -m 512M -T tmp/sort -",
         "samtools markdup -S -u -f markdup.txt - -",
         "tee >(samtools flagstat -O json - > flagstat) >(samtools stats -r "
-        f"{fasta} - > stats) >(samtools idxstats - > idxstats) >(samtools coverage - > coverage) "
+        f"{fasta} - > stats) >(samtools coverage - > coverage) "
         ">(samtools depth - | gzip -1 > depth.gz)",
-        "samtools view -b --write-index -o out.bam##idx##out.bam.bai -",
+        "samtools view -b --output-fmt-option level=4 --write-index "
+        "-o out.bam##idx##out.bam.bai -; samtools idxstats out.bam > idxstats",
     ]
     used = run(f"{' | '.join(chain)}; wait", folder, tool_environment())
     used.written += folder_size(folder)

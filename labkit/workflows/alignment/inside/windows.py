@@ -6,7 +6,6 @@ loop could.
 
 from __future__ import annotations
 
-import io
 import os
 import zlib
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-_BLOCK = 1024 * 1024
+_BLOCK = 256 * 1024  # larger ones cost more in new memory than they save
 
 
 def collect(source: int, contigs: dict[str, int], window: int, target: Path, kept: Any) -> None:
@@ -74,26 +73,33 @@ def _blocks(source: int) -> Iterator[bytes]:
 
 def _add(lines: bytes, window: int, sums: dict[str, Any], covered: dict[str, Any]) -> None:
     """Add lines to the windows that they lie in."""
-    csv, numpy, pyarrow = map(import_module, ("pyarrow.csv", "numpy", "pyarrow"))
+    numpy = import_module("numpy")
+    for name, position, depth in _contigs(lines):
+        place = (position - 1) // window
+        starts = numpy.flatnonzero(numpy.diff(place, prepend=-1))  # lines are in order
+        sums[name][place[starts]] += numpy.add.reduceat(depth, starts)
+        covered[name][place[starts]] += numpy.add.reduceat(depth > 0, starts, dtype="int64")
+
+
+def _contigs(lines: bytes) -> Iterator[tuple[str, Any, Any]]:
+    """Give contig, positions and depths of lines; those of a contig are together."""
+    csv, pyarrow = map(import_module, ("pyarrow.csv", "pyarrow"))
     names = ["contig", "position", "depth"]
-    kinds = [pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), *2 * [pyarrow.int64()]]
-    table = csv.read_csv(
-        io.BytesIO(lines),
-        csv.ReadOptions(column_names=names, use_threads=False, block_size=4 * len(lines) + 1024),
-        csv.ParseOptions(delimiter="\t", quote_char=False),
-        csv.ConvertOptions(column_types=dict(zip(names, kinds))),  # noqa: B905 -- Python 3.9
-    ).combine_chunks()
-    contig = table["contig"].chunk(0)
-    codes = contig.indices.to_numpy()
-    depth = table["depth"].to_numpy()
-    place = (table["position"].to_numpy() - 1) // window
-    for code, name in enumerate(contig.dictionary.to_pylist()):
-        here = codes == code
-        first = int(place[here].min())
-        found = numpy.bincount(place[here] - first, weights=depth[here])
-        bases = numpy.bincount(place[here] - first, weights=depth[here] > 0)
-        sums[name][first : first + len(found)] += found
-        covered[name][first : first + len(bases)] += bases.astype("int64")
+    begin = 0
+    while begin < len(lines):
+        contig = lines[begin : lines.index(b"\t", begin) + 1]
+        last = max(begin, lines.rfind(b"\n" + contig, begin) + 1)
+        end = lines.index(b"\n", last) + 1
+        table = csv.read_csv(
+            pyarrow.BufferReader(lines[begin:end]),
+            csv.ReadOptions(column_names=names, use_threads=False, block_size=end - begin + 1024),
+            csv.ParseOptions(delimiter="\t", quote_char=False),
+            csv.ConvertOptions(
+                column_types=dict.fromkeys(names[1:], pyarrow.int64()), include_columns=names[1:]
+            ),
+        ).combine_chunks()
+        yield contig[:-1].decode(), table["position"].to_numpy(), table["depth"].to_numpy()
+        begin = end
 
 
 class _Packed:
