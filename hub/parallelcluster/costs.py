@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
+from pathlib import Path
 
 from hub.parallelcluster.settings import GIB, ParallelCluster
 from hub.slurm.prices import prices
 
 HOURS = 730  # of a month, as AWS counts
-# USD in us-east-1, from AWS's pages of the services.
-STORAGE_DAY = date(2026, 6, 30)
-EBS_GP3 = 0.08  # GB and month
-EFS_STANDARD = 0.30  # GB and month that is used
-FSX_SCRATCH = 0.14  # GB and month
-PUBLIC_ADDRESS = 0.005  # hour
+TABLE = Path(__file__).with_name("prices.csv")
+_NOTE = (
+    "What is no instance is by secondary sources: check it at AWS's pages, which prices.csv names."
+)
+
+
+@cache
+def besides() -> tuple[date, dict[str, float]]:
+    """Return the day of the table of storage and network prices, and USD by item."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    day = next(line.removeprefix("# day: ") for line in lines if line.startswith("# day: "))
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    return date.fromisoformat(day), {row["item"]: float(row["usd"]) for row in rows}
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,8 @@ class Costs:
         for what, price in self.items:
             amount = "price not known" if price is None else f"{price:.0f} USD"
             found.append(f"  {what}: {amount}")
-        found.append(f"and {EFS_STANDARD:.2f} USD a month for each GB in the homes.")
+        found.append(f"and {besides()[1]['home_efs']:.2f} USD a month for each GB in the homes.")
+        found.append(_NOTE)
         return found
 
 
@@ -61,6 +72,7 @@ def idle_costs(cluster: ParallelCluster) -> Costs:
     Without data transfer, NAT gateways, CloudWatch and snapshots, which depend on use.
     """
     table = prices()
+    day, other = besides()
 
     def month(instance: str, count: int = 1) -> float | None:
         hourly = table.hourly.get(instance)
@@ -71,15 +83,15 @@ def idle_costs(cluster: ParallelCluster) -> Costs:
     disks = head.disk + cluster.shared
     if cluster.login:
         items.append((f"login node {cluster.login.instance}", month(cluster.login.instance)))
-        items.append(("its load balancer", 0.0225 * HOURS))
+        items.append(("its load balancer", other["load_balancer"] * HOURS))
         disks += 40 * GIB  # ParallelCluster's own size
-    items.append((f"disks, {disks // GIB} GB", disks / GIB * EBS_GP3))
-    items.append(("the public address", PUBLIC_ADDRESS * HOURS))
+    items.append((f"disks, {disks // GIB} GB", disks / GIB * other["disk_gp3"]))
+    items.append(("the public address", other["public_address"] * HOURS))
     for queue in cluster.queues:
         if queue.min_nodes:
             what = f"{queue.min_nodes} x {queue.instances[0]} always on in {queue.name}"
             items.append((what, month(queue.instances[0], queue.min_nodes)))
     if cluster.scratch:
         size = cluster.scratch.size / GIB
-        items.append((f"scratch, {size:.0f} GB", size * FSX_SCRATCH))
-    return Costs(tuple(items), min(table.day, STORAGE_DAY), table.region)
+        items.append((f"scratch, {size:.0f} GB", size * other["scratch_fsx"]))
+    return Costs(tuple(items), min(table.day, day), table.region)
