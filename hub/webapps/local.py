@@ -68,6 +68,7 @@ def add(
         source=f"folder {package.root.name}",
         size=package.size,
         files=len(package.files),
+        kind=package.kind,
     )
     publisher = Publisher(settings, paths)
     found = [*package.problems, *publisher.problems(LAB, name, wanted, set())]

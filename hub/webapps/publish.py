@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
@@ -25,6 +26,7 @@ from hub.webapps import declare, records, store
 from hub.webapps.records import Record, Version
 from labkit.problems import Problem
 from labkit.webapps.rules import check_audience, check_name, check_size, check_texts
+from services.webapps import SYSTEM_PATH
 
 Text = Annotated[str, StringConstraints(max_length=1000)]
 VERSIONS_MOST = 200
@@ -83,7 +85,7 @@ class Asked(Frozen):
         For its card.
     source : str
         What it was made from.
-    size, files : int
+    size, files, kind : int, int, str or None
         What is to come: it is refused early by these, and accepted by none of them.
     current : int or None
         The version that is to run.
@@ -97,6 +99,7 @@ class Asked(Frozen):
     source: Text = ""
     size: int = Field(0, ge=0, le=1 << 44)
     files: int = Field(0, ge=0, le=1 << 44)
+    kind: Literal["shiny", "dash"] | None = None
     current: int | None = Field(None, ge=1)
     hidden: bool | None = None
 
@@ -197,6 +200,7 @@ class Publisher:
         if wanted.groups is not None:
             audience = check_audience(wanted.groups, person.groups, admin=person.admin, kept=kept)
             found += audience
+        found += self._kind_problems(wanted.kind)
         found += check_size(wanted.files, wanted.size, self.settings.webapps.size)
         found += store.room(self.paths, wanted.size)
         return found
@@ -209,6 +213,13 @@ class Publisher:
         service = declare.trial(self.settings.webapps)
         for one in catalogue.misfits("portal", service, self.settings):
             yield Problem(one.place, f"{one.text}.", f"An administrator can {one.mend}.")
+
+    def _kind_problems(self, kind: str | None) -> Iterator[Problem]:
+        mend = "Ask an administrator: docs/how-to/apps-of-your-own.md says what it takes."
+        if kind == "dash" and not self.paths.env_bin("dash", "python").exists():
+            yield Problem("app", "the environment of Dash apps is not built here.", mend)
+        if kind == "shiny" and shutil.which("Rscript", path=SYSTEM_PATH) is None:
+            yield Problem("app", "there is no R on the portal's machine.", mend)
 
     def _new_problems(
         self, person: Person, name: str, wanted: Asked, taken: set[str]
@@ -244,6 +255,9 @@ class Publisher:
                 raise RefusedPublishError(problems)
             try:
                 with store.unpacked(self.paths, archive, self.settings.webapps.size) as found:
+                    wrong = list(self._kind_problems(found.kind))
+                    if wrong:
+                        raise RefusedPublishError(wrong)
                     return self._commit(person, name, wanted, found)
             except store.PackageError as error:
                 raise RefusedPublishError(error.problems) from None

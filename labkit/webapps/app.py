@@ -287,9 +287,8 @@ def _below(place: Path, folder: str) -> Path:
 def _send(
     client: Client, name: str, package: Package, fields: dict[str, Any], scratch: Path, say: Say
 ) -> dict[str, Any]:
-    client.ask(
-        "POST", f"/{name}/check", {**fields, "size": package.size, "files": len(package.files)}
-    )
+    to_come = {"size": package.size, "files": len(package.files), "kind": package.kind}
+    client.ask("POST", f"/{name}/check", {**fields, **to_come})
     archive = scratch / "archive"
     with archive.open("wb") as stream:
         package.write(stream)

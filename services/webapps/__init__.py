@@ -3,3 +3,5 @@
 It is no app of its own (there is no ``service.yaml`` here): `hub.webapps` makes one of each app
 that a member publishes.
 """
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"  # where the member's code finds programs

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.viewers.places import EnvironmentMissingError, program
-from services.webapps import front
+from services.webapps import SYSTEM_PATH, front
 
 HERE = Path(__file__).resolve().parent
 # What the member's code is told; the app's secret is not among it.
@@ -33,7 +33,6 @@ PASSED = (
     "LABHUB_HOME_URL",
     "LABHUB_MEMORY_BYTES",
 )
-_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _PATIENCE = 8.0  # seconds for it to end
 _NOT_DUMPABLE = 4  # PR_SET_DUMPABLE of prctl(2)
 
@@ -49,10 +48,10 @@ def command(kind: str, place: str, folder: str) -> tuple[list[str], str]:
     if kind == "dash":
         python = program("dash", "python")
         return [str(python), str(HERE / "run_dash.py"), place, folder], (
-            f"{python.parent}:{_SYSTEM_PATH}"
+            f"{python.parent}:{SYSTEM_PATH}"
         )
     script = str(HERE / "run_shiny.R")
-    return ["Rscript", "--vanilla", script, place, folder], _SYSTEM_PATH
+    return ["Rscript", "--vanilla", script, place, folder], SYSTEM_PATH
 
 
 def told(environ: Mapping[str, str], path: str) -> dict[str, str]:
