@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from labkit.backends.base import Backend, BackendError, Limits, Sighting, Sightings
-from labkit.backends.capacity import capacity
+from labkit.backends.capacity import capacity, free_memory
 from labkit.backends.spool import Spool
 from labkit.model import Container, Environment, Stage, State, from_ranges
-from labkit.plan import Plan
+from labkit.plan import Plan, show_bytes
 from labkit.problems import Problem
 from labkit.runs.manifest import environment_folder
 from labkit.runs.store import Run, Submission
@@ -60,6 +60,18 @@ class LocalBackend(Backend):
             Problem(f"stage {stage.name}", "asks for GPUs; the local backend does not share them.")
             for stage in plan.stages
             if stage.resources.gpus
+        ]
+        free = free_memory()
+        problems += [
+            Problem(
+                f"stage {stage.name}",
+                f"each task asks for {show_bytes(stage.resources.memory)} of memory and "
+                f"{show_bytes(free)} are free now: it will wait.",
+                "Close notebooks that hold data, or ask for less (memory=).",
+                fatal=False,
+            )
+            for stage in plan.stages
+            if free < stage.resources.memory <= self.limits().memory
         ]
         for stage in plan.stages:
             problems += _check_programs(stage)

@@ -180,7 +180,7 @@ class Supervisor:
             return ""
         return (
             f"waits for {show_bytes(memory)} of memory, {show_bytes(max(0, free))} are free: "
-            "close notebooks that hold data"
+            "close notebooks that hold data, or cancel and submit with less (memory=)"
         )
 
     def _start(self, job: Job, left: StageLeft) -> bool:

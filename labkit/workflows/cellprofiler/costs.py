@@ -22,7 +22,7 @@ STARTUP = 3.5
 _PER_MODULE = 0.05
 _PER_MEGAPIXEL = 0.05
 #: Bytes of one task before anything was measured.
-MEMORY = 2 * 1024**3
+MEMORY = 3 * 1024**3 // 2
 _KEPT = 500
 
 

@@ -46,6 +46,9 @@ _GATHER = (
     _HERE / "costs.py",
 )
 GATHER_KEY = "plate"
+_GATHER_MEMORY = 1024**3
+_GATHER_UNIT = 2 * 1024**2  # bytes of tables and profiles, about, per image set
+_GATHER_MOST = 4 * 1024**3
 _MAY_SKIP = ("FlagImage",)
 _EXTENSIONS = {"tiff": "tiff", "jpeg": "jpeg", "png": "png", "npy": "npy", "h5": "h5"}
 
@@ -101,7 +104,7 @@ def make_plan(workflow: CellProfiler, found: Prepared, backend: str) -> Plan:
     if plate_map is not None:
         files["platemap.csv"] = plate_map.to_csv(index=False)
     files["gather.json"] = json.dumps(_gather_settings(workflow, pipeline, analysis))
-    stages.append(_gather(analysis))
+    stages.append(_gather(analysis, backends.get(backend).limits().memory))
     version = found.probe.version if found.probe else ""
     return Plan(
         name=safe_key(workflow.name or f"cellprofiler-{pipeline.path.stem}")[:60],
@@ -250,8 +253,10 @@ def _illumination(found: Prepared, sets: ImageSets) -> Illumination | None:
     return Illumination(stage, table, columns, needs)
 
 
-def _gather(analysis: Stage) -> Stage:
+def _gather(analysis: Stage, most: int) -> Stage:
+    """Return the gather; it works with less memory, too: what it does not hold waits on disk."""
     units = sum(task.units for task in analysis.tasks)
+    memory = min(_GATHER_MEMORY + units * _GATHER_UNIT, _GATHER_MOST, most * 3 // 4)
     try:
         program("notebook", "python")
         environment, python = Environment("notebook"), "python"
@@ -267,7 +272,7 @@ def _gather(analysis: Stage) -> Stage:
     return Stage(
         "gather",
         (task,),
-        Resources(memory=4 * 1024**3),
+        Resources(memory=memory),
         environment,
         depends_on=("analysis",),
         tolerate_failures=True,

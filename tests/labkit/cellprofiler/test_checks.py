@@ -9,6 +9,8 @@ import pytest
 
 import labkit
 from labkit import jobfile
+from labkit.backends import local
+from labkit.backends.capacity import Capacity
 from labkit.problems import Problem, RefusedError
 from labkit.workflows.cellprofiler import checks, example, modules
 from labkit.workflows.cellprofiler.pipeline import Pipeline
@@ -280,3 +282,20 @@ def test_a_job_file_describes_the_same(tmp_path: Path) -> None:
     assert [task.params["rows"] for task in plan.stage("analysis").tasks] == ["1", "2"]
     wrong = jobfile.parse({**content, "pipeline": 3, "images": 4})
     assert {problem.where for problem in wrong.workflow.check()} == {"pipeline"}
+
+
+@needs_env("cellprofiler")
+@pytest.mark.usefixtures("no_environment")
+def test_every_stage_fits_beside_the_notebook_in_a_standard_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gather that asked for all 4 GB of a server waited for ever: the notebook has some."""
+    small = Capacity(cpu=2, memory=4 << 30)
+    monkeypatch.setattr(local, "capacity", lambda: small)
+    monkeypatch.setattr(local, "free_memory", lambda: 3 << 30)
+    images, _ = example.make_plate(tmp_path / "img", wells=2, sites=1)
+    plan = labkit.CellProfiler(example.ANALYSIS, images).plan("local")
+    asked = {stage.name: stage.resources.memory for stage in plan.stages}
+    assert max(asked.values()) <= 3 << 30
+    assert asked["analysis"] * small.cpu <= 3 << 30, "no core waits for memory"
+    assert not [p for p in plan.problems if "will wait" in p.text]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import labkit
+from labkit.backends import local
 from labkit.backends.capacity import capacity, free_memory
 from labkit.model import Resources
 from labkit.problems import RefusedError
@@ -71,6 +73,14 @@ def test_no_more_tasks_than_memory(site: Site) -> None:
     until(lambda: "memory" in job.refresh().text, 10)
     job.wait(30)
     assert most_at_once(site.trace) <= 2
+
+
+def test_more_memory_than_is_free_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "free_memory", lambda: 100 * MB)
+    rows = [{"n": "1"}]
+    (problem,) = labkit.Command("true {n}", over=rows, memory="200 MB").plan("local").problems
+    assert "it will wait" in problem.text and not problem.fatal
+    assert not labkit.Command("true {n}", over=rows, memory="50 MB").plan("local").problems
 
 
 def test_a_cap_of_ones_own(site: Site) -> None:
