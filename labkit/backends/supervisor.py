@@ -137,18 +137,21 @@ class Supervisor:
     def _start_some(self) -> bool:
         """Start what fits; True where there may be more to start."""
         started = 0
+        first = ""  # who has waited so long that nobody may pass any more
         for job in sorted(self._jobs.values(), key=_running_cores):
             if job.cancelled:
                 continue
             left = job.next_stage_tasks()
             if left is None:
                 continue
-            wait = self._wait_for(job, left)
+            wait = f"waits for {first}, whose turn it is" if first else self._wait_for(job, left)
             if wait:
                 job.waits_for = wait
                 job.waits_since = job.waits_since or time.monotonic()
-                if time.monotonic() - job.waits_since > _STARVED:
-                    break
+                starved = time.monotonic() - job.waits_since > _STARVED
+                # Where no task runs, it is not tasks that are in its way.
+                if starved and not first and any(j.live for j in self._jobs.values()):
+                    first = job.run.path.name
                 continue
             job.waits_for, job.waits_since = "", None
             if not self._start(job, left):

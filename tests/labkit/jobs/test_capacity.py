@@ -13,6 +13,7 @@ import pytest
 import labkit
 from labkit.backends import local
 from labkit.backends.capacity import capacity, free_memory
+from labkit.backends.spool import Spool
 from labkit.model import Resources
 from labkit.problems import RefusedError
 from labkit.worker import cgroup
@@ -81,6 +82,26 @@ def test_more_memory_than_is_free_is_warned_of(monkeypatch: pytest.MonkeyPatch) 
     (problem,) = labkit.Command("true {n}", over=rows, memory="200 MB").plan("local").problems
     assert "it will wait" in problem.text and not problem.fatal
     assert not labkit.Command("true {n}", over=rows, memory="50 MB").plan("local").problems
+
+
+def test_a_job_that_finds_no_room_is_in_nobodys_way(site: Site) -> None:
+    """Memory that a notebook holds never comes free: what asks for all of it waits alone."""
+    spool = Spool()
+    impatient = (
+        "import sys; from labkit.backends import supervisor as s; s._STARVED = 0.0; s.main()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", impatient, str(spool.path)], cwd=ROOT)
+    try:
+        until(lambda: spool.supervisor() == process.pid)
+        large = site.submit(busy(site, 1, memory=capacity().memory))  # type: ignore[arg-type]
+        until(lambda: "are free" in large.refresh().text, 10)
+        small = site.submit(busy(site, 2, cpu=0.5, memory="50 MB"))  # type: ignore[arg-type]
+        assert small.wait(30).state.value == "SUCCEEDED"
+        assert large.refresh().state.value == "PENDING"
+        large.cancel()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_cap_of_ones_own(site: Site) -> None:
