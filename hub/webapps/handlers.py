@@ -6,13 +6,11 @@ The hub receives the files and never runs them: an app runs in its own box, unde
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jupyterhub import orm
 from tornado import web
@@ -204,8 +202,8 @@ class Package(_Base):
     """
 
     _file: Path | None = None
-    _handle = -1
-    _size = 0
+    _stream: BinaryIO | None = None
+    _complete = False
 
     async def prepare(self) -> None:
         """Let in who may publish, before the body is read."""
@@ -216,24 +214,25 @@ class Package(_Base):
         if not self.publisher.may_publish(person):
             raise web.HTTPError(403, "You may not publish apps in this lab.")
         # Compressed it is smaller; what cannot be compressed grows by a little.
-        self._most = self.settings_of_lab.webapps.size + (4 << 20)
-        length = int(self.request.headers.get("Content-Length", "0"))
-        if not 0 < length <= self._most:
+        most = self.settings_of_lab.webapps.size + (4 << 20)
+        length = self.request.headers.get("Content-Length", "")
+        if not length.isdecimal() or not 0 < int(length) <= most:
             raise web.HTTPError(413, "The app is too large, or its size was not said.")
-        self.request.connection.set_max_body_size(self._most)  # type: ignore[union-attr]
-        self._handle, self._file = await asyncio.to_thread(store.incoming, self.paths)
+        self.request.connection.set_max_body_size(most)  # type: ignore[union-attr]
+        self._stream, self._file = await asyncio.to_thread(store.incoming, self.paths)
 
     async def data_received(self, chunk: bytes) -> None:
         """Keep a piece."""
-        self._size += len(chunk)
-        if self._handle >= 0:
-            await asyncio.to_thread(_write, self._handle, chunk)
+        if self._stream is not None:
+            await asyncio.to_thread(self._stream.write, chunk)
 
     async def put(self, name: str) -> None:
         """Make it the version that runs."""
         person, file = self.person(), self._file
-        if file is None:
+        if file is None or self._stream is None:
             raise web.HTTPError(400, "There is no app in the request.")
+        self._complete = True
+        self._stream.close()
         head = await asyncio.to_thread(_split, file)
         taken = self.taken()
         try:
@@ -251,15 +250,14 @@ class Package(_Base):
         super().on_finish()
 
     def on_connection_close(self) -> None:
-        """Remove what was received: the rest never comes."""
-        self._clear()
+        """Remove what was received, where the rest never comes."""
+        if not self._complete:
+            self._clear()
         super().on_connection_close()
 
     def _clear(self) -> None:
-        handle, self._handle = self._handle, -1
-        if handle >= 0:
-            with contextlib.suppress(OSError):
-                os.close(handle)
+        if self._stream is not None:
+            self._stream.close()
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 
@@ -286,12 +284,6 @@ class Restart(_Base):
         if not record.hidden:
             await asyncio.to_thread(Supervisor(self.paths).stop, [program_name(name)])
         await self.tell(record, person)
-
-
-def _write(handle: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(handle, view) :]
 
 
 def _split(file: Path) -> bytes:

@@ -75,9 +75,9 @@ def add(
     problems = [*_as_ours(found), *change.unknown_groups(name, groups or (), settings, paths)]
     if problems:
         raise ProblemsError(problems)
-    handle, archive = store.incoming(paths)
+    stream, archive = store.incoming(paths)
     try:
-        with open(handle, "wb") as stream:  # noqa: PTH123 - it is open already
+        with stream:
             package.write(stream)
         publisher.add(LAB, name, wanted, archive, set())
     except RefusedPublishError as error:

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from hub.paths import Paths
 from hub.services.places import make_readable
@@ -78,10 +79,10 @@ def make(paths: Paths) -> Path:
     return folder
 
 
-def incoming(paths: Paths) -> tuple[int, Path]:
+def incoming(paths: Paths) -> tuple[BinaryIO, Path]:
     """Return a new file for what is being sent, open for writing."""
     handle, name = tempfile.mkstemp(prefix=".incoming-", suffix=".zip", dir=make(paths))
-    return handle, Path(name)
+    return os.fdopen(handle, "wb"), Path(name)
 
 
 def tidy(paths: Paths) -> None:

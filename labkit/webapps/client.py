@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Self
 from urllib.parse import quote, urlsplit
 
 from labkit.apps import AppClient, AppError
+
+_KNOWN = 10.0  # seconds until a new app is known to all
 
 
 class WebAppError(AppError):
@@ -86,5 +89,16 @@ def open_once(name: str) -> None:
     """
     url = os.environ.get("LABHUB_SERVICES_URL", "")
     token = os.environ.get("JUPYTERHUB_API_TOKEN", "")
-    if url and token:
-        Opened(url, token, name).fetch("")
+    if not url or not token:
+        return
+    end = time.monotonic() + _KNOWN
+    while True:
+        try:
+            Opened(url, token, name).fetch("")
+        except WebAppError as error:
+            # The gate looks for new apps once a second.
+            if error.status not in (404, 502) or time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+        else:
+            return

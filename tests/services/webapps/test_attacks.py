@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pwd
 
 import pytest
@@ -73,6 +72,8 @@ def test_it_sees_its_own_files_alone(scene: Scene) -> None:
     state, home = scene.portal.state, scene.home(scene.ada)
     (home / "private.txt").write_text("private")
     awake(scene, "doses")
+    folders = ("", "secrets", "log", "run", "webapps", "sockets", "sockets/doses", "appdata")
+    looked = [*(f"{state}/{one}" for one in folders), str(home), "/root"]
     code = f"""
 import os, json
 def listed(place):
@@ -80,13 +81,7 @@ def listed(place):
         return sorted(os.listdir(place))
     except OSError as error:
         return type(error).__name__
-print(json.dumps({{place: listed(place) for place in {
-        [
-            *(str(state / one) for one in ("", "secrets", "log", "run", "webapps", "sockets")),
-            *(str(state / "sockets" / "doses"), str(state / "appdata"), str(home), "/root"),
-            os.environ.get("LABHUB_STATE", "/nonexistent"),
-        ]!r
-    }}}))
+print(json.dumps({{place: listed(place) for place in {looked}}}))
 """
     told = json.loads(scene.attack(code))
     assert told[f"{state}/sockets"] == ["hostile"]
@@ -193,10 +188,9 @@ def test_a_memory_hog_ends_alone_and_comes_back(scene: Scene) -> None:
     with scene.portal.program(scene.portal.token(scene.ada)) as program:
         answer = program.post(url, content="kept = b'x' * (3 << 30)")
         assert answer.status_code in (502, 503), answer.text[:200]
-        eventually(lambda: scene.portal.app_state("hostile") == "failed", 30)
         assert scene.portal.app_state("doses") == "running"
         assert program.get(scene.portal.app_url("doses")).status_code == 200
         told = scene.portal.labhub("app", "status", "hostile").stdout
-        assert "more memory than" in told and "1G" in told
+        assert "out of memory" in told
         back = scene.portal.app_url("hostile")
         eventually(lambda: program.get(back, headers=HTML).status_code == 200, 60)

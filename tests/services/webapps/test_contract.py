@@ -34,7 +34,8 @@ def talk_shiny(ws: ClientConnection) -> None:
 
 class TestDash(AppContract):
     @pytest.fixture(scope="class")
-    def app(self, scene: Scene) -> AppCase:
+    @classmethod
+    def app(cls, scene: Scene) -> AppCase:
         return scene.case(
             "doses",
             says="_dash-config",
@@ -50,7 +51,8 @@ class TestDash(AppContract):
 @needs_shiny
 class TestShiny(AppContract):
     @pytest.fixture(scope="class")
-    def app(self, scene: Scene) -> AppCase:
+    @classmethod
+    def app(cls, scene: Scene) -> AppCase:
         return scene.case(
             "waves",
             says="Waves",

@@ -4,7 +4,6 @@ import hashlib
 import os
 
 import pandas as pd
-import plotly.express as px
 from dash import Dash, Input, Output, dcc, html
 from flask import Response, jsonify, request
 
@@ -24,8 +23,12 @@ app.layout = html.Main(
 @app.callback(Output("curve", "figure"), Output("who", "children"), Input("compound", "value"))
 def curve(compound):
     chosen = table[table["compound"] == compound]
-    figure = px.line(chosen, x="dose_um", y="response", log_x=True, markers=True)
-    return figure, f"{request.headers['X-Labhub-User']} looks at compound {compound}"
+    curve = {"x": chosen["dose_um"].tolist(), "y": chosen["response"].tolist(), "name": compound}
+    axes = {"xaxis": {"type": "log", "title": {"text": "dose (µM)"}}, "yaxis": {"range": [0, 1.05]}}
+    return {
+        "data": [curve],
+        "layout": axes,
+    }, f"{request.headers['X-Labhub-User']} looks at compound {compound}"
 
 
 PREFIX = os.environ["LABHUB_APP_PREFIX"]
