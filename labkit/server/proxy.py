@@ -173,10 +173,11 @@ class Streaming(StreamingWebSocket, Relay, _Base):
         parts = urlsplit(value)
         if parts.netloc:
             own = {self.request.host, f"{host}:{port}", f"localhost:{port}", f"127.0.0.1:{port}"}
-            if parts.netloc not in own and not self._is_below(parts):
-                return value
-            if parts.netloc == self.request.host and self._is_neighbour(parts.path):
-                return value
+            if not self._is_below(parts):
+                if parts.netloc not in own:
+                    return value
+                if parts.netloc == self.request.host and self._is_neighbour(parts.path):
+                    return value
         elif not value.startswith("/"):
             return value
         place = urlunsplit(("", "", parts.path or "/", parts.query, parts.fragment))
@@ -185,7 +186,7 @@ class Streaming(StreamingWebSocket, Relay, _Base):
         return credentials.inside(self._context, place)
 
     def _is_below(self, parts: SplitResult) -> bool:
-        """Return whether an address is the app's, under the port of a proxy on the way.
+        """Return whether an address is the app's, maybe under the port of a proxy on the way.
 
         RStudio makes its own of ``X-Forwarded-Port``, which is a proxy's where TLS ends before.
         """
