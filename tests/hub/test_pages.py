@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
-from hub import apps, pages
+from hub import apps, pages, rstudio
 from hub.home import Home
 from hub.paths import Paths
-from hub.settings import App, Culling, Lab, Settings
+from hub.settings import App, Culling, Lab, Profile, Settings
 
 PATHS = Paths(state=Path("/nowhere"), envs=Path("/nowhere/envs"))
 NOW = datetime(2026, 5, 1, 12, 0)
@@ -98,6 +98,35 @@ def test_apps_are_shown_to_those_who_may_open_them() -> None:
     assert titles([]) == ["JupyterLab", "CellxGene", "Wiki"]
     assert titles(["staff"]) == ["JupyterLab", "CellxGene", "Wiki", "Rota"]
     assert titles([], True) == ["JupyterLab", "CellxGene", "Wiki", "Rota"]
+
+
+def test_r_is_shown_to_those_whose_profiles_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        profiles=(
+            Profile(name="standard", title="Standard"),
+            Profile(name="r", title="R", environment="r", groups=("stats",)),
+        ),
+        groups={"stats": ()},
+    )
+
+    def titles(groups: list[str]) -> list[str]:
+        return [card.title for card in apps.cards(settings, PATHS, groups)][2:]
+
+    monkeypatch.setattr(rstudio, "_PLACES", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert titles([]) == []
+    assert titles(["stats"]) == ["Shiny preview"]
+    (problem,) = rstudio.problems(settings)
+    assert problem.warning
+    assert "docs/how-to/rstudio.md" in problem.mend
+    assert list(rstudio.problems(Settings())) == []  # nobody has R: nothing is missing
+
+    (tmp_path / "rserver").touch(mode=0o755)
+    assert titles([]) == []
+    assert titles(["stats"]) == ["RStudio", "Shiny preview"]
+    assert list(rstudio.problems(settings)) == []
 
 
 def test_a_tutorial_is_called_by_its_first_heading(tmp_path: Path) -> None:

@@ -31,7 +31,13 @@ BASE = "/user/ada/"
 class Server:
     """A Jupyter server process on a free port, in a home of its own."""
 
-    def __init__(self, config: str = "", env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: str = "",
+        env: dict[str, str] | None = None,
+        python: Path = Path(sys.executable),
+    ) -> None:
+        self.python = python
         self.folder = Path(tempfile.mkdtemp(prefix="labkit-server-"))
         self.home = self.folder / "home"
         self.home.mkdir()
@@ -62,7 +68,7 @@ class Server:
         arguments = [f"--ServerApp.{k}={v}" for k, v in self._options().items()]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyter_server", "--allow-root", *arguments],
+                [self.python, "-m", "jupyter_server", "--allow-root", *arguments],
                 env=self.env,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import aiohttp
@@ -196,6 +197,16 @@ def test_tiles_of_the_launcher(configured: Server) -> None:
             assert icon.headers["Content-Type"] == "image/svg+xml"
             assert "<svg" in icon.text
             assert client.get(tiles[title]["path_info"]).status_code == 200
+
+
+@pytest.mark.skipif(
+    find_spec("jupyter_rsession_proxy") is not None, reason="this environment has RStudio's proxy"
+)
+def test_an_environment_without_rstudio_says_so(configured: Server) -> None:
+    with configured.client() as client:
+        page = client.get("rstudio/")
+    assert page.status_code == 404
+    assert "profile comes without RStudio" in page.text
 
 
 def test_the_package_has_the_structure_that_is_built_on() -> None:

@@ -176,6 +176,7 @@ def test_data_in_the_home_is_found(server: Server) -> None:
         ({"path": 5}, 400),
         ({"path": "a\0.h5ad"}, 400),
         ({"path": "x" * 5000 + ".h5ad"}, 400),
+        ({"path": "~nobody-of-this-name/x.h5ad"}, 400),
         ({}, 400),
     ],
 )
