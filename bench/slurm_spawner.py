@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.common import cpu_seconds, machine, spread
 from labkit.testing import SlurmCluster
 from tests.portal import People, Portal
-from tests.slurm_portal import SlurmPortal, own_address
+from tests.slurm_portal import SlurmPortal, held, own_address
 
 NODES = 4
 STOCK = """
@@ -82,7 +82,8 @@ def labhub(cluster: SlurmCluster, network: str = "shared") -> SlurmPortal:
     """Return the portal with its usual settings."""
     profile = {"name": "stub", "title": "Stub", "environment": "stub", "memory": "256M"}
     lab = {"profiles": [profile], "named_servers": 50}
-    return SlurmPortal(cluster, {"network": network, "time_limit": "1h"}, lab=lab)
+    slurm = {"network": network, "time_limit": "1h"}
+    return SlurmPortal(cluster, slurm, quick=False, lab=lab)
 
 
 def start(portal: Portal, name: str, server: str) -> float:
@@ -147,17 +148,13 @@ def _fails(portal: Portal, name: str, server: str) -> bool:
 def pending(portal: SlurmPortal, name: str, seconds: float) -> float:
     """Return the questions a minute while one start waits in the queue."""
     cluster = portal.cluster
-    cluster.command("scontrol", "update", "partition=main", "state=down")
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(portal.api, "POST", f"/users/{name}/servers/waits")
-            time.sleep(15)  # its first looks are over
-            asked, begin = questions(cluster), time.perf_counter()
-            time.sleep(seconds)
-            rate = (questions(cluster) - asked) * 60 / (time.perf_counter() - begin)
-            work.result()
-    finally:
-        cluster.command("scontrol", "update", "partition=main", "state=up")
+    with held(cluster), ThreadPoolExecutor(1) as pool:
+        work = pool.submit(portal.api, "POST", f"/users/{name}/servers/waits")
+        time.sleep(15)  # its first looks are over
+        asked, begin = questions(cluster), time.perf_counter()
+        time.sleep(seconds)
+        rate = (questions(cluster) - asked) * 60 / (time.perf_counter() - begin)
+        work.result()
     return rate
 
 

@@ -42,7 +42,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     auth.configure(c, settings, paths)
     _spawner(c, settings, paths)
     isolation.configure(c, settings, paths)
-    slurm.configure(c, settings)
+    slurm.configure(c, settings, paths)
     activity.configure(c, settings, paths)
     pages.configure(c, settings, paths)
     c.JupyterHub.template_vars.update(auth.template_vars(settings))

@@ -274,10 +274,10 @@ def slurm(settings: Settings, paths: Paths) -> Finding:
     """Look for jobs of the portal on SLURM that its hub does not know."""
     if settings.target != "slurm":
         return Finding("slurm", "not used")
-    from hub.slurm.checks import left_over
+    from hub.slurm.checks import exposure, left_over
 
     detail, found = left_over(paths)
-    return Finding("slurm", detail, tuple(found))
+    return Finding("slurm", detail, (*found, *exposure(settings)))
 
 
 def apps(settings: Settings, paths: Paths) -> Finding:

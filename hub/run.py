@@ -19,6 +19,7 @@ from hub.problems import ProblemsError
 from hub.services import hubside
 from hub.services.places import KEY, Places
 from hub.settings import Settings
+from hub.slurm import certificates
 from hub.state import read_secret
 from hub.toolchain import BuildError, node_programs
 
@@ -87,7 +88,7 @@ def _proxy(settings: Settings, paths: Paths) -> list[str]:
         words.append("--host-routing")
     if settings.tls:
         words += [f"--ssl-cert={settings.tls.certificate}", f"--ssl-key={settings.tls.key}"]
-    return words
+    return words + certificates.proxy_words(settings, paths)
 
 
 def _later(task: Callable[[], None]) -> None:
@@ -126,6 +127,8 @@ def main(program: str) -> None:
         secrets = environment(program, paths)
     except (ProblemsError, BuildError) as error:
         sys.exit(f"labhub: {program} cannot start:\n{error}")
+    if program != "culler":
+        certificates.make(settings, paths)
     if program == "proxy":
         proxy = os.pidfd_open(os.getpid())
         _later(lambda: _bring_routes(settings, paths, proxy))

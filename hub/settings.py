@@ -203,7 +203,9 @@ class Local(Frozen):
 
     hub_port: Port = 8081
     proxy_api_port: Port = 8001
-    gate_port: Port = Field(8082, description="of the gate before the apps; on 127.0.0.1 alone")
+    gate_port: Port = Field(
+        8082, description="of the gate before the apps; on 127.0.0.1, on SLURM also on slurm.listen"
+    )
     subnet: ipaddress.IPv4Network = Field(
         ipaddress.IPv4Network("10.98.0.0/16"),
         description="addresses for the user servers' own networks",

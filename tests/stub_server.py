@@ -10,6 +10,7 @@ import http.server
 import io
 import json
 import os
+import ssl
 import sys
 import time
 import traceback
@@ -53,4 +54,11 @@ if os.environ.get("STUB_EXIT"):
     print("stub: the disk is on fire", file=sys.stderr, flush=True)
     sys.exit(int(os.environ["STUB_EXIT"]))
 place = urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"])
-http.server.ThreadingHTTPServer((place.hostname, place.port), Handler).serve_forever()
+server = http.server.ThreadingHTTPServer((place.hostname, place.port), Handler)
+if place.scheme == "https":
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(os.environ["JUPYTERHUB_SSL_CERTFILE"], os.environ["JUPYTERHUB_SSL_KEYFILE"])
+    tls.load_verify_locations(os.environ["JUPYTERHUB_SSL_CLIENT_CA"])
+    tls.verify_mode = ssl.CERT_REQUIRED
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+server.serve_forever()

@@ -11,6 +11,8 @@ from hub.services import catalogue
 from hub.services.catalogue import App
 from hub.services.places import Places, make_readable
 from hub.settings import Settings
+from hub.slurm import certificates
+from hub.slurm.settings import LOOPBACK
 from services.gate import config as gate
 
 _BEGIN = "app-"
@@ -72,6 +74,8 @@ def gate_config(apps: list[App], settings: Settings, paths: Paths) -> gate.Confi
     places = Places(paths)
     local = settings.local
     gateway = f"{local.subnet[1]}:{GATE_PORT}" if root else f"127.0.0.1:{local.gate_port}"
+    if settings.target == "slurm" and settings.slurm is not None:
+        gateway = f"{settings.slurm.hub_host}:{local.gate_port}"
     portal = gate.Portal(
         lab=settings.lab.name,
         contact=settings.lab.contact or "",
@@ -81,6 +85,7 @@ def gate_config(apps: list[App], settings: Settings, paths: Paths) -> gate.Confi
         port=local.gate_port,
         internal_host=gateway,
         account=places.gate_account if root else "",
+        **_outside(settings, paths),
     )
     found = {}
     for app in apps:
@@ -101,3 +106,19 @@ def gate_config(apps: list[App], settings: Settings, paths: Paths) -> gate.Confi
             idle=stops.total_seconds() if stops else None,
         )
     return gate.Config(portal, found)
+
+
+def _outside(settings: Settings, paths: Paths) -> dict[str, str]:
+    """Return where people's servers on other hosts reach the gate, and with which certificate."""
+    slurm = settings.slurm
+    if settings.target != "slurm" or slurm is None or slurm.bind_address == LOOPBACK:
+        return {}
+    found = {"outside": slurm.bind_address}
+    if slurm.internal_ssl:
+        files = certificates.of_gate(paths)
+        found |= {
+            "key": str(files.key),
+            "certificate": str(files.certificate),
+            "clients": str(files.authorities),
+        }
+    return found

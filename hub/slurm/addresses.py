@@ -55,6 +55,32 @@ class Addresses:
         return str(places[0][4][0])
 
 
+async def of_partition(partition: str) -> list[tuple[str, str]]:
+    """Return name and address, as SLURM has it now, of all nodes of a partition.
+
+    Raises
+    ------
+    SlurmUnavailable
+        SLURM does not say.
+    """
+    text = await run_slurm("sinfo", "-h", "-N", "-p", partition, "-o", "%N|%o")
+    found = (_NODE.fullmatch(line.strip()) for line in text.splitlines())
+    return [(row["name"], row["address"]) for row in found if row]
+
+
+async def by_name(node: str, address: str) -> str:
+    """Return a node's name where this host knows it for that address, else the address.
+
+    A cloud gives a node its address when it starts: a certificate made before has its name.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        places = await loop.getaddrinfo(node, None, family=socket.AF_INET)
+    except OSError:
+        return address
+    return node if address in {str(place[4][0]) for place in places} else address
+
+
 def own_addresses() -> list[str]:
     """Return the IPv4 addresses of this host, loopback included."""
     found = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import re
 import socket
@@ -15,11 +16,12 @@ from hub.isolation import accounts_of
 from hub.paths import Paths
 from hub.problems import Problem
 from hub.settings import Settings
+from hub.slurm.addresses import own_addresses
 from hub.slurm.commands import SlurmUnavailable, find, run_slurm
 from hub.slurm.orphans import orphans
 from hub.slurm.owner import HELPER, SUDO, sudo_command
 from hub.slurm.script import server_words
-from hub.slurm.settings import Slurm
+from hub.slurm.settings import EVERYWHERE, Slurm
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
 _PATIENCE = 10.0
@@ -39,6 +41,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     if settings.target != "slurm" or settings.slurm is None:
         return []
     found = [*_programs(), *_rights(settings), *_hub_host(settings.slurm)]
+    found += _listen(settings.slurm)
     found += _environments(settings, settings.slurm, paths)
     if not any(problem.place == "slurm" for problem in found):
         found += asyncio.run(_cluster(settings.slurm))
@@ -71,6 +74,31 @@ def _hub_host(slurm: Slurm) -> Iterator[Problem]:
     except OSError:
         text = f"{slurm.hub_host} has no IPv4 address"
         yield Problem("slurm.hub_host", text, "name the address by which the nodes reach this host")
+
+
+def _listen(slurm: Slurm) -> Iterator[Problem]:
+    own = own_addresses()
+    if slurm.bind_address not in (EVERYWHERE, *own):
+        text = f"this host has no address {slurm.bind_address} to listen on"
+        mend = f"slurm.listen: one of {', '.join(own)} (or {EVERYWHERE}: all of them)"
+        yield Problem("slurm.listen", text, mend)
+
+
+def exposure(settings: Settings) -> list[Problem]:
+    """Return warnings where hub and gate can be reached by more than the nodes."""
+    slurm = settings.slurm
+    if settings.target != "slurm" or slurm is None:
+        return []
+    everywhere = slurm.bind_address == EVERYWHERE
+    heard = own_addresses() if everywhere else [slurm.bind_address]
+    public = [text for text in heard if ipaddress.ip_address(text).is_global]
+    if not everywhere and not public:
+        return []
+    ports = f"{settings.local.hub_port} and {settings.local.gate_port}"
+    where = f"of the internet ({', '.join(public)})" if public else f"({', '.join(heard)})"
+    text = f"hub and gate listen on {'all ' if everywhere else ''}addresses {where}"
+    mend = f"slurm.listen: the address that nodes use; let a firewall close {ports} to all others"
+    return [Problem("slurm.listen", text, mend, warning=True)]
 
 
 def _environments(settings: Settings, slurm: Slurm, paths: Paths) -> Iterator[Problem]:

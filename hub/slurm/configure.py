@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from traitlets.config import Config
 
+from hub.paths import Paths
 from hub.settings import Settings
 
 
-def configure(c: Config, settings: Settings) -> None:
-    """Set the slurm target's part: where the hub is reached, its patience, the safe door."""
-    if settings.target != "slurm" or settings.slurm is None:
+def configure(c: Config, settings: Settings, paths: Paths) -> None:
+    """Set the slurm target's part: where the hub is reached, its patience, the safe doors."""
+    slurm = settings.slurm
+    if settings.target != "slurm" or slurm is None:
         return
-    from hub.slurm import door
+    from hub.slurm import certificates, door, listen
 
     port = settings.local.hub_port
-    # Compute nodes come from outside; the other programs of the portal still use loopback.
-    c.JupyterHub.hub_bind_url = f"http://0.0.0.0:{port}"
-    c.JupyterHub.hub_connect_url = f"http://{settings.slurm.hub_host}:{port}"
-    c.SlurmSpawner.start_timeout = int(settings.slurm.queue_timeout.total_seconds())
+    scheme = "https" if slurm.internal_ssl else "http"
+    c.JupyterHub.hub_bind_url = f"{scheme}://{slurm.bind_address}:{port}"
+    c.JupyterHub.hub_connect_url = f"{scheme}://{slurm.hub_host}:{port}"
+    c.SlurmSpawner.start_timeout = int(slurm.queue_timeout.total_seconds())
+    # A start that is taken over may wait long: the hub is there meanwhile.
+    c.JupyterHub.init_spawners_timeout = 3
+    if slurm.internal_ssl:
+        certificates.configure(c, settings, slurm, paths)
+    if listen.needs_loopback(slurm.bind_address):
+        listen.also_on_loopback(port)
     door.install()

@@ -1,13 +1,13 @@
-"""The hub's door for a starting server's port, in place of batchspawner's.
+"""The hub's doors for user servers on SLURM.
 
-batchspawner's own sets any attribute of the spawner that the request names, among them the
-command that is run as root. This one takes an integer port, once, from the server that is
-just being started, and nothing else.
+One takes a starting server's port, in place of batchspawner's own, which sets any attribute of
+the spawner that the request names, among them the command that is run as root. This one takes
+an integer port, once, from the server that is just being started, and nothing else. The other
+tells a server when its job ends: an operator may have given it more time.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 from typing import Any
 
@@ -15,19 +15,39 @@ from jupyterhub.apihandlers import APIHandler, default_handlers
 from tornado import web
 
 PATH = "/api/batchspawner"
+TIME_PATH = "/api/labhub/time-limit"
 _BYTES = 256
 
 
-class PortHandler(APIHandler):
+class ServerHandler(APIHandler):
+    """A door for servers alone, by their own tokens."""
+
+    def spawner(self) -> Any:
+        """Return the spawner whose server has this request's token.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            403: there is none.
+        """
+        text = self.get_auth_token()
+        token = self.get_token() if text else None
+        user = self.current_user
+        if token is not None and hasattr(user, "spawners"):
+            for spawner in list(user.spawners.values()):
+                if hasattr(spawner, "has_token") and spawner.has_token(text, token.id):
+                    return spawner
+        raise web.HTTPError(403, "only a server itself may ask this, by its own token")
+
+
+class PortHandler(ServerHandler):
     """``POST {"port": 25001}`` with the server's own token."""
 
     @web.authenticated
     async def post(self) -> None:
         """Take the port of the server that the token belongs to."""
         port = self._port()
-        spawner = self._spawner()
-        if spawner is None:
-            raise web.HTTPError(403, "only a server that is being started can name its port")
+        spawner = self.spawner()
         if port not in spawner.settings.slurm.port_range:
             raise web.HTTPError(400, "the port is not in slurm.ports")
         if not spawner.take_port(port):
@@ -46,22 +66,20 @@ class PortHandler(APIHandler):
             raise web.HTTPError(400, 'only {"port": number} is accepted')
         return int(body["port"])
 
-    def _spawner(self) -> Any:
-        """Return the spawner whose server has this request's token."""
-        token = self.get_auth_token()
-        user = self.current_user
-        if not token or not hasattr(user, "spawners"):
-            return None
-        for spawner in list(user.spawners.values()):
-            known = spawner.api_token
-            if known and hmac.compare_digest(known.encode(), token.encode()):
-                return spawner if hasattr(spawner, "take_port") else None
-        return None
+
+class TimeHandler(ServerHandler):
+    """``GET`` with the server's own token: ``{"ends": 1767225600.0}``."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Say when the server's job ends, in seconds since 1970; null: SLURM has not said."""
+        job = self.spawner().job
+        self.finish(json.dumps({"ends": job.end if job else None}))
 
 
 def install() -> None:
-    """Put it in the place of batchspawner's handler, which must not stay beside it."""
+    """Put them in; batchspawner's handler must not stay beside them."""
     import batchspawner.api  # noqa: F401 - it registers its own when it is imported
 
-    kept = [entry for entry in default_handlers if entry[0] != PATH]
-    default_handlers[:] = [*kept, (PATH, PortHandler)]
+    kept = [entry for entry in default_handlers if entry[0] not in (PATH, TIME_PATH)]
+    default_handlers[:] = [*kept, (PATH, PortHandler), (TIME_PATH, TimeHandler)]

@@ -14,7 +14,7 @@ from hub import profiles
 from hub.fields import format_bytes
 from hub.settings import Profile, Settings
 from hub.slurm.cloud import Queue
-from hub.slurm.cluster import Cluster, ClusterView, PartitionView
+from hub.slurm.cluster import Cluster, ClusterView, PartitionView, cluster_of
 from hub.slurm.prices import Prices, prices
 
 _ROOM = {
@@ -153,6 +153,25 @@ async def places(
         prices=table.day if priced else None,
         prices_region=table.region,
     )
+
+
+async def refusal(settings: Settings, profile: Profile, partition: str, person: str) -> str:
+    """Say why a person's server cannot start there, as the spawn page would; empty: it can.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    profile : Profile
+        What the server needs.
+    partition : str
+        Where.
+    person : str
+        The account, for the partitions' groups.
+    """
+    cluster = cluster_of(settings)
+    view, groups = await asyncio.gather(cluster.describe(), asyncio.to_thread(unix_groups, person))
+    return cluster.refusal(view, profile, partition, groups)
 
 
 def unix_groups(person: str) -> frozenset[str]:

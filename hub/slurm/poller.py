@@ -315,5 +315,7 @@ def shared(per_minute: int = 10) -> Poller:
     """
     if not _SHARED:
         burst = max(1, 4 * per_minute // 10)
-        _SHARED.append(Poller(allowance=Allowance(burst, 60.0 / max(1, per_minute - burst))))
+        allowance = Allowance(burst, 60.0 / max(1, per_minute - burst))
+        # A third of them where nobody waits; the rest is for those who do.
+        _SHARED.append(Poller(interval=max(1.0, 200.0 / per_minute), allowance=allowance))
     return _SHARED[0]

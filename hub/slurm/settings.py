@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,6 +12,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from hub.fields import Duration, Frozen, Slug
 from hub.parallelcluster.settings import ParallelCluster
 
+EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - a default that doctor warns of
 Partition = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
 Module = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,99}$")]
@@ -59,6 +61,15 @@ class Slurm(Frozen):
         timedelta(minutes=15), description="so long a server may wait in the queue and start"
     )
     hub_host: HostName = Field(description="where compute nodes reach the hub")
+    listen: IPv4Address | None = Field(
+        None,
+        description="this host's address on which hub and gate listen for the nodes;"
+        " default: hub_host where that is an address, else all (0.0.0.0)",
+    )
+    internal_ssl: bool = Field(
+        False,
+        description="TLS between hub, proxy, gate and servers, by certificates of the portal's own",
+    )
     environments: Path = Field(description="the environments on storage that the nodes share")
     software: dict[Slug, Software] = Field(
         default_factory=dict, description="environments that are modules or Apptainer images"
@@ -96,6 +107,25 @@ class Slurm(Frozen):
         if value < timedelta(minutes=1):
             raise ValueError("must be a minute or more")
         return value
+
+    @model_validator(mode="after")
+    def _two_listeners(self) -> Self:
+        if self.internal_ssl and self.bind_address in (EVERYWHERE, LOOPBACK):
+            raise ValueError(
+                "internal_ssl: name the one address of this host on which the nodes reach it"
+                " in slurm.listen"
+            )
+        return self
+
+    @property
+    def bind_address(self) -> str:
+        """The address on which hub and gate listen for the nodes."""
+        if self.listen is not None:
+            return str(self.listen)
+        try:
+            return str(IPv4Address(self.hub_host))
+        except AddressValueError:
+            return EVERYWHERE
 
     @property
     def port_range(self) -> range:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import quote, urlsplit
 from jinja2 import Environment, FileSystemLoader
 from jupyterhub import orm
 from jupyterhub.spawner import Spawner
+from jupyterhub.utils import make_ssl_context
 from sqlalchemy.orm import object_session
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Float, Instance, default
@@ -281,18 +283,17 @@ class LabSpawner(Spawner):
         return StartError(message, log=log, status_code=status_code, reason=reason)
 
     async def _wait_until_it_answers(self, where: Any) -> None:
-        if self.internal_ssl:
-            return  # only JupyterHub itself has the certificates to ask with
         if isinstance(where, str):
             parts = urlsplit(where)
             host, port = parts.hostname or "", parts.port or 80
         else:
             host, port = str(where[0]), int(where[1])
         address = f"[{host}]" if ":" in host else host
-        url = f"http://{address}:{port}{self.server.base_url}api"
+        tls = self._certificate()
+        url = f"{'https' if tls else 'http'}://{address}:{port}{self.server.base_url}api"
         loop = asyncio.get_running_loop()
         pause, look = 0.05, loop.time()
-        while not await _answers(host, port, url):
+        while not await _answers(host, port, url, tls):
             if loop.time() >= look:
                 status = await self.poll()
                 if status is not None:
@@ -302,6 +303,16 @@ class LabSpawner(Spawner):
                 look = loop.time() + self.check_interval
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, 0.5)
+
+    def _certificate(self) -> ssl.SSLContext | None:
+        """Return how the hub asks a server by internal SSL; None where it is not used."""
+        if not self.internal_ssl:
+            return None
+        hub = self.user.settings
+        tls: ssl.SSLContext = make_ssl_context(
+            hub["internal_ssl_key"], hub["internal_ssl_cert"], cafile=hub["internal_ssl_ca"]
+        )
+        return tls
 
 
 async def _render_form(spawner: LabSpawner) -> str:
@@ -346,13 +357,15 @@ def _asks_for_nothing(handler: Any) -> bool:
     )
 
 
-async def _answers(host: str, port: int, url: str) -> bool:
+async def _answers(host: str, port: int, url: str, tls: ssl.SSLContext | None) -> bool:
     """Whether a server answers HTTP: first a bare connection, which costs next to nothing."""
     try:
         async with asyncio.timeout(2):
             _, writer = await asyncio.open_connection(host, port)
             writer.close()
-        await AsyncHTTPClient().fetch(url, follow_redirects=False, request_timeout=10)
+        await AsyncHTTPClient().fetch(
+            url, follow_redirects=False, request_timeout=10, ssl_options=tls
+        )
     except HTTPClientError as error:
         return error.code < 500
     except OSError:  # a TimeoutError is one

@@ -18,7 +18,6 @@ from sqlalchemy.orm import object_session
 from traitlets import Integer
 
 from hub.fields import format_bytes, format_duration
-from hub.isolation import AccountError
 from hub.settings import Profile
 from hub.slurm import poller as pollers
 from hub.slurm.addresses import Addresses, own_addresses
@@ -26,25 +25,26 @@ from hub.slurm.cancel import Cancellations
 from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable
 from hub.slurm.endings import how
+from hub.slurm.form import refusal
 from hub.slurm.orphans import job_name, waiting_file
-from hub.slurm.owner import account_of, read_tail
 from hub.slurm.poller import STARTING, WAITING, JobRow, Poller
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.settings import Slurm
 from hub.slurm.submit import Order, submit
 from hub.slurm.waiting import wait_of
-from hub.spawners.base import LabSpawner
+from hub.spawners.joblog import JobLog
+from hub.spawners.secured import Secured
 from hub.spawners.startup import StartError
+from hub.spawners.takeover import TakeOver
 
 SERVER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 _LOOKS = (2.0, 4.0, 8.0)  # seconds after the submission; then as the poller looks anyway
-_LOG = 2.0  # seconds between two looks at a starting server's log
 _FIRST_ANSWER = 10.0  # seconds that a new hub waits for SLURM's first answer
 # Of the hub's own variables; what else it has is not for other machines.
 _NOT_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "CONDA_ROOT", "CONDA_DEFAULT_ENV")
 
 
-class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
+class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
     """Start the user's server as a job of its owner's."""
 
     queries_per_minute = Integer(
@@ -61,8 +61,12 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
         self._starting = False
         self._ended: JobRow | None = None
         self._port: asyncio.Future[int] | None = None
+        self._named = 0  # the port, once the server has named it
         self._hurry: asyncio.Task[None] | None = None
         super().__init__(*args, **kwargs)
+        scheme = "https" if self.internal_ssl else "http"
+        gate = self.settings.local.gate_port
+        self.services_url = f"{scheme}://{self.slurm.hub_host}:{gate}"
 
     # -- what all share ---------------------------------------------------------------
 
@@ -133,31 +137,23 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
         env["LABHUB_WARN_SECONDS"] = str(int(self.slurm.warn_before.total_seconds()))
         if conf := os.environ.get("SLURM_CONF"):
             env["SLURM_CONF"] = conf
+        env |= self.certificate_env()
         return {name: value for name, value in env.items() if value is not None}
-
-    def _account(self) -> Account:
-        try:
-            return account_of(self.settings, self.user.name)
-        except AccountError as error:
-            raise StartError(f"No server for {self.user.name}: {error}.", status_code=403) from None
-
-    def _home_log(self, account: Account) -> str:
-        server = f"-{self.name}" if self.name else ""
-        return f"{account.home}/.labhub-server{server}.log"
 
     # -- starting ---------------------------------------------------------------------
 
     async def launch(self) -> tuple[str, int]:
         """Submit the job, wait until it runs, and return where its server is.
 
-        However this is cut short, the job is cancelled.
+        Where this fails, the job is cancelled. Where it is only cut short, JupyterHub calls `stop`
+        next; or the hub itself ends, and the next one goes on with the job.
         """
         profile = self.profile
         if profile is None:
             raise StartError("No profile was chosen.", status_code=400)
-        account = await asyncio.to_thread(self._account)
-        self.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._ended, self._starting = None, True
+        account = await asyncio.to_thread(self.account)
+        await self._check_place(profile)
+        self._ended, self._starting, self._named = None, True, 0
         self._port = asyncio.get_running_loop().create_future()
         try:
             self.say(f"Sending its job to SLURM (partition {self.partition})")
@@ -165,21 +161,32 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
             self.poller.watch(self.job_id)
             self._remember()
             return await self._placed(self.job_id, self._port)
-        except BaseException as error:
+        except Exception as error:
             if isinstance(error, StartError):
-                await self._copy_log()
-            self._abandon()
+                await self.copy_log()
+            self.give_up()
             raise
         finally:
             self._port.cancel()
             self._port = None
+
+    async def _check_place(self, profile: Profile) -> None:
+        """Refuse what the spawn page does not offer, whichever way it was asked for."""
+        reason = await refusal(self.settings, profile, self.partition, self.user.name)
+        if reason:
+            raise StartError(
+                f"{profile.title} cannot start in the partition {self.partition}:"
+                f" {reason[0].lower()}{reason[1:]}. Choose another profile or partition.",
+                status_code=400,
+                reason="refused",
+            )
 
     async def _submit(self, account: Account, profile: Profile) -> str:
         order = Order(
             name=job_name(self.paths),
             partition=self.partition,
             profile=profile,
-            log=self._home_log(account),
+            log=self.home_log(account),
         )
         launch = Launch(
             addresses=own_addresses(),
@@ -225,13 +232,28 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
         self.ip, self.port = await self._node_address(job_id), number
         return self.ip, self.port
 
+    async def resume(self) -> tuple[str, int]:
+        """Go on with the job of an earlier hub's start."""
+        port = self._port = asyncio.get_running_loop().create_future()
+        if self._named:
+            port.set_result(self._named)
+        try:
+            return await self._placed(self.job_id, port)
+        except StartError:
+            await self.copy_log()
+            raise
+        finally:
+            port.cancel()
+            self._port = None
+
     async def _node_address(self, job_id: str) -> str:
         named = time.monotonic()
         while True:
             row = self.poller.row(job_id)
             if row is not None and row.host and row.state not in WAITING:
                 try:
-                    return await self._addresses.of(row.host, self._since)
+                    address = await self._addresses.of(row.host, self._since)
+                    return await self.certified(row.host, address)
                 except SlurmUnavailable as error:
                     raise StartError(f"The server's node cannot be found: {error}.") from None
             if self.poller.gone(job_id, named):
@@ -277,43 +299,20 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
 
         `hub.slurm.door` has made sure that it is this server's token.
         """
+        if self._starting and port == self._named:
+            return True  # it has not heard that an earlier hub took it
         if self._port is None or self._port.done():
             return False
+        self._named = port
+        self._remember()
         self._port.set_result(port)
         return True
 
     async def _wait_until_it_answers(self, where: Any) -> None:
-        copies = asyncio.ensure_future(self._keep_copying())
         try:
             await super()._wait_until_it_answers(where)
-        except StartError:
-            await self._copy_log()
-            raise
         finally:
-            copies.cancel()
             self._starting = False
-
-    async def _keep_copying(self) -> None:
-        while True:
-            await asyncio.sleep(_LOG)
-            await self._copy_log()
-
-    async def _copy_log(self) -> None:
-        """Bring the end of the job's log here, as its owner may read it."""
-        with contextlib.suppress(SlurmUnavailable, StartError, OSError):
-            account = await asyncio.to_thread(self._account)
-            text = await read_tail(account, self._home_log(account))
-            await asyncio.to_thread(self._write_log, text)
-
-    def _write_log(self, text: str) -> None:
-        temporary = self.log_file.with_suffix(".new")
-        temporary.write_text(text)
-        temporary.replace(self.log_file)
-
-    def apply(self, options: Any) -> None:
-        """Begin with an empty log: it is a copy, made anew by each start."""
-        self.log_file.unlink(missing_ok=True)
-        super().apply(options)
 
     # -- its job ----------------------------------------------------------------------
 
@@ -324,7 +323,8 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
             self.orm_spawner.state = self.get_state()
             db.commit()
 
-    def _abandon(self) -> None:
+    def give_up(self) -> None:
+        """Cancel the job for certain."""
         if self.job_id:
             self.poller.forget(self.job_id)
             self.cancellations.later(self.job_id, self.user.name)
@@ -340,7 +340,7 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
         state: dict[str, Any] = super().get_state()
         state.pop("job_status", None)
         if self.job_id and self._starting:
-            state["starting"] = True
+            state |= {"starting": True, "port": self._named}
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -348,12 +348,15 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
         super().load_state(state)
         if not self.job_id:
             return
-        if state.get("starting"):
-            # Its start ended with that hub: nobody has its port.
-            self._abandon()
-            return
         self._since = time.monotonic()
-        self.poller.watch(self.job_id)
+        if not state.get("starting"):
+            self.poller.watch(self.job_id)
+        elif self.orm_spawner.server is None:
+            self.give_up()  # it was cancelled just before that hub ended
+        else:
+            self._starting, self._named = True, int(state.get("port", 0))
+            self.poller.watch(self.job_id)
+            self.take_over()
 
     def clear_state(self) -> None:
         """Forget the server."""
@@ -364,6 +367,8 @@ class SlurmSpawner(LabSpawner, batchspawner.SlurmSpawner):
 
     async def poll(self) -> int | None:
         """Return None while the job lives, or nothing certain is known; else its status."""
+        if self.undecided:
+            return await self.decided()
         job_id = self.job_id
         if not job_id:
             return 0

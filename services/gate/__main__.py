@@ -9,6 +9,7 @@ import logging
 import os
 import pwd
 import signal
+import ssl
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from services.gate import keys, pages
+from services.gate.config import Portal
 from services.gate.doors import Doors
 from services.gate.handler import Callback, Gate, State
 
@@ -73,26 +75,51 @@ def give_up_root(name: str) -> None:
     os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
 
 
+def tls(portal: Portal) -> ssl.SSLContext | None:
+    """Return how the gate speaks to people's servers elsewhere; None: by plain HTTP."""
+    if not portal.key:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(portal.certificate, portal.key)
+    context.load_verify_locations(portal.clients)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 async def serve(file: Path, key: str) -> None:
     """Serve until a signal comes."""
     doors = Doors(file, key)
-    sockets = bind_sockets(doors.portal.port, "127.0.0.1")
+    portal = doors.portal
+    # With root's rights still: the key is not for the gate's own account.
+    secure = tls(portal)
+    everywhere = portal.outside == "0.0.0.0"  # noqa: S104 - the lab file's word
+    sockets = [] if everywhere else bind_sockets(portal.port, "127.0.0.1")
+    outside = bind_sockets(portal.port, portal.outside) if portal.outside else []
     if doors.portal.account and os.geteuid() == 0:
         give_up_root(doors.portal.account)
-    server = HTTPServer(
-        application(doors, key), max_buffer_size=8 << 20, idle_connection_timeout=75
-    )
-    server.add_sockets(sockets)
-    log.info("The gate listens on 127.0.0.1:%d", doors.portal.port)
+    servers = []
+    for places, context in ((sockets, None), (outside, secure)):
+        server = HTTPServer(
+            application(doors, key),
+            max_buffer_size=8 << 20,
+            idle_connection_timeout=75,
+            ssl_options=context,
+        )
+        server.add_sockets(places)
+        servers.append(server)
+    for one in (*sockets, *outside):
+        log.info("The gate listens on %s:%d", *one.getsockname()[:2])
     watch = asyncio.ensure_future(doors.watch())
     ended = asyncio.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(one, ended.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     await ended.wait()
-    server.stop()
+    for server in servers:
+        server.stop()
     watch.cancel()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(server.close_all_connections(), _GRACE)
+        closing = (server.close_all_connections() for server in servers)
+        await asyncio.wait_for(asyncio.gather(*closing), _GRACE)
     await doors.close()
 
 

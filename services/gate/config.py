@@ -82,6 +82,11 @@ class Portal:
         Host and port under which the people's servers reach the gate.
     account : str
         Unix account that the gate becomes; empty: it stays what it is.
+    outside : str
+        Another address of this host on which it listens, for people's servers elsewhere.
+    key, certificate, clients : str
+        PEM files for that address: the gate's own, and the authority of those who may connect
+        there; empty: plain HTTP.
     """
 
     lab: str
@@ -92,6 +97,10 @@ class Portal:
     port: int
     internal_host: str
     account: str
+    outside: str = ""
+    key: str = ""
+    certificate: str = ""
+    clients: str = ""
 
 
 @dataclass(frozen=True)

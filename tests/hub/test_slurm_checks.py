@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+from traitlets.config import Config
 
 from hub.paths import Paths
+from hub.services.programs import gate_config
 from hub.settings import Settings
 from hub.slurm import checks
 from hub.slurm.commands import SlurmUnavailable
+from hub.slurm.configure import configure
 
 
 @pytest.fixture
@@ -52,6 +56,60 @@ def test_every_misfit_is_named_at_once(cluster: dict[str, str], tmp_path: Path) 
         ("slurm.partitions", False),
         ("slurm.partitions", False),
     ]
+
+
+def settings(**slurm: object) -> Settings:
+    values = {"partitions": ["main"], "hub_host": "head.lab.example", "environments": "/shared"}
+    return Settings.model_validate({"target": "slurm", "slurm": {**values, **slurm}})
+
+
+@pytest.mark.parametrize(
+    ("slurm", "address"),
+    [
+        ({}, "0.0.0.0"),
+        ({"hub_host": "10.1.2.3"}, "10.1.2.3"),
+        ({"listen": "10.1.2.4"}, "10.1.2.4"),
+        ({"hub_host": "10.1.2.3", "listen": "0.0.0.0"}, "0.0.0.0"),
+    ],
+)
+def test_the_hub_listens_no_wider_than_the_lab_file_says(
+    slurm: dict[str, str], address: str, tmp_path: Path
+) -> None:
+    given = settings(**slurm)
+    assert given.slurm is not None
+    assert given.slurm.bind_address == address
+    c = Config()
+    configure(c, given.model_copy(), Paths(tmp_path, tmp_path))
+    assert c.JupyterHub.hub_bind_url == f"http://{address}:8081"
+    assert gate_config([], given, Paths(tmp_path, tmp_path)).portal.outside == address
+
+
+def test_an_address_that_is_not_this_hosts_is_refused(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    assert found(tmp_path, listen="192.0.2.77") == [("slurm.listen", False)]
+    assert found(tmp_path, listen="0.0.0.0") == []
+
+
+def test_internal_ssl_needs_one_address_of_the_nodes() -> None:
+    for slurm in ({}, {"listen": "0.0.0.0"}, {"hub_host": "127.0.0.1"}):
+        with pytest.raises(ValidationError, match=r"slurm\.listen"):
+            settings(internal_ssl=True, **slurm)
+    assert settings(internal_ssl=True, listen="10.1.2.3")
+
+
+def test_doctor_warns_of_what_the_internet_may_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "own_addresses", lambda: ["127.0.0.1", "10.1.2.3", "8.8.8.8"])
+    assert checks.exposure(settings(listen="10.1.2.3")) == []
+    (everywhere,) = checks.exposure(settings())
+    (public,) = checks.exposure(settings(listen="8.8.8.8"))
+    for problem in (everywhere, public):
+        assert problem.warning
+        assert "of the internet (8.8.8.8)" in problem.text
+        assert "8081 and 8082" in problem.mend
+    monkeypatch.setattr(checks, "own_addresses", lambda: ["127.0.0.1", "10.1.2.3"])
+    (inside,) = checks.exposure(settings())
+    assert "all addresses (127.0.0.1, 10.1.2.3)" in inside.text
 
 
 def test_a_missing_environment(cluster: dict[str, str], tmp_path: Path) -> None:

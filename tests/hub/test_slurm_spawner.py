@@ -8,14 +8,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_root
-from tests.slurm_portal import SlurmPortal, needs_slurm, wait_for
+from tests.slurm_portal import SlurmPortal, held, labhub, needs_slurm, progress, wait_for
 
 pytestmark = [needs_root, needs_slurm]
+# The hub's picture of the cluster stays what it was at first.
+ONE_LOOK = "import hub.slurm.cluster\nhub.slurm.cluster.FRESH = 3600.0\n"
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,7 @@ def portal(cluster: SlurmCluster) -> Iterator[SlurmPortal]:
         {"name": "whole", "title": "Whole", "environment": "stub", "cpu": 8, "memory": "512M"},
         {"name": "huge", "title": "Huge", "environment": "stub", "memory": "900G"},
     ]
-    config = "c.SlurmSpawner.queries_per_minute = 300\n"
-    with SlurmPortal(cluster, slurm, lab={"profiles": profiles}, config=config) as running:
+    with SlurmPortal(cluster, slurm, lab={"profiles": profiles}, config=ONE_LOOK) as running:
         yield running
 
 
@@ -65,14 +65,7 @@ def failure(portal: SlurmPortal, name: str, **options: str) -> str:
     portal.api("POST", f"/users/{name}")
     answer = portal.api("POST", f"/users/{name}/server", json=options)
     if answer.status_code < 400:  # it is pending
-        headers = {"Authorization": f"token {portal.admin_token}"}
-        url = f"{portal.url}/hub/api/users/{name}/server/progress"
-        events = []
-        with httpx.stream("GET", url, headers=headers, timeout=60) as stream:
-            for line in stream.iter_lines():
-                if line.startswith("data:"):
-                    events.append(json.loads(line[5:]))
-        return str(events[-1].get("message", ""))
+        return str(progress(portal, name, lambda _: False)[-1].get("message", ""))
     return str(answer.json()["message"])
 
 
@@ -120,36 +113,22 @@ def test_named_servers_are_jobs_of_their_own(portal: SlurmPortal, ada: str) -> N
 def test_cancelling_a_pending_start_cancels_its_job(
     portal: SlurmPortal, cluster: SlurmCluster, ada: str
 ) -> None:
-    cluster.command("scontrol", "update", "partition=main", "state=down")
-    try:
+    with held(cluster):
         thread = start(portal, ada, profile="stub", partition="main")
         wait_for(lambda: portal.jobs("PENDING"))
         portal.stop_server(ada)
         wait_for(lambda: not portal.jobs())
         thread.join()
-    finally:
-        cluster.command("scontrol", "update", "partition=main", "state=up")
 
 
 def test_the_wait_is_told(portal: SlurmPortal, cluster: SlurmCluster, ada: str) -> None:
-    cluster.command("scontrol", "update", "partition=main", "state=down")
-    try:
+    with held(cluster):
         thread = start(portal, ada, profile="stub", partition="main")
         wait_for(lambda: portal.jobs("PENDING"))
-        headers = {"Authorization": f"token {portal.admin_token}"}
-        url = f"{portal.url}/hub/api/users/{ada}/server/progress"
-        waits = []
-        with httpx.stream("GET", url, headers=headers, timeout=30) as stream:
-            for line in stream.iter_lines():
-                event = json.loads(line[5:]) if line.startswith("data:") else {}
-                if event.get("wait"):
-                    waits.append(event["wait"])
-                    break
-        assert waits[0]["position"] == 1
-        assert waits[0]["why"]
-    finally:
-        cluster.command("scontrol", "update", "partition=main", "state=up")
-        thread.join()
+        wait = progress(portal, ada, lambda event: event.get("wait"))[-1]["wait"]
+        assert wait["position"] == 1
+        assert wait["why"]
+    thread.join()
     wait_for(lambda: portal.server(ada).get("ready"))
 
 
@@ -159,20 +138,69 @@ def test_a_server_that_dies_shows_its_logs_end(portal: SlurmPortal, ada: str) ->
     assert "the disk is on fire" in told
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"profile": "stub", "partition": "nowhere"}, "partition"),
-        ({"profile": "huge", "partition": "main"}, "can not be satisfied"),
-    ],
-    ids=["no such partition", "larger than any node"],
-)
-def test_what_slurm_refuses_is_told_with_its_reason(
-    portal: SlurmPortal, cluster: SlurmCluster, ada: str, options: dict[str, str], words: str
+REFUSED = [
+    ({"profile": "stub", "partition": "nowhere"}, "no such partition"),
+    ({"profile": "huge", "partition": "main"}, "no node is large enough"),
+    ({"profile": "stub", "partition": "tiny"}, "it gives a job at most 1m"),
+]
+
+
+@pytest.mark.parametrize("door", ["REST", "link", "form"])
+@pytest.mark.parametrize(("options", "words"), REFUSED, ids=["partition", "size", "time"])
+def test_what_the_page_does_not_offer_no_door_takes(
+    portal: SlurmPortal, ada: str, options: dict[str, str], words: str, door: str
 ) -> None:
-    told = failure(portal, ada, **options)
-    assert words.lower() in told.lower(), told
+    """Nothing is asked of SLURM for it."""
+    if door == "REST":
+        told = failure(portal, ada, **options)
+    else:
+        browser = portal.browser()
+        browser.login(ada)
+        page = browser.get(f"/hub/spawn/{ada}", params=options if door == "link" else None)
+        if door == "form":
+            data = {**options, "_xsrf": browser.xsrf}
+            page = browser.post(f"/hub/spawn/{ada}", data=data)
+        assert page.status_code == 400, page.text
+        told = page.text
+    assert words in told, told
+    assert not portal.server(ada)
     assert not portal.jobs()
+
+
+def test_what_slurm_itself_refuses_is_told_with_its_reason(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str
+) -> None:
+    """The hub does not know yet that the partition was closed a moment ago."""
+    portal.spawn(ada)  # it has looked at the cluster
+    portal.stop_server(ada)
+    cluster.command("scontrol", "update", "partition=main", "state=drain")
+    try:
+        told = failure(portal, ada, profile="stub", partition="main")
+    finally:
+        cluster.command("scontrol", "update", "partition=main", "state=up")
+    assert "SLURM does not take the job" in told
+    assert not portal.jobs()
+
+
+def test_more_time_moves_the_end_that_a_server_is_told(portal: SlurmPortal, ada: str) -> None:
+    portal.spawn(ada)
+    ask = (
+        "import json, os, urllib.request\n"
+        "url = os.environ['JUPYTERHUB_API_URL'] + '/labhub/time-limit'\n"
+        "token = 'token ' + os.environ['JUPYTERHUB_API_TOKEN']\n"
+        "request = urllib.request.Request(url, headers={'Authorization': token})\n"
+        "ends = json.load(urllib.request.urlopen(request))['ends']\n"
+        "print(ends or 0, os.environ['LABHUB_ENDS_AT'])"
+    )
+
+    def ends() -> float:
+        return float(portal.run(ada, ask).split()[0])
+
+    wait_for(ends, what="SLURM's word")
+    first, by_itself = (float(word) for word in portal.run(ada, ask).split())
+    assert abs(first - by_itself) < 30
+    labhub(portal, "extend", ada, "2h")
+    wait_for(lambda: ends() == first + 7200, what="the later end")
 
 
 def test_the_time_limit_ends_a_server_and_the_hub_notices(

@@ -9,9 +9,20 @@ import pytest
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_env, needs_root
 from tests.hub.cli_portal import LabhubPortal, eventually
+from tests.portal import REPOSITORY
 from tests.slurm_portal import needs_slurm, own_address
 
 pytestmark = [needs_root, needs_slurm, needs_env("proxy"), pytest.mark.slow]
+
+
+ASK_APP = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from labkit.apps import AppClient
+class Told(AppClient):
+    app, api, what = "testapp", "", "the test app"
+print(dict(Told.from_environment().ask("GET", "told")["headers"])["x-labhub-user"])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +32,8 @@ def cluster() -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture(scope="module")
-def portal(cluster: SlurmCluster) -> Iterator[LabhubPortal]:
-    made = LabhubPortal({"target": "slurm"})
+def portal(cluster: SlurmCluster, ada: str) -> Iterator[LabhubPortal]:
+    made = LabhubPortal({"target": "slurm", "groups": {"imaging": [ada]}})
     made.env |= cluster.environment
     made.lab["slurm"] = {
         "partitions": ["main"],
@@ -43,6 +54,9 @@ def test_from_check_to_down(portal: LabhubPortal, cluster: SlurmCluster, ada: st
     assert portal.run(ada, "import getpass; print(getpass.getuser())").strip() == ada
     assert cluster.command("squeue", "-h", "-o", "%u") == ada
     assert "no job without its hub" in portal.labhub("slurm", "orphans").stderr
+    # A server on a node reaches the lab's apps, by labkit's own client.
+    portal.labhub("app", "add", str(REPOSITORY / "tests" / "services" / "testapp"))
+    assert portal.run(ada, ASK_APP).strip() == ada
     portal.labhub("restart", "hub")
     assert portal.run(ada, "print('goes on')").strip() == "goes on"
     portal.labhub("down", "--yes")

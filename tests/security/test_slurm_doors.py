@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from hub.slurm.commands import Account, SlurmUnavailable
@@ -21,7 +21,7 @@ from labkit.testing import SlurmCluster
 from tests.conftest import needs_root
 from tests.portal import Browser
 from tests.security.neighbours import reach
-from tests.slurm_portal import SlurmPortal, needs_slurm, own_address, wait_for
+from tests.slurm_portal import SlurmPortal, held, needs_slurm, own_address, wait_for
 
 pytestmark = [needs_root, needs_slurm]
 TUN = os.access("/dev/net/tun", os.W_OK) and Path("/dev/net/tun").stat().st_mode & 0o006 == 0o006
@@ -43,13 +43,10 @@ def cluster() -> Iterator[SlurmCluster]:
         yield running
 
 
-CONFIG = "c.SlurmSpawner.queries_per_minute = 300\n"
-
-
 @pytest.fixture(scope="module")
 def portal(cluster: SlurmCluster, ada: str, bob: str) -> Iterator[SlurmPortal]:
     """Both people's servers on one node, without namespaces."""
-    with SlurmPortal(cluster, {"network": "shared"}, config=CONFIG) as running:
+    with SlurmPortal(cluster, {"network": "shared"}) as running:
         running.spawn(ada)
         running.spawn(bob)
         yield running
@@ -58,7 +55,7 @@ def portal(cluster: SlurmCluster, ada: str, bob: str) -> Iterator[SlurmPortal]:
 @pytest.fixture(scope="module")
 def walled(cluster: SlurmCluster, ada: str, bob: str) -> Iterator[SlurmPortal]:
     """Both people's servers on one node, each in a network namespace."""
-    with SlurmPortal(cluster, {"network": "namespace"}, config=CONFIG) as running:
+    with SlurmPortal(cluster, {"network": "namespace"}) as running:
         running.spawn(ada)
         running.spawn(bob)
         yield running
@@ -139,20 +136,33 @@ def test_one_server_cannot_open_anothers_door(
     portal: SlurmPortal, cluster: SlurmCluster, ada: str, bob: str
 ) -> None:
     """Bob's token, and that of Ada's other server, while Ada's second one is waiting."""
-    cluster.command("scontrol", "update", "partition=main", "state=down")
     path = f"/users/{ada}/servers/second"
-    thread = threading.Thread(target=lambda: portal.api("POST", path, json={"profile": "stub"}))
-    try:
-        thread.start()
+    with held(cluster):
+        assert portal.api("POST", path, json={"profile": "stub"}).is_success
         wait_for(lambda: portal.jobs("PENDING"))
         for name in (ada, bob):
             assert knock(portal, token_of(portal, name), {"port": 25777}).status_code == 409
-    finally:
-        cluster.command("scontrol", "update", "partition=main", "state=up")
-        thread.join()
     wait_for(lambda: portal.server(ada, "second").get("ready"), 60)
     assert portal.run(ada, "print('own place')", "second").strip() == "own place"
     portal.stop_server(ada, "second")
+
+
+def test_a_server_is_told_of_its_own_time_limit_alone(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str, bob: str
+) -> None:
+    url = f"http://127.0.0.1:{portal.hub_port}/hub/api/labhub/time-limit"
+
+    def ask(token: str) -> httpx.Response:
+        return httpx.get(url, headers={"Authorization": f"token {token}"} if token else {})
+
+    wait_for(lambda: ask(token_of(portal, bob)).json()["ends"], what="SLURM's word")
+    job = portal.run(bob, "import os; print(os.environ['SLURM_JOB_ID'])").strip()
+    shown = cluster.command("squeue", "-h", "-j", job, "-o", "%e")
+    then = time.mktime(time.strptime(shown.strip(), "%Y-%m-%dT%H:%M:%S"))
+    assert ask(token_of(portal, bob)).json() == {"ends": then}
+    own = portal.api("POST", f"/users/{ada}/tokens", json={}).json()["token"]
+    for token in ("", "x" * 32, own, portal.admin_token):
+        assert ask(token).status_code == 403
 
 
 def test_stock_batchspawners_handler_is_nowhere() -> None:
@@ -169,6 +179,17 @@ def test_stock_batchspawners_handler_is_nowhere() -> None:
         cwd=Path(__file__).resolve().parents[2],
     )
     assert done.stdout.strip() == "['hub.slurm.door']"
+
+
+def test_the_hub_listens_for_the_nodes_on_one_address_and_for_the_portal_on_loopback(
+    portal: SlurmPortal,
+) -> None:
+    hub = psutil.Process(portal.processes["hub"].pid)
+    heard = {c.laddr for c in hub.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert {(place.ip, place.port) for place in heard} == {
+        (own_address(), portal.hub_port),
+        ("127.0.0.1", portal.hub_port),
+    }
 
 
 # -- options ----------------------------------------------------------------------------------

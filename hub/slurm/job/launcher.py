@@ -21,9 +21,11 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -33,7 +35,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 BLOCK = 1 << 18
 CONNECTIONS = 1024  # at once
-HUB_PATIENCE = 60.0  # seconds that the hub may be away while the server starts
+HUB_PATIENCE = 300.0  # seconds that the hub may be away while the server starts
 SLIRP_PATIENCE = 10.0
 NEWUSER, NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -72,7 +74,13 @@ def take(first: int, last: int, offset: int, host: str = "") -> socket.socket:
     raise LaunchError(f"no port from {first} to {last} is free on this node")
 
 
-def announce(port: int, api: str, token: str, patience: float = HUB_PATIENCE) -> None:
+def announce(
+    port: int,
+    api: str,
+    token: str,
+    tls: ssl.SSLContext | None = None,
+    patience: float = HUB_PATIENCE,
+) -> None:
     """Tell the hub the port; waits for a hub that is just being restarted."""
     request = urllib.request.Request(  # noqa: S310 - the hub's own address
         api.rstrip("/") + "/batchspawner",
@@ -81,7 +89,9 @@ def announce(port: int, api: str, token: str, patience: float = HUB_PATIENCE) ->
         method="POST",
     )
     # The hub is asked directly, whatever web proxy the environment names.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls)
+    )
     end = time.monotonic() + patience
     pause = 0.2
     while True:
@@ -98,6 +108,43 @@ def announce(port: int, api: str, token: str, patience: float = HUB_PATIENCE) ->
             raise LaunchError(reason)
         time.sleep(pause)
         pause = min(5.0, pause * 2)
+
+
+# -- its certificate --------------------------------------------------------------------------
+
+
+def unpack(env: dict[str, str]) -> str:
+    """Make files of the server's certificate, for its owner alone, and name them in `env`.
+
+    Returns the folder; empty where the portal uses no internal SSL.
+    """
+    text = env.pop("LABHUB_TLS", "")
+    if not text:
+        return ""
+    # In memory where there is such a folder: a key should not lie on a disk.
+    memory = "/dev/shm"  # noqa: S108 - the folder in it is made by mkdtemp
+    folder = tempfile.mkdtemp(prefix="labhub-", dir=memory if os.path.isdir(memory) else None)  # noqa: PTH112
+    parts = json.loads(text)
+    for name, variable in (
+        ("key", "JUPYTERHUB_SSL_KEYFILE"),
+        ("certificate", "JUPYTERHUB_SSL_CERTFILE"),
+        ("authorities", "JUPYTERHUB_SSL_CLIENT_CA"),
+    ):
+        path = f"{folder}/{name}.pem"
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as stream:
+            stream.write(parts[name])
+        env[variable] = path
+    return folder
+
+
+def context(folder: str) -> ssl.SSLContext | None:
+    """Return how the hub is asked with the server's certificate."""
+    if not folder:
+        return None
+    tls = ssl.create_default_context(cafile=f"{folder}/authorities.pem")
+    tls.load_cert_chain(f"{folder}/certificate.pem", f"{folder}/key.pem")
+    return tls
 
 
 # -- the network ------------------------------------------------------------------------------
@@ -350,21 +397,27 @@ def launch(settings: dict[str, Any], command: list[str]) -> int:
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         inside = kept.getsockname()[1]
     env = dict(os.environ)
+    secret = unpack(env)
     place = urlsplit(env["JUPYTERHUB_SERVICE_URL"])
     env["JUPYTERHUB_SERVICE_URL"] = urlunsplit(place._replace(netloc=f"127.0.0.1:{inside}"))
     env["LABHUB_ENDS_AT"] = str(int(time.time()) + settings["seconds"])
     env["LABHUB_NETWORK"] = "own" if alone else "shared"
-    server = subprocess.Popen(command, env=env, preexec_fn=die_with_parent)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: server.send_signal(number))
-    threading.Thread(target=relay, args=(door, inside, guard, alone), daemon=True).start()
     try:
-        announce(port, env["JUPYTERHUB_API_URL"], env["JUPYTERHUB_API_TOKEN"])
-    except LaunchError:
-        server.terminate()
-        server.wait()
-        raise
-    status = server.wait()
+        server = subprocess.Popen(command, env=env, preexec_fn=die_with_parent)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: server.send_signal(number))
+        threading.Thread(target=relay, args=(door, inside, guard, alone), daemon=True).start()
+        try:
+            hub = env["JUPYTERHUB_API_URL"]
+            announce(port, hub, env["JUPYTERHUB_API_TOKEN"], context(secret))
+        except LaunchError:
+            server.terminate()
+            server.wait()
+            raise
+        status = server.wait()
+    finally:
+        if secret:
+            shutil.rmtree(secret, ignore_errors=True)
     return 128 - status if status < 0 else status
 
 
