@@ -269,7 +269,9 @@ def _folder_of(path: str) -> str:
 
 def _readable(name: str) -> str:
     """Return a title made of a file's name: ``01_pcr-setup.md`` is *Pcr setup*."""
-    stem = PurePosixPath(name).stem if name.lower().endswith((*MARKDOWN, *HTML)) else name
+    if "." in name and not name.lower().endswith((*MARKDOWN, *HTML)):
+        return name
+    stem = PurePosixPath(name).stem
     text = _NUMBER.sub("", stem).replace("_", " ").replace("-", " ").strip() or name
     return text[:1].upper() + text[1:]
 

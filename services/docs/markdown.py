@@ -92,7 +92,7 @@ def style() -> str:
             # The ground is the page's own.
             if line.startswith(f"pre.code .{_PREFIX}")
         )
-        for name in ("default", "github-dark")
+        for name in ("xcode", "lightbulb")  # their contrast is enough on our grounds
     )
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 
