@@ -13,7 +13,21 @@ function say(text, bad = false) {
   status.hidden = !text;
 }
 
-/** Take the list of servers from a fresh copy of the page. */
+// The apps as the hub has written them, before their states are shown.
+let apps = document.getElementById("apps").innerHTML;
+
+/** Show apps that were added meanwhile, or to whom somebody now belongs; take away what is gone. */
+function takeApps(fresh) {
+  const next = fresh.getElementById("apps");
+  if (!next || next.innerHTML === apps) return;
+  apps = next.innerHTML;
+  const now = document.getElementById("apps");
+  const focused = now.contains(document.activeElement) && document.activeElement.getAttribute("href");
+  now.replaceChildren(...next.childNodes);
+  if (focused) [...now.querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();
+}
+
+/** Take the lists of servers and apps from a fresh copy of the page. */
 async function refresh() {
   clearTimeout(timer);
   if (!document.hidden) {
@@ -30,6 +44,7 @@ async function refresh() {
         now.replaceChildren(...next.childNodes);
         if (focused) document.getElementById(focused)?.focus();
       }
+      takeApps(fresh);
     } catch { /* the hub restarts: try again later */ }
   }
   tellApps();
