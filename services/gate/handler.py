@@ -302,7 +302,8 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
     def on_close(self) -> None:
         """Hang up at the app, and forget the connection."""
         super().on_close()
-        self.door.leave(self)
+        if self.person is not None:
+            self.door.leave(self)
 
 
 class Callback(_Behind, HubOAuthCallbackHandler):

@@ -382,6 +382,7 @@ def test_the_hubs_look_each_minute_is_answered_with_nothing(scene: Scene) -> Non
     before = log.read_text().count(" 421")
     assert ask("GET", "/services/testapp/") == (204, b"")
     assert log.read_text().count(" 421") == before
+    assert "Traceback" not in log.read_text()
     for method, path, more in (
         ("GET", "/services/testapp/", token),
         ("GET", "/services/testapp/", "Cookie: service-testapp=x\r\n"),
