@@ -9,6 +9,7 @@ from hub.services.declaration import Service
 from hub.webapps.records import Record
 from hub.webapps.settings import WebApps
 
+PATIENCE = 80  # seconds that an app may take to start; a notebook waits for 90
 KEPT = "keep"  # of an app's data: what a backup has
 
 
@@ -35,7 +36,7 @@ def _service(limits: WebApps, kind: str, **texts: Any) -> Service:
         environment="hub",
         # Shiny knows no prefix; Dash is told its own.
         strip_prefix=kind == "shiny",
-        start_timeout=timedelta(seconds=80),
+        start_timeout=timedelta(seconds=PATIENCE),
         idle=limits.idle,
         cpu=limits.cpu,
         memory=limits.memory,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,18 +20,21 @@ from hub.isolation.accounts import AccountError
 from hub.paths import Paths
 from hub.services import change, hubside
 from hub.services.handlers import Handler, states
+from hub.services.places import Places
 from hub.services.programs import program_name
 from hub.settings import Settings
 from hub.supervise import Supervisor
-from hub.webapps import publish, store
+from hub.webapps import declare, publish, store
 from hub.webapps.publish import Person, Publisher, RefusedPublishError
 from hub.webapps.records import Record
 from labkit.problems import Problem
+from services.webapps import answers
 
 log = logging.getLogger(__name__)
 
 _HEAD = 64 << 10  # bytes of what is said before the archive
 _LOG_LINES = 5000
+_KNOCK = 0.2  # seconds between two looks whether an app is ready
 
 
 class _Base(Handler):
@@ -275,15 +279,30 @@ class Log(_Base):
         self.write({"log": text})
 
 
-class Restart(_Base):
-    """``/hub/api/labhub/webapps/NAME/restart``: stop it; it starts anew when it is opened."""
+class Start(_Base):
+    """``/hub/api/labhub/webapps/NAME/start``, ``.../restart``."""
 
-    async def post(self, name: str) -> None:
-        """Stop the app."""
+    async def post(self, name: str, action: str) -> None:
+        """Start the app and answer when it is ready, or has ended."""
         person, record = await self.own(name)
-        if not record.hidden:
-            await asyncio.to_thread(Supervisor(self.paths).stop, [program_name(name)])
-        await self.tell(record, person)
+        if record.hidden:
+            raise web.HTTPError(409, f"'{name}' is unpublished: publish it again first.")
+        supervisor, program = Supervisor(self.paths), program_name(name)
+        if action == "restart":
+            await asyncio.to_thread(supervisor.stop, [program])
+        await asyncio.to_thread(supervisor.start, [program])
+        socket = Places(self.paths).socket(name)
+        end = time.monotonic() + declare.PATIENCE
+        state = "starting"
+        while state == "starting" and time.monotonic() < end:
+            await asyncio.sleep(_KNOCK)
+            info = await asyncio.to_thread(supervisor.info)
+            found = info.get(program)
+            if found is None or not found.running:
+                state = "failed"
+            elif await asyncio.to_thread(answers, str(socket)):
+                state = "running"
+        self.finish({**self.publisher.described(record, person), "state": state})
 
 
 def _split(file: Path) -> bytes:
@@ -314,5 +333,5 @@ def handlers(settings: Settings, paths: Paths) -> list[Any]:
         (rf"{one}/check", Check, known),
         (rf"{one}/package", Package, known),
         (rf"{one}/log", Log, known),
-        (rf"{one}/restart", Restart, known),
+        (rf"{one}/(start|restart)", Start, known),
     ]

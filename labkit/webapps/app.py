@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.problems import Problem, refuse, unknown_name
 from labkit.webapps import git
-from labkit.webapps.client import Client, WebAppError, open_once
+from labkit.webapps.client import Client, WebAppError
 from labkit.webapps.package import Package, collect
 from labkit.webapps.rules import TEXTS, check_audience, check_name, check_texts
 
@@ -66,8 +66,13 @@ class WebApp:
         """Return the end of its log: what it printed, and why it ended."""
         return self._client.log(self.name, lines)
 
+    def start(self) -> WebApp:
+        """Start it, where it sleeps, and wait until it is ready or has ended: see `state`."""
+        self._told = self._client.ask("POST", f"/{self.name}/start", {})
+        return self
+
     def restart(self) -> WebApp:
-        """Stop it; it starts anew when somebody opens it."""
+        """End it and start it anew."""
         self._told = self._client.ask("POST", f"/{self.name}/restart", {})
         return self
 
@@ -266,14 +271,12 @@ def publish(
         if groups is not None:
             fields["groups"] = list(groups)
         told = _send(client, name, package, fields, Path(scratch), say)
-    app = WebApp(client, told)
     say("Starting it …")
-    try:
-        open_once(name)
-    except WebAppError as error:
-        raise WebAppError(_does_not_start(app, error), error.status) from None
+    app = WebApp(client, told).start()
+    if app.state != "running":
+        raise WebAppError(_does_not_start(app))
     say(f"Published: {app.url}")
-    return app.refresh()
+    return app
 
 
 def _below(place: Path, folder: str) -> Path:
@@ -326,13 +329,13 @@ def _same(client: Client, name: str, archive: Path) -> int | None:
     return next(same, None)
 
 
-def _does_not_start(app: WebApp, error: WebAppError) -> str:
+def _does_not_start(app: WebApp) -> str:
     try:
         lines = app.logs(_TAIL)
     except WebAppError:
         lines = ""
     told = "\n".join(f"    {line}" for line in lines.splitlines())
     return (
-        f"'{app.name}' was published and does not start. {error}\nIts log ends with:\n{told}\n"
+        f"'{app.name}' was published and does not start. Its log ends with:\n{told}\n"
         "Next step: mend it and publish it again; labkit.published_apps() has the version before."
     )

@@ -1,15 +1,12 @@
-"""Talk to the portal about members' apps, and to one of them."""
+"""Talk to the portal about members' apps."""
 
 from __future__ import annotations
 
 import os
-import time
 from typing import Self
 from urllib.parse import quote, urlsplit
 
 from labkit.apps import AppClient, AppError
-
-_KNOWN = 10.0  # seconds until a new app is known to all
 
 
 class WebAppError(AppError):
@@ -61,44 +58,3 @@ class Client(AppClient):
         """Return the end of an app's log."""
         told = self.ask("GET", f"/{quote(name, safe='')}/log?lines={int(lines)}")
         return str(told["log"])
-
-
-class Opened(AppClient):
-    """One of the members' apps, opened as a browser would."""
-
-    app = "app"
-    api = ""
-    what = "the app"
-    error = WebAppError
-
-    def __init__(self, url: str, token: str, name: str) -> None:
-        super().__init__(url, token)
-        self._name = name
-
-    def _place(self, path: str) -> str:
-        return f"/services/{self._name}/{path}"
-
-
-def open_once(name: str) -> None:
-    """Wait until an app answers; it is started where it sleeps.
-
-    Raises
-    ------
-    WebAppError
-        It does not.
-    """
-    url = os.environ.get("LABHUB_SERVICES_URL", "")
-    token = os.environ.get("JUPYTERHUB_API_TOKEN", "")
-    if not url or not token:
-        return
-    end = time.monotonic() + _KNOWN
-    while True:
-        try:
-            Opened(url, token, name).fetch("")
-        except WebAppError as error:
-            # The gate looks for new apps once a second.
-            if error.status not in (404, 502) or time.monotonic() > end:
-                raise
-            time.sleep(0.5)
-        else:
-            return

@@ -8,14 +8,13 @@ import ctypes
 import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.viewers.places import EnvironmentMissingError, program
-from services.webapps import SYSTEM_PATH, front
+from services.webapps import SYSTEM_PATH, answers, front
 
 HERE = Path(__file__).resolve().parent
 # What the member's code is told; the app's secret is not among it.
@@ -102,14 +101,6 @@ async def serve(kind: str, environ: Mapping[str, str], secret: str) -> int:
         finally:
             await _end(process, gone)
             stop.cancel()
-
-
-def answers(place: str) -> bool:
-    """Return whether somebody listens on a socket."""
-    with socket.socket(socket.AF_UNIX) as end, contextlib.suppress(OSError):
-        end.connect(place)
-        return True
-    return False
 
 
 async def _end(process: asyncio.subprocess.Process, gone: asyncio.Future[int]) -> None:
