@@ -14,6 +14,8 @@ _QUIET = {
     "LABEL_STUDIO_SENTRY_DSN": "",
     "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
     "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
+    # The box closes the cloud's metadata; boto3 would wait for it.
+    "AWS_EC2_METADATA_DISABLED": "true",
 }
 
 
@@ -35,6 +37,16 @@ class PostgreSQL(_Strict):
     password_file: Path | None = Field(None, description="a file that holds the password alone")
 
 
+class S3(_Strict):
+    """What projects' storage in S3 uses that has no keys or endpoint of its own."""
+
+    credentials_file: Path | None = Field(None, description="in the AWS command line's form")
+    endpoint: str | None = Field(
+        None, pattern=r"^https?://[\w.-]+(:\d+)?/?$", description="of a store that is not AWS"
+    )
+    region: str | None = Field(None, pattern=r"^[a-z0-9-]{1,40}$")
+
+
 class Chosen(_Strict):
     """What the administrator may choose."""
 
@@ -42,6 +54,7 @@ class Chosen(_Strict):
     local_files: Path | None = Field(
         None, description="a shared folder whose files can be storage of projects"
     )
+    s3: S3 | None = None
 
 
 def variables(given: Mapping[str, str]) -> dict[str, str]:
@@ -73,8 +86,13 @@ def variables(given: Mapping[str, str]) -> dict[str, str]:
     }
     chosen = read(data / FILE)
     if chosen.local_files is not None:
+        if not chosen.local_files.is_dir():
+            text = "is not there; is it below one of the lab file's storage.shared?"
+            raise SettingsError(f"{data / FILE} local_files: {chosen.local_files} {text}")
         out["LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED"] = "true"
         out["LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"] = str(chosen.local_files)
+    if chosen.s3 is not None:
+        out |= _s3(chosen.s3)
     server = chosen.postgresql
     if server is not None:
         out |= {
@@ -86,6 +104,18 @@ def variables(given: Mapping[str, str]) -> dict[str, str]:
         }
         if server.password_file is not None:
             out["LABEL_STUDIO_POSTGRE_PASSWORD"] = _secret(server.password_file)
+    return out
+
+
+def _s3(chosen: S3) -> dict[str, str]:
+    out = {}
+    if chosen.credentials_file is not None:
+        _secret(chosen.credentials_file)  # that it can be read is said now, not at the first use
+        out["AWS_SHARED_CREDENTIALS_FILE"] = str(chosen.credentials_file)
+    if chosen.endpoint is not None:
+        out["LABEL_STUDIO_S3_ENDPOINT"] = chosen.endpoint
+    if chosen.region is not None:
+        out["LABEL_STUDIO_S3_region"] = chosen.region  # their spelling
     return out
 
 

@@ -34,9 +34,10 @@ LOGOUT_REDIRECT_URL = os.environ.get("LABHUB_HOME_URL", "/")
 # The gate says who asks, and says it anew with each request.
 INACTIVITY_SESSION_TIMEOUT_ENABLED = False
 CORS_ALLOW_ALL_ORIGINS = False
-_prefix = os.environ["LABHUB_APP_PREFIX"]
+APP_PREFIX = os.environ["LABHUB_APP_PREFIX"]
+ROOT_URLCONF = "services.label_studio.urls"
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "label_studio_session", "label_studio_csrf"
-SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = _prefix
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = APP_PREFIX
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _URL.scheme == "https"
 CSRF_TRUSTED_ORIGINS = [f"{_URL.scheme}://{_URL.netloc}"]

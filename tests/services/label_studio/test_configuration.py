@@ -47,3 +47,28 @@ def test_all_mistakes_are_named_at_once_without_values(tmp_path: Path) -> None:
     for place in ("postgresql.host", "postgresql.port", "postgresql.password", "s3"):
         assert place in str(refused.value)
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_shared_folder_and_s3_are_told(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.write_text("[default]\naws_secret_access_key = s3cret\n")
+    found = made(
+        tmp_path,
+        local_files=str(tmp_path),
+        s3={"endpoint": "https://s3.lab.example:9000", "credentials_file": str(credentials)},
+    )
+    told = {name.removeprefix("LABEL_STUDIO_"): value for name, value in found.items()}
+    assert told["LOCAL_FILES_SERVING_ENABLED"] == "true"
+    assert told["LOCAL_FILES_DOCUMENT_ROOT"] == str(tmp_path)
+    assert told["S3_ENDPOINT"] == "https://s3.lab.example:9000"
+    assert told["AWS_SHARED_CREDENTIALS_FILE"] == str(credentials)
+    assert "s3cret" not in str(found)
+    with pytest.raises(SettingsError, match=r"storage\.shared"):
+        made(tmp_path, local_files=str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        made(tmp_path, s3={"credentials_file": str(tmp_path / "none")})
+    with pytest.raises(SettingsError) as refused:
+        made(tmp_path, s3={"endpoint": "s3://bucket", "region": "eu west", "key": "hunter2"})
+    for place in ("s3.endpoint", "s3.region", "s3.key"):
+        assert place in str(refused.value)
+    assert "hunter2" not in str(refused.value)

@@ -15,17 +15,20 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
+import labkit
 from labkit.annotating.client import AnnotationError, Client
 from labkit.annotating.project import Project, find, make
 from labkit.problems import RefusedError
+from labkit.workflows.cellprofiler import example
 from tests.browser.test_apps import log_in
 from tests.conftest import CHROMIUM, needs_chromium, needs_env, needs_root
+from tests.labkit.cellprofiler.conftest import lab_home
 from tests.notebooks.test_notebooks import Tutor, tutor
 from tests.portal import People
 from tests.services.behind import AppPortal, eventually
 from tests.services.contract import AppCase, AppContract
 
-__all__ = ["tutor"]
+__all__ = ["lab_home", "tutor"]
 
 pytestmark = [needs_root, needs_env("proxy"), needs_env("label-studio"), pytest.mark.timeout(400)]
 NAME = "label-studio"
@@ -288,6 +291,10 @@ def test_two_people_in_a_browser(app: AppCase, pictures: Path, artifacts: Path) 
         page.screenshot(path=artifacts / "label-studio-labelling.png")
         page.get_by_test_id("bottombar-submit-button").click()
         eventually(lambda: project.refresh().annotated == 1, say="the label did not arrive")
+        # At its own origin nothing is asked for outside of the app.
+        own = [urlsplit(url).path for url in asked if f"//{NAME}--service." in url]
+        outside = {path for path in own if not path.startswith(f"/services/{NAME}/")}
+        assert outside == set()
         # Of nobody else's: neither telemetry nor tips nor fonts.
         hosts = {urlsplit(url).hostname for url in asked if url.startswith("http")}
         assert {host for host in hosts if not str(host).endswith("localhost")} == set()
@@ -298,6 +305,37 @@ def test_two_people_in_a_browser(app: AppCase, pictures: Path, artifacts: Path) 
         chromium.close()
     (row,) = project.annotations().to_dict("records")
     assert (row["label"], row["annotator"]) == ("long", app.member)
+
+
+@needs_env("cellprofiler")
+@needs_env("notebook")
+def test_pictures_of_a_cellprofiler_job_come_with_their_wells(
+    app: AppCase, lab_home: Path, tmp_path: Path
+) -> None:
+    """A real job on a small plate: its outlines are annotated, and the wells come back."""
+    images, _ = example.make_plate(tmp_path / "plate", 2, 1)
+    job = labkit.CellProfiler(example.ANALYSIS, images).submit(output=str(tmp_path / "runs"))
+    job.wait(170)
+    client = person(app, app.member)
+    project = make(
+        client,
+        job,
+        ["good", "bad"],
+        name="Outlines",
+        tool="choices",
+        several=False,
+        say=lambda _: None,
+    )
+    assert project.pictures == 2
+    for task in client.tasks(project.number):
+        value = {"choices": ["good" if task["data"]["well"] == "A01" else "bad"]}
+        said = {"from_name": "label", "to_name": "image", "type": "choices", "value": value}
+        client.ask("POST", f"tasks/{task['id']}/annotations/", {"result": [said]})
+    table = project.annotations().set_index("well").sort_index()
+    assert list(table["label"]) == ["good", "bad"]
+    assert set(table["plate"]) == {"Plate1"}
+    saved = job.images().set_index("well")["path"]
+    assert table["file"].to_dict() == saved.to_dict()
 
 
 @needs_env("notebook")
