@@ -292,7 +292,7 @@ def test_two_people_in_a_browser(app: AppCase, pictures: Path, artifacts: Path) 
         page.get_by_test_id("bottombar-submit-button").click()
         eventually(lambda: project.refresh().annotated == 1, say="the label did not arrive")
         # At its own origin nothing is asked for outside of the app.
-        own = [urlsplit(url).path for url in asked if f"//{NAME}--service." in url]
+        own = [urlsplit(url).path for url in asked if url.startswith(f"http://{NAME}--service.")]
         outside = {path for path in own if not path.startswith(f"/services/{NAME}/")}
         assert outside == set()
         # Of nobody else's: neither telemetry nor tips nor fonts.
