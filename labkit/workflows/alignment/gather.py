@@ -13,7 +13,7 @@ _SHARED = (
     *(_HERE / "gathering" / f"{name}.py" for name in ("metrics", "report", "schemas")),
 )
 _ALIGNMENT = tuple(_HERE / "gathering" / f"{name}.py" for name in ("gather", "plots"))
-_MEMORY = 4 * 1024**3
+_MEMORY = 2 * 1024**3
 
 
 def gather_stage(environment: Environment | Container) -> Stage:

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from labkit.jobfile import load
+from labkit.model import Environment
 from labkit.problems import RefusedError
 from labkit.workflows.alignment import Alignment, aligners, checks, reference
+from labkit.workflows.alignment.gather import gather_calls_stage, gather_stage
 from labkit.workflows.alignment.inside import fastq, programs, sizes
 from tests.conftest import needs_env
 from tests.labkit.alignment.conftest import Data
@@ -353,3 +355,10 @@ def test_a_job_file_says_the_same_job(data: Data, tmp_path: Path) -> None:
 def test_what_runs_on_nodes_is_readable_by_python_3_9() -> None:
     for path in sorted(Path(fastq.__file__).parent.glob("*.py")):
         ast.parse(path.read_text(), feature_version=(3, 9))
+
+
+def test_the_gathers_fit_beside_the_notebook_in_a_standard_server() -> None:
+    """One that asked for all 4 GB of a server waited for ever: the notebook has some."""
+    where = Environment("alignment")
+    for stage in (gather_stage(where), gather_calls_stage(where)):
+        assert stage.resources.memory <= 3 << 30
