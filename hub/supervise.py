@@ -25,7 +25,7 @@ from hub.problems import Problem, ProblemsError
 from hub.run import command
 from hub.services import catalogue
 from hub.services.catalogue import App
-from hub.services.places import KEY
+from hub.services.places import KEY, SHIPPED
 from hub.services.programs import gate_config, is_app, prepare, program_name
 from hub.settings import Settings
 
@@ -384,6 +384,7 @@ def _app_digest(app: App, settings: Settings, paths: Paths) -> str:
         given = ("labkit", "services/webapps") if app.kind else ("labkit",)
         code = (p for name in given for p in (REPOSITORY / name).rglob("*.*"))
         parts += _ages(sorted(p for p in code if p.suffix in (".py", ".R")))
+        parts += _ages([SHIPPED / "people.py"])  # what several apps share
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
