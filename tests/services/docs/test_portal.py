@@ -141,7 +141,7 @@ def test_the_home_page_shows_what_each_may_open(
 def test_ada_reads_and_finds(portal: DocsPortal, page: Page, artifacts: Path) -> None:
     page.goto(f"{portal.url}/hub/home")
     page.locator("a.card", has_text="Documentation").click()
-    page.get_by_role("heading", name="Documentation").wait_for(timeout=30_000)
+    page.get_by_role("heading", name="Documentation", exact=True).wait_for(timeout=30_000)
     page.screenshot(path=artifacts / "docs-3-all.png")
     page.get_by_role("link", name="Protocols", exact=True).click()
     page.get_by_role("article").get_by_role("link", name="PCR").click()
