@@ -189,6 +189,22 @@ def wait_for(check: Callable[[], Any], timeout: float = 15) -> Any:
     raise AssertionError("it did not become true in time")
 
 
+def knock(place: Path, account: str = "nobody") -> str:
+    """Return what another account of this machine meets at a Unix socket; needs root."""
+    program = (
+        "import socket, sys\n"
+        "try:\n    socket.socket(socket.AF_UNIX).connect(sys.argv[1])\n"
+        "except OSError as error: print(type(error).__name__)\n"
+        "else: print('open')\n"
+    )
+    other = ["setpriv", "--reuid", account, "--regid", "nogroup", "--clear-groups"]
+    command = ["/usr/bin/python3", "-c", program, str(place)]
+    if account != "root":
+        command = [*other, *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     running = Server()

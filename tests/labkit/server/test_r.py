@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from labkit.server import previews
-from tests.labkit.server.conftest import BASE, TOKEN, Server, kernel_run, wait_for
+from tests.labkit.server.conftest import BASE, TOKEN, Server, kernel_run, knock, wait_for
 
 HAS_R = shutil.which("Rscript") and Path("/usr/lib/R/site-library/shiny").is_dir()
 needs_r = pytest.mark.skipif(
@@ -159,6 +160,9 @@ def test_it_listens_for_its_owner_alone(server: Server, running: str) -> None:
     place = next(Path(word) for word in app.cmdline() if "labkit-shiny-" in word)
     assert place.parent.stat().st_mode & 0o777 == 0o700
     assert place.stat().st_mode & 0o077 == 0
+    if os.geteuid() == 0:
+        assert knock(place) == "PermissionError"
+        assert knock(place, "root") == "open"
     assert "HOME" in names
     assert not [name for name in names if name.startswith(("JUPYTER", "JPY_"))]
 

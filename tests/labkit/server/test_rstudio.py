@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from labkit.server.rstudio import Sessions
-from tests.conftest import needs_env
-from tests.labkit.server.conftest import BASE, TOKEN, Server, wait_for
+from tests.conftest import needs_env, needs_root
+from tests.labkit.server.conftest import BASE, TOKEN, Server, knock, wait_for
 from tests.portal import built_envs
 
 pytestmark = needs_env("r")
@@ -105,6 +105,13 @@ def test_flags_and_socket(browser: httpx.Client, studio: Server) -> None:
     listening = psutil.Process(page["rserver"]).net_connections("inet")
     assert listening == []
     assert Path(flags["secure-cookie-key-file"]).stat().st_mode & 0o077 == 0
+
+
+@needs_root
+def test_another_account_does_not_reach_its_socket(browser: httpx.Client) -> None:
+    place = Path(told(browser.get("rstudio/"))["flags"]["www-socket"])
+    assert knock(place) == "PermissionError"
+    assert knock(place, "root") == "open"
 
 
 def test_two_tabs_share_one_session(browser: httpx.Client, studio: Server) -> None:
