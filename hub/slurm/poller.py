@@ -279,6 +279,7 @@ class Poller:
         if self.failing:
             log.warning("SLURM answers again")
             self.failing = ""
+            self._pause = self.interval  # how long that one took says nothing of the next
         self.jobs = MappingProxyType(rows)
         self.began = began
         self._answered.set()
