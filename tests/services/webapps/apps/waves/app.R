@@ -20,9 +20,9 @@ ui <- function(req) {
     return(httpResponse(200, "text/plain", sprintf("%d bytes", got)))
   }
   if (!is.null(query$download))
-    # Chance cannot be compressed: all of it has to travel.
-    return(httpResponse(200, "application/octet-stream",
-      rep(as.raw(sample(0:255, 1048576, replace = TRUE)), 151)))
+    # Said to be encoded already, it is not compressed: all of it has to travel.
+    return(httpResponse(200, "application/octet-stream", raw(151 * 1048576),
+      headers = list("Content-Encoding" = "identity")))
   if (!is.null(query$whoami))
     return(httpResponse(200, "text/plain", paste(req$HTTP_X_LABHUB_USER,
       req$HTTP_SHINY_SERVER_CREDENTIALS, paste(ls(req), collapse = " ")),
