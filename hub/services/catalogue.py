@@ -141,11 +141,11 @@ def member_app(record: records.Record, settings: Settings, paths: Paths) -> App:
         It cannot run in this portal.
     """
     name, version = record.name, record.shown
-    service = declare.service(record, settings.webapps)
+    folder = records.version_folder(paths, name, version.number)
+    service = declare.service(record, settings.webapps, folder)
     found = list(misfits(name, service, settings))
     if found:
         raise ProblemsError(found)
-    folder = records.version_folder(paths, name, version.number)
     return App(name, folder, service, record.groups, own=True, kind=version.kind)
 
 

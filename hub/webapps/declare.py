@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from hub.services.declaration import Service
@@ -10,6 +11,7 @@ from hub.webapps.records import Record
 from hub.webapps.settings import WebApps
 
 PATIENCE = 80  # seconds that an app may take to start; a notebook waits for 90
+PICTURE = "thumbnail.png"  # of its card, where its folder has one
 KEPT = "keep"  # of an app's data: what a backup has
 
 
@@ -18,13 +20,26 @@ def trial(limits: WebApps) -> Service:
     return _service(limits, "shiny", title="app")
 
 
-def service(record: Record, limits: WebApps) -> Service:
-    """Return how an app is run; nothing in it is the member's to say but texts and groups."""
+def service(record: Record, limits: WebApps, folder: Path) -> Service:
+    """Return how an app is run; nothing in it is the member's to say but texts and groups.
+
+    Parameters
+    ----------
+    record : Record
+        The app.
+    limits : WebApps
+        The lab file's.
+    folder : Path
+        The files of the version that runs.
+    """
+    # Who opens it should know whose program they trust.
+    by = f"By {record.owner}." if record.owner else ""
     return _service(
         limits,
         record.shown.kind,
         title=record.title,
-        description=record.description,
+        description=f"{record.description} {by}".strip(),
+        thumbnail=PICTURE if (folder / PICTURE).is_file() else None,
         groups=record.groups,
     )
 

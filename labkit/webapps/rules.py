@@ -21,7 +21,7 @@ NAME_RULE = (
     f"up to {NAME_LENGTH} small letters, digits and single hyphens, and begins with a letter"
 )
 # Longest text of each field, in characters.
-TEXTS = {"title": 60, "description": 300, "source": 300}
+TEXTS = {"title": 60, "description": 250, "source": 300}
 FILES_MOST = 2000
 PATH_BYTES = 400
 # The file that an app begins with -> what it is.

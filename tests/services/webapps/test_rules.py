@@ -140,6 +140,7 @@ def test_versions_never_change_and_are_closed(paths: Paths, folder: Path) -> Non
     app = next(one for one in catalogue.read(parse(LAB), paths)[0] if one.name == "plates")
     assert (back.current, app.folder, app.kind) == (1, first, "dash")
     assert app.groups == ("imaging",) and app.service.user_written
+    assert app.service.description == "By ada."
     assert stat.S_IMODE(records.folder(paths).stat().st_mode) == 0o700
     assert stat.S_IMODE((first / "app.py").stat().st_mode) == 0o644
 
