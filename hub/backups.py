@@ -139,10 +139,10 @@ def _names(paths: Paths) -> Iterator[str]:
                 yield name
     for folder in _APPS:
         for file in sorted((paths.state / folder).rglob("*")):
-            name = file.relative_to(paths.state)
-            half_done = name.parts[1].startswith(".")
+            place = file.relative_to(paths.state)
+            half_done = place.parts[1].startswith(".")
             if file.is_file() and not file.is_symlink() and not half_done:
-                yield str(name)
+                yield str(place)
 
 
 def _copy_database(source: Path, target: Path) -> Path:
