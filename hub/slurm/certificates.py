@@ -76,10 +76,7 @@ def _names(settings: Settings, slurm: Slurm) -> list[str]:
 
 
 def _own_names(settings: Settings, slurm: Slurm) -> list[str]:
-    names = ["IP:127.0.0.1", "DNS:localhost", *_names(settings, slurm)]
-    if settings.isolation == "subdomain":
-        names.append(f"DNS:*.{settings.parts.hostname}")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(["IP:127.0.0.1", "DNS:localhost", *_names(settings, slurm)]))
 
 
 def make(settings: Settings, paths: Paths) -> None:

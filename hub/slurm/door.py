@@ -70,7 +70,6 @@ class PortHandler(ServerHandler):
 class TimeHandler(ServerHandler):
     """``GET`` with the server's own token: ``{"ends": 1767225600.0}``."""
 
-    @web.authenticated
     async def get(self) -> None:
         """Say when the server's job ends, in seconds since 1970; null: SLURM has not said."""
         job = self.spawner().job

@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any
 
 from jupyterhub.app import JupyterHub
+from jupyterhub.objects import Hub
 from tornado.httpserver import HTTPServer
 
 from hub.slurm.settings import EVERYWHERE, LOOPBACK
@@ -40,6 +41,14 @@ def also_on_loopback(port: int) -> None:
             trusted_downstream=app.trusted_downstream_ips,
         )
         server.listen(port, LOOPBACK)
+        # The proxy is one of them. By TLS it would check the hub's certificate against the
+        # browser's Host header, which is anybody's origin.
+        app.proxy.hub = Hub(
+            base_url=app.hub.base_url,
+            routespec=app.hub.routespec,
+            public_host=app.hub.public_host,
+            bind_url=f"http://{LOOPBACK}:{port}{app.hub.base_url}",
+        )
         await stock(app)
 
     JupyterHub.start = start
