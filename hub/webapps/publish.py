@@ -200,7 +200,7 @@ class Publisher:
         if wanted.groups is not None:
             audience = check_audience(wanted.groups, person.groups, admin=person.admin, kept=kept)
             found += audience
-        found += self._kind_problems(wanted.kind)
+        found += self._kind_problems(person, wanted.kind)
         found += check_size(wanted.files, wanted.size, self.settings.webapps.size)
         found += store.room(self.paths, wanted.size)
         return found
@@ -214,9 +214,11 @@ class Publisher:
         for one in catalogue.misfits("portal", service, self.settings):
             yield Problem(one.place, f"{one.text}.", f"An administrator can {one.mend}.")
 
-    def _kind_problems(self, kind: str | None) -> Iterator[Problem]:
+    def _kind_problems(self, person: Person, kind: str | None) -> Iterator[Problem]:
         mend = "Ask an administrator: docs/how-to/apps-of-your-own.md says what it takes."
-        if kind == "dash" and not self.paths.env_bin("dash", "python").exists():
+        # The command line builds it.
+        built = not person.name or self.paths.env_bin("dash", "python").exists()
+        if kind == "dash" and not built:
             yield Problem("app", "the environment of Dash apps is not built here.", mend)
         if kind == "shiny" and shutil.which("Rscript", path=SYSTEM_PATH) is None:
             yield Problem("app", "there is no R on the portal's machine.", mend)
@@ -255,7 +257,7 @@ class Publisher:
                 raise RefusedPublishError(problems)
             try:
                 with store.unpacked(self.paths, archive, self.settings.webapps.size) as found:
-                    wrong = list(self._kind_problems(found.kind))
+                    wrong = list(self._kind_problems(person, found.kind))
                     if wrong:
                         raise RefusedPublishError(wrong)
                     return self._commit(person, name, wanted, found)

@@ -310,7 +310,7 @@ def _send(
     size = body.stat().st_size
 
     def tell(sent: int) -> None:
-        say(f"Sending {len(package.files)} files: {100 * sent // size} %")
+        say(f"Sending it ({len(package.files)} file(s)): {100 * sent // size} %")
 
     sent: dict[str, Any] = client.send(f"/{name}/package", body, tell)
     return sent

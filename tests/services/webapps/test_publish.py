@@ -221,6 +221,20 @@ def test_an_app_that_does_not_start_says_why(scene: Scene) -> None:
     remove(scene, "broken")
 
 
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="needs R with shiny")
+def test_one_file_of_shiny(scene: Scene) -> None:
+    text = (
+        'library(shiny)\nmessage("waves begin")\nshinyApp(fluidPage("sea"), function(...) NULL)\n'
+    )
+    place = put(scene, scene.ada, "sea", app__R=text, notes__txt="not taken")
+    said = publish(scene, scene.ada, place / "app.R", "sea", groups=["screening"])
+    assert "1 file(s)" in said and "Shiny, version 1, running" in said
+    with scene.portal.program(scene.portal.token(scene.carl)) as program:
+        assert "sea" in program.get(scene.portal.app_url("sea")).text
+    assert "waves begin" in scene.notebook(scene.ada, "print(labkit.app_logs('sea'))")
+    remove(scene, "sea")
+
+
 def test_an_app_from_a_git_repository(scene: Scene) -> None:
     place = put(scene, scene.ada, "repository", README__md="x")
     code = f"""
@@ -268,11 +282,10 @@ def test_each_person_has_so_many_apps_and_no_more(scene: Scene) -> None:
     assert ask(scene, "POST", "/four/check", token, json=body).status_code == 200
 
 
-def test_the_administrator_takes_an_app_away_and_a_restart_keeps_the_others(scene: Scene) -> None:
+def test_the_administrator_takes_an_app_away(scene: Scene) -> None:
     portal, ada = scene.portal, scene.ada
     folder = put(scene, ada, "taken", app__py=APP.replace("{n}", "3"))
     publish(scene, ada, folder, "taken", groups=["screening"])
-    portal.labhub("restart")
     assert number(scene, ada, "taken") == "3"
     portal.labhub("app", "remove", "taken", "--yes")
     eventually(lambda: gone(scene, "taken"), 20)

@@ -258,3 +258,5 @@ def test_a_portal_without_dash_says_so(paths: Paths, folder: Path) -> None:
     shutil.rmtree(paths.envs / "dash")
     with pytest.raises(RefusedPublishError, match="Dash apps is not built"):
         published(paths, folder)
+    # The command line, which comes next, builds it.
+    assert local.add(str(folder), None, ["imaging"], None, settings(), paths).kind == "dash"
