@@ -1,6 +1,6 @@
 """Published datasets against cellxgene-gateway (PyPI): the same files, the same CellxGene.
 
-Both in one run, by turns: ``python -m bench.catalogue [--rounds 5] [--cells 20000]
+Both in one run, by turns: ``python -m bench.catalogue [--rounds 3] [--cells 20000]
 [--skip-pictures]``. Needs LABHUB_ENVS with ``cellxgene``, chromium, and PyPI once
 (``--gateway FOLDER`` keeps what it brings). cellxgene-gateway has no login and no groups, so
 our app is asked without the portal's gate, with its headers. Cold is the first opening after a
@@ -70,6 +70,7 @@ def pictures(both: Both, rounds: int) -> None:
                     times = [first_picture(browser, place, turn % both.datasets) for _ in range(2)]
                 finally:
                     place.stop()
+                print(place.name, "first picture", *(f"{one:.2f}" for one in times), flush=True)
                 if turn:  # the first warms the machine's file cache
                     cold.setdefault(place.name, []).append(times[0])
                     warm.setdefault(place.name, []).append(times[1])
@@ -192,15 +193,16 @@ async def all_of_them(place: Place, datasets: int) -> tuple[float, int]:
 def requests(both: Both, rounds: int) -> None:
     """Print rates, the crowd, and the memory of all datasets at once."""
     rows: dict[str, dict[str, list[float]]] = {}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for start in (both.ours, both.other):
-            for measure in (_loads, _memory):
+            # Memory hardly differs from turn to turn, and all datasets take a minute to open.
+            for measure in (_loads, _memory) if turn == 0 else (_loads,):
                 place = start()
                 try:
                     for what, value in measure(place, both.datasets):
                         rows.setdefault(place.name, {}).setdefault(what, []).append(value)
-                except (RuntimeError, aiohttp.ClientError) as error:
-                    print(f"{place.name}: {error}")
+                except (RuntimeError, TimeoutError, aiohttp.ClientError) as error:
+                    print(f"{place.name}: {type(error).__name__} {error}", flush=True)
                 finally:
                     place.stop()
     columns = [*dict.fromkeys(what for found in rows.values() for what in found)]
@@ -234,13 +236,14 @@ def _memory(place: Place, datasets: int) -> Iterator[tuple[str, float]]:
 def main() -> None:
     """Run and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cells", type=int, default=20_000)
     parser.add_argument("--genes", type=int, default=3_000)
     parser.add_argument("--datasets", type=int, default=10)
     parser.add_argument("--gateway", type=Path, default=None)
     parser.add_argument("--skip-pictures", action="store_true")
     arguments = parser.parse_args()
+    begin = time.monotonic()
     print(machine(), f"memory limit {limit() / (1 << 30):.0f} GiB")
     shape = f"{arguments.cells:,} cells x {arguments.genes:,} genes"
     print(f"{arguments.datasets} datasets of {shape}; {GATEWAY}")
@@ -249,9 +252,11 @@ def main() -> None:
         with gateway(arguments.gateway) as place:
             both = Both(folder, place, arguments.datasets)
             both.publish(arguments.cells, arguments.genes)
+            print(f"published after {time.monotonic() - begin:.0f} s", flush=True)
             if not arguments.skip_pictures:
                 pictures(both, arguments.rounds)
             requests(both, arguments.rounds)
+        print(f"\nIt took {time.monotonic() - begin:.0f} s.")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -169,6 +169,7 @@ class Both:
             "CELLXGENE_LOCATION": str(built_envs() / "cellxgene/bin/cellxgene"),
             "CELLXGENE_DATA": str(self._plain),
             "GATEWAY_PORT": str(port),
+            "EXTERNAL_HOST": f"127.0.0.1:{port}",
             "PATH": "/usr/bin:/bin",
             "HOME": str(self.folder),
         }
