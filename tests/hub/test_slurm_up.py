@@ -50,12 +50,12 @@ def portal(cluster: SlurmCluster, ada: str) -> Iterator[LabhubPortal]:
 def test_from_check_to_down(portal: LabhubPortal, cluster: SlurmCluster, ada: str) -> None:
     portal.labhub("check")
     portal.labhub("up")
+    portal.labhub("app", "add", str(REPOSITORY / "tests" / "services" / "testapp"))
     portal.spawn(ada)
     assert portal.run(ada, "import getpass; print(getpass.getuser())").strip() == ada
     assert cluster.command("squeue", "-h", "-o", "%u") == ada
     assert "no job without its hub" in portal.labhub("slurm", "orphans").stderr
     # A server on a node reaches the lab's apps, by labkit's own client.
-    portal.labhub("app", "add", str(REPOSITORY / "tests" / "services" / "testapp"))
     assert portal.run(ada, ASK_APP).strip() == ada
     portal.labhub("restart", "hub")
     assert portal.run(ada, "print('goes on')").strip() == "goes on"
