@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_root
-from tests.slurm_portal import SlurmPortal, needs_slurm, wait_for
+from tests.slurm_portal import SlurmPortal, held, labhub, needs_slurm, progress, wait_for
 
 pytestmark = [needs_root, needs_slurm]
 SERVERS = 20
-REPOSITORY = Path(__file__).resolve().parents[2]
+MINUTE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +28,7 @@ def cluster() -> Iterator[SlurmCluster]:
 
 @pytest.fixture(scope="module")
 def portal(cluster: SlurmCluster) -> Iterator[SlurmPortal]:
-    # Answers are wanted soon here; how seldom is enough is tested elsewhere.
-    config = "c.SlurmSpawner.queries_per_minute = 300\nc.Spawner.poll_interval = 2\n"
-    with SlurmPortal(cluster, config=config, lab={"named_servers": SERVERS}) as running:
+    with SlurmPortal(cluster, lab={"named_servers": SERVERS}) as running:
         yield running
 
 
@@ -74,23 +68,26 @@ def test_a_hub_restart_loses_none_of_twenty(
 def test_the_controller_is_down_for_a_minute(
     portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]]
 ) -> None:
-    """The hub polls every two seconds here: fifteen seconds are many failed looks.
+    """A whole minute by the clock: none is lost, none doubled.
 
     A new hub, too, that starts meanwhile believes no server gone; a stop is obeyed later.
     """
+    jobs = set(portal.jobs("RUNNING"))
     cluster.stop_controller()
     began = time.monotonic()
     try:
         wait_for(lambda: "SLURM does not answer" in portal.hub_log(), 60)
-        wait_for(lambda: time.monotonic() - began > 15, 20)
         assert alive(portal, servers) == SERVERS
         portal.restart_hub(signal.SIGKILL)
         wait_for(lambda: alive(portal, servers) == SERVERS, 60)
         name, server = servers[-1]
         portal.stop_server(name, server, timeout=60)
+        wait_for(lambda: time.monotonic() - began > MINUTE, MINUTE)
+        assert alive(portal, servers) == SERVERS - 1
     finally:
         cluster.start_controller()
     wait_for(lambda: len(portal.jobs("RUNNING")) == SERVERS - 1, 60, "the late cancellation")
+    assert set(portal.jobs()) < jobs
     assert alive(portal, servers) == SERVERS - 1
     portal.spawn(name, server=server)
 
@@ -134,32 +131,66 @@ def test_a_vanished_server_is_noticed(
     portal.spawn(name, server=server)
 
 
-def test_a_start_that_the_hubs_death_cut_off_leaves_no_job(
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill -9"])
+def test_a_start_in_the_queue_outlives_its_hub(
+    portal: SlurmPortal,
+    cluster: SlurmCluster,
+    servers: list[tuple[str, str]],
+    ada: str,
+    sig: signal.Signals,
+) -> None:
+    """It keeps its place, its owner sees it waiting, and it becomes the server."""
+    with held(cluster):
+        assert portal.api("POST", f"/users/{ada}/server", json={"profile": "stub"}).is_success
+        wait_for(lambda: portal.jobs("PENDING"))
+        (job,) = portal.jobs("PENDING")
+        portal.restart_hub(sig)
+        assert portal.server(ada)["pending"] == "spawn"
+        assert portal.jobs("PENDING") == [job]
+        assert portal.api("POST", f"/users/{ada}/server").status_code == 202  # no second one
+        events = progress(portal, ada, lambda event: event.get("wait"))
+        assert "restart of the portal" in events[1]["message"]
+    last = progress(portal, ada, lambda event: event.get("ready"))[-1]
+    assert last.get("ready"), last
+    assert portal.run(ada, "import os; print(os.environ['SLURM_JOB_ID'])").strip() == job
+    assert alive(portal, servers) == SERVERS
+    portal.restart_hub()  # it is a server like any other now
+    wait_for(lambda: portal.server(ada).get("ready"))
+    portal.stop_server(ada)
+    wait_for(lambda: len(portal.jobs()) == SERVERS, what="the end of its job")
+
+
+def test_a_start_that_was_taken_over_can_be_cancelled(
     portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]], ada: str
 ) -> None:
-    cluster.command("scontrol", "update", "partition=main", "state=down")
-    try:
-        answer = portal.api("POST", f"/users/{ada}/server", json={"profile": "stub"})
-        assert answer.status_code in (201, 202)
+    with held(cluster):
+        assert portal.api("POST", f"/users/{ada}/server", json={"profile": "stub"}).is_success
         wait_for(lambda: portal.jobs("PENDING"))
         portal.restart_hub(signal.SIGKILL)
-        wait_for(lambda: not portal.jobs("PENDING"), 60)
-    finally:
-        cluster.command("scontrol", "update", "partition=main", "state=up")
+        assert portal.server(ada)["pending"] == "spawn"
+        portal.stop_server(ada)
+        wait_for(lambda: not portal.jobs("PENDING"), what="the end of its job")
+    portal.spawn(ada)
+    portal.stop_server(ada)
     assert alive(portal, servers) == SERVERS
 
 
-def labhub(portal: SlurmPortal, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "hub", "slurm", *words],
-        cwd=REPOSITORY,
-        env={**portal.environ, "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == status, (done.stdout, done.stderr)
-    return done
+def test_a_start_that_ends_while_no_hub_is_there_is_told_as_failed(
+    portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]], ada: str
+) -> None:
+    with held(cluster):
+        assert portal.api("POST", f"/users/{ada}/server", json={"profile": "stub"}).is_success
+        wait_for(lambda: portal.jobs("PENDING"))
+        (job,) = portal.jobs("PENDING")
+        portal.stop("hub", signal.SIGKILL)
+        cluster.command("scancel", job)
+        portal.start_hub()
+        wait_for(lambda: not portal.server(ada), what="the failure")
+    assert f"(job {job})" in portal.hub_log().split("was not taken over:")[-1].splitlines()[0]
+    browser = portal.browser()
+    browser.login(ada)
+    assert "its job was cancelled" in browser.get(f"/hub/spawn-pending/{ada}").text
+    assert alive(portal, servers) == SERVERS
 
 
 def test_orphans_are_listed_and_stopped_by_word(
