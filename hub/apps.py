@@ -50,12 +50,14 @@ BUILT_IN = (
         "Notebooks, a terminal and your files.",
         "user-redirect/lab",
         own=True,
+        picture="lab-static/card-jupyterlab.svg",
     ),
     Card(
         "CellxGene",
         "Explore single-cell data in the browser. Pick an .h5ad file to begin.",
         "user-redirect/labkit/cellxgene/",
         own=True,
+        picture="lab-static/card-cellxgene.svg",
     ),
 )
 
@@ -64,12 +66,14 @@ _RSTUDIO = Card(
     "R in its own workbench. It needs a server with R.",
     "user-redirect/rstudio/",
     own=True,
+    picture="lab-static/card-rstudio.svg",
 )
 _SHINY = Card(
     "Shiny preview",
     "Try a Shiny app of yours while you write it. It needs a server with R.",
     "user-redirect/labkit/shiny/",
     own=True,
+    picture="lab-static/card-shiny.svg",
 )
 
 

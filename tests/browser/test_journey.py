@@ -120,6 +120,13 @@ def test_log_in(journey: Journey) -> None:
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_url("**/hub/home")
+    pictures = page.locator("#apps img.card-picture")
+    expect(pictures).not_to_have_count(0)
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_have_js_property("complete", True)
+        assert picture.evaluate("image => image.naturalWidth") > 0
+    expect(page.locator("#apps .card-letter")).to_have_count(0)
     journey.picture("home")
 
 
