@@ -39,6 +39,8 @@ from hub.spawners.takeover import TakeOver
 
 SERVER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 _LOOKS = (2.0, 4.0, 8.0)  # seconds after the submission; then as the poller looks anyway
+_SETTLES = 1.0  # seconds after which SLURM mostly knows how a job ended
+_PATIENCE = 10.0  # seconds to wait for its word on that
 _FIRST_ANSWER = 10.0  # seconds that a new hub waits for SLURM's first answer
 # Of the hub's own variables; what else it has is not for other machines.
 _NOT_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "CONDA_ROOT", "CONDA_DEFAULT_ENV")
@@ -272,6 +274,7 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
             else:
                 await self.poller.next()
             if self.poller.gone(job_id, self._since):
+                await self._settle(job_id)
                 self._ended = self.poller.row(job_id)
                 text = f"The server did not start: {self._how_ended(job_id)}."
                 if not port.done():
@@ -286,6 +289,14 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
                 view = await cluster_of(self.settings).describe()
                 wait = wait_of(row, self.poller.jobs.values(), view)
                 self.startup.waits(wait.event() if wait else None)
+
+    async def _settle(self, job_id: str) -> None:
+        """Let SLURM say how a job ended that it is still clearing up."""
+        row = self.poller.row(job_id)
+        if row is not None and row.state == "COMPLETING":
+            await asyncio.sleep(_SETTLES)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.poller.news(time.monotonic()), _PATIENCE)
 
     def _waiting(self, row: JobRow) -> str:
         if row.state in WAITING:
