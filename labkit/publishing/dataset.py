@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from labkit.problems import refuse, unknown_name
+from labkit import shelf
 from labkit.publishing.client import Client
 
 if TYPE_CHECKING:
@@ -146,27 +145,14 @@ class Published:
         ]
 
     def __repr__(self) -> str:
-        lines = [f"{self.title}  {self.url}"]
-        lines += [f"  {name:<8} {value}" for name, value in self._facts()]
-        return "\n".join(lines)
+        return shelf.lines(self.title, self._facts(), self.url)
 
     def _repr_html_(self) -> str:
         """Return it as HTML; every value is escaped."""
-        rows = "".join(
-            f"<tr><th scope='row' style='text-align:left;padding-right:1rem'>{html.escape(name)}"
-            f"</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in self._facts()
-        )
-        return (
-            "<div style='border:1px solid var(--jp-border-color1,#bdbdbd);border-radius:8px;"
-            "padding:12px 16px;max-width:44rem;font-family:var(--jp-ui-font-family,sans-serif)'>"
-            f"<strong>{html.escape(self.title)}</strong><table style='margin:4px 0 8px'>{rows}"
-            f"</table><a href='{html.escape(self.url)}' target='_blank' rel='noopener'>"
-            f"Open in CellxGene</a> <code>{html.escape(self.url)}</code></div>"
-        )
+        return shelf.card(self.title, self._facts(), self.url, "Open in CellxGene")
 
 
-class Catalogue:
+class Catalogue(shelf.Shelf[Published]):
     """All published datasets that I may see: ``published()["pbmc"]`` is one of them.
 
     Attributes
@@ -177,25 +163,14 @@ class Catalogue:
         The groups that I am in, and may share with.
     """
 
+    kind = "dataset that you may see"
+    nothing = "No dataset is shared with you yet."
+
     def __init__(self, client: Client) -> None:
         told = client.ask("GET", "datasets")
         self.user = str(told["user"])
         self.groups = [str(group) for group in told["groups"]]
-        self._all = {one["name"]: Published(client, one) for one in told["datasets"]}
-
-    def __getitem__(self, name: str) -> Published:
-        if name not in self._all:
-            refuse([unknown_name("dataset that you may see", name, self._all)])
-        return self._all[name]
-
-    def __iter__(self) -> Iterator[Published]:
-        return iter(self._all.values())
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._all
+        super().__init__({one["name"]: Published(client, one) for one in told["datasets"]})
 
     def table(self) -> pd.DataFrame:
         """Return them as a table."""
@@ -207,11 +182,3 @@ class Catalogue:
             for one in self
         ]
         return pd.DataFrame(rows, columns=columns, index=pd.Index(list(self._all), name="name"))
-
-    def __repr__(self) -> str:
-        return str(self.table()) if self._all else "No dataset is shared with you yet."
-
-    def _repr_html_(self) -> str:
-        if not self._all:
-            return "<p>No dataset is shared with you yet.</p>"
-        return str(self.table().to_html(escape=True))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.problems import Problem, refuse, unknown_name
+from labkit import shelf
+from labkit.problems import Problem, refuse
 from labkit.webapps import git
 from labkit.webapps.client import Client, WebAppError
 from labkit.webapps.package import Package, collect
@@ -151,27 +151,14 @@ class WebApp:
         ]
 
     def __repr__(self) -> str:
-        lines = [f"{self.title}  {self.url}"]
-        return "\n".join([*lines, *(f"  {name:<6} {value}" for name, value in self._facts())])
+        return shelf.lines(self.title, self._facts(), self.url)
 
     def _repr_html_(self) -> str:
         """Return it as HTML; every value is escaped."""
-        rows = "".join(
-            f"<tr><th scope='row' style='text-align:left;padding-right:1rem'>{html.escape(name)}"
-            f"</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in self._facts()
-        )
-        url = html.escape(self.url, quote=True)
-        return (
-            "<div style='border:1px solid var(--jp-border-color1,#bdbdbd);border-radius:8px;"
-            "padding:12px 16px;max-width:44rem;font-family:var(--jp-ui-font-family,sans-serif)'>"
-            f"<strong>{html.escape(self.title)}</strong><table style='margin:4px 0 8px'>{rows}"
-            f"</table><a href='{url}' target='_blank' rel='noopener'>Open the app</a> "
-            f"<code>{url}</code></div>"
-        )
+        return shelf.card(self.title, self._facts(), self.url, "Open the app")
 
 
-class WebApps:
+class WebApps(shelf.Shelf[WebApp]):
     """All members' apps that I may see: ``published_apps()["plates"]`` is one of them.
 
     Attributes
@@ -184,27 +171,16 @@ class WebApps:
         Whether the lab lets me publish.
     """
 
+    kind = "app that you may see"
+    nothing = "No app is published for you yet."
+
     def __init__(self, client: Client) -> None:
         told = client.ask("GET", "")
         self.user = str(told["user"])
         self.groups = [str(group) for group in told["groups"]]
         self.may_publish = bool(told["may_publish"])
         self.size = int(told["size"])
-        self._all = {one["name"]: WebApp(client, one) for one in told["apps"]}
-
-    def __getitem__(self, name: str) -> WebApp:
-        if name not in self._all:
-            refuse([unknown_name("app that you may see", name, self._all)])
-        return self._all[name]
-
-    def __iter__(self) -> Iterator[WebApp]:
-        return iter(self._all.values())
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._all
+        super().__init__({one["name"]: WebApp(client, one) for one in told["apps"]})
 
     def table(self) -> pd.DataFrame:
         """Return them as a table."""
@@ -216,14 +192,6 @@ class WebApps:
             for one in self
         ]
         return pd.DataFrame(rows, columns=columns, index=pd.Index(list(self._all), name="name"))
-
-    def __repr__(self) -> str:
-        return str(self.table()) if self._all else "No app is published for you yet."
-
-    def _repr_html_(self) -> str:
-        if not self._all:
-            return "<p>No app is published for you yet.</p>"
-        return str(self.table().to_html(escape=True))
 
 
 def publish(
