@@ -54,6 +54,12 @@ def alive(portal: SlurmPortal, servers: list[tuple[str, str]]) -> int:
     return found
 
 
+def silent(portal: SlurmPortal) -> bool:
+    """Whether SLURM does not answer, by the hub's log."""
+    log = portal.hub_log()
+    return log.rfind("SLURM does not answer; servers are taken") > log.rfind("SLURM answers again")
+
+
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill -9"])
 def test_a_hub_restart_loses_none_of_twenty(
     portal: SlurmPortal, servers: list[tuple[str, str]], sig: signal.Signals
@@ -107,16 +113,14 @@ def test_a_start_while_the_controller_is_down_says_so(
 def test_munge_is_down(
     portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]]
 ) -> None:
-    lines = portal.hub_log().count("SLURM does not answer; servers are taken to go on")
+    wait_for(lambda: not silent(portal), 150, "that the outage before is over for the hub, too")
     cluster.stop_munge()
     try:
-        wait_for(
-            lambda: portal.hub_log().count("SLURM does not answer; servers are taken") > lines, 90
-        )
+        wait_for(lambda: silent(portal), 90)
         assert alive(portal, servers) == SERVERS
     finally:
         cluster.start_munge()
-    wait_for(lambda: "SLURM answers again" in portal.hub_log(), 150)
+    wait_for(lambda: not silent(portal), 150)
     assert alive(portal, servers) == SERVERS
 
 
