@@ -34,7 +34,9 @@ def app() -> None:
     multiple=True,
     help="Who may open it, instead of those that its service.yaml names; may be repeated.",
 )
-@click.option("--everybody", is_flag=True, help="Everybody who can log in may open it.")
+@click.option(
+    "--everybody", is_flag=True, help="Everybody who can log in may open it (not Shiny and Dash)."
+)
 @click.option("--name", help="Shiny and Dash: its name in the address, instead of the folder's.")
 @click.option("--title", help="Shiny and Dash: on its card.")
 def add(
@@ -59,6 +61,8 @@ def add(
 
     if groups and everybody:
         raise click.UsageError("--group and --everybody do not go together")
+    if everybody and local.is_webapp(source):
+        raise click.UsageError("an app with app.R or app.py is for groups: name them by --group")
     paths = Paths.from_environment()
     settings = read_settings(paths)
     chosen = groups or (() if everybody else None)

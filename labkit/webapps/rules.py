@@ -67,7 +67,8 @@ def check_audience(
     yield from check_groups(groups, own, admin=admin, kept=kept)
     if isinstance(groups, list | tuple) and not groups:
         mine = ", ".join(sorted(own)) or "none, so ask an administrator"
-        yield Problem("groups", "at least one group is needed.", f"Yours are: {mine}.")
+        mend = "You may name any group." if admin else f"Yours are: {mine}."
+        yield Problem("groups", "at least one group is needed.", mend)
 
 
 def is_path(path: str) -> bool:

@@ -9,8 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from hub import backups
+from hub.cli.app import add
 from hub.labfile import parse
 from hub.paths import Paths
 from hub.problems import ProblemsError
@@ -249,6 +251,10 @@ def test_the_command_line_tells_all_that_is_wrong(paths: Paths, folder: Path) ->
     for text in ("app.py, line 1", "no name of an app", "groups that do not exist: nobody"):
         assert text in str(caught.value)
     assert local.is_webapp(str(folder)) and local.is_webapp(str(folder / "app.py"))
+    with pytest.raises(ProblemsError, match="You may name any group"):
+        local.add(str(folder), "plates", [], None, settings(), paths)
+    for_all = CliRunner().invoke(add, [str(folder), "--everybody"])
+    assert for_all.exit_code == 2 and "name them by --group" in for_all.output
     (folder / "service.yaml").touch()
     assert not local.is_webapp(str(folder)) and not local.is_webapp("cellxgene")
 
