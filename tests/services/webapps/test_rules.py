@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from hub import backups
-from hub.cli.app import add
+from hub.cli import cli
 from hub.labfile import parse
 from hub.paths import Paths
 from hub.problems import ProblemsError
@@ -253,7 +253,7 @@ def test_the_command_line_tells_all_that_is_wrong(paths: Paths, folder: Path) ->
     assert local.is_webapp(str(folder)) and local.is_webapp(str(folder / "app.py"))
     with pytest.raises(ProblemsError, match="You may name any group"):
         local.add(str(folder), "plates", [], None, settings(), paths)
-    for_all = CliRunner().invoke(add, [str(folder), "--everybody"])
+    for_all = CliRunner().invoke(cli, ["app", "add", str(folder), "--everybody"])
     assert for_all.exit_code == 2 and "name them by --group" in for_all.output
     (folder / "service.yaml").touch()
     assert not local.is_webapp(str(folder)) and not local.is_webapp("cellxgene")
