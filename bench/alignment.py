@@ -29,11 +29,11 @@ import psutil
 
 import labkit
 from bench.common import machine
-from labkit.runs.gc import folder_size
+from labkit.jobs.runs.gc import folder_size
 from labkit.workflows.alignment import example
-from labkit.workflows.alignment.inside import programs
 from labkit.workflows.alignment.job import AlignmentJob
 from labkit.workflows.alignment.reference import Reference, tool_environment
+from labkit.workflows.alignment.task_code import programs
 
 CORES = len(os.sched_getaffinity(0))
 PICARD = "java -Xmx4g -jar /usr/share/java/picard.jar"

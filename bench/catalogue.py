@@ -26,7 +26,7 @@ from urllib.parse import quote
 import aiohttp
 from playwright.sync_api import Browser, sync_playwright
 
-from bench.catalogue_places import GATEWAY, Both, Place, gateway
+from bench.catalogue_targets import GATEWAY, Both, Place, gateway
 from bench.common import machine, spread
 from labkit.viewers.cellxgene.memory import limit
 from tests.browser.cells import WEBGL, colours_drawn

@@ -31,10 +31,10 @@ import labkit
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs
 from labkit.workflows.cellprofiler import costs, example
-from labkit.workflows.cellprofiler.gathering import tables
+from labkit.workflows.cellprofiler.gather import tables
 from labkit.workflows.cellprofiler.job import CellProfilerJob
-from tests.labkit.cellprofiler.pipelines import EXAMPLE_FLY, ONE_THREAD, VOLATILE
-from tests.portal import built_envs
+from tests.labkit.workflows.cellprofiler.pipelines import EXAMPLE_FLY, ONE_THREAD, VOLATILE
+from tests.support.portal import built_envs
 
 CORES = len(os.sched_getaffinity(0))
 _MODULE_TIME = re.compile(r"CPU_time = ([\d.]+) secs")

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.portal import Portal
+from tests.support.portal import Portal
 
 BARE = """
 import os

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import labkit
-from labkit.backends.base import Sighting, Sightings
-from labkit.backends.local import LocalBackend
-from labkit.backends.spool import Spool
-from labkit.model import State
-from labkit.runs.watch import Watch
-from labkit.worker import tree
-from tests.labkit.jobs import places
+from labkit.jobs.backends.base import Sighting, Sightings
+from labkit.jobs.backends.local import LocalBackend
+from labkit.jobs.backends.local_queue import Spool
+from labkit.jobs.model import State
+from labkit.jobs.runs.watch import Watch
+from labkit.jobs.worker import process_tree
+from tests.support import job_helpers
 
 MANY, RUNNING = 10_000, 1_000
 
@@ -40,7 +40,7 @@ def home() -> Iterator[Path]:
 
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
-        with places.home(Path(folder) / "home", env) as path:
+        with job_helpers.home(Path(folder) / "home", env) as path:
             yield path
         os.environ.clear()
         os.environ.update(before)
@@ -124,7 +124,7 @@ def one_task(count: int) -> tuple[float, float, float]:
     assert supervisor
     stat = Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()
     own, children = (sum(int(v) for v in stat[i : i + 2]) / 100 for i in (11, 13))
-    assert tree.start_time(supervisor)
+    assert process_tree.start_time(supervisor)
     return wall / count * cores, (own + children) / count, own / count
 
 

@@ -25,10 +25,10 @@ import submitit
 
 import labkit
 from bench.jobs import MANY, find_again, home, many_rows
-from labkit.backends.slurm import commands, queue
-from labkit.job import open_job
+from labkit.jobs.job import open_job
+from labkit.slurm import commands, queue
 from labkit.testing import SlurmCluster
-from tests.labkit.jobs.places import until
+from tests.support.job_helpers import until
 
 LOOKS = 5.0  # seconds between two looks, as a job that is waited for takes them
 

@@ -12,7 +12,7 @@ import statistics
 import time
 
 from bench.common import Bare, cpu_seconds, machine, percentile, pss, spread, start_all
-from tests.portal import People, Portal
+from tests.support.portal import People, Portal
 
 
 def spawn_seconds(portal: Portal, name: str, profile: str) -> float:

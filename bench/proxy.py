@@ -31,7 +31,7 @@ from aiohttp import web
 
 from bench.common import cpu_seconds, machine
 from tests.labkit.server.conftest import BASE, TOKEN, Server
-from tests.portal import built_envs, free_port
+from tests.support.portal import built_envs, free_port
 
 MB = 1 << 20
 AUTH = {"Authorization": f"token {TOKEN}"}

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from bench.common import cpu_seconds, machine, spread
 from labkit.testing import SlurmCluster
-from tests.portal import People, Portal
-from tests.slurm_portal import SlurmPortal, held, own_address
+from tests.support.portal import People, Portal
+from tests.support.slurm_portal import SlurmPortal, held, own_address
 
 NODES = 4
 STOCK = """

@@ -8,9 +8,9 @@ import os
 
 from traitlets.config import get_config
 
-from hub.configure import before_start, configure
-from hub.labfile import read
-from hub.paths import Paths
+from hub.labfile.read import read
+from hub.portal.configure import before_start, configure
+from hub.state.paths import Paths
 
 os.umask(0o077)  # the database, with its tokens' hashes, is the portal's alone
 

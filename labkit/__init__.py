@@ -11,12 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labkit.annotating import annotate, annotations
-    from labkit.job import Job, jobs, open_job
-    from labkit.model import Resources
-    from labkit.publishing import publish, published
+    from labkit.jobs.job import Job, jobs, open_job
+    from labkit.jobs.model import Resources
+    from labkit.portal.annotating import annotate, annotations
+    from labkit.portal.datasets import publish, published
+    from labkit.portal.webapps import app_logs, publish_app, published_apps
     from labkit.viewers.cellxgene import cellxgene
-    from labkit.webapps import app_logs, publish_app, published_apps
     from labkit.workflows.alignment import Alignment, Reference
     from labkit.workflows.alignment.variants import Variants
     from labkit.workflows.cellprofiler import CellProfiler, image_sets
@@ -51,21 +51,21 @@ _PARTS = {
     "Alignment": "labkit.workflows.alignment",
     "CellProfiler": "labkit.workflows.cellprofiler",
     "Command": "labkit.workflows.command",
-    "Job": "labkit.job",
+    "Job": "labkit.jobs.job",
     "Reference": "labkit.workflows.alignment",
-    "Resources": "labkit.model",
+    "Resources": "labkit.jobs.model",
     "Variants": "labkit.workflows.alignment.variants",
-    "annotate": "labkit.annotating",
-    "annotations": "labkit.annotating",
-    "app_logs": "labkit.webapps",
+    "annotate": "labkit.portal.annotating",
+    "annotations": "labkit.portal.annotating",
+    "app_logs": "labkit.portal.webapps",
     "cellxgene": "labkit.viewers.cellxgene",
     "image_sets": "labkit.workflows.cellprofiler",
-    "jobs": "labkit.job",
-    "open_job": "labkit.job",
-    "publish": "labkit.publishing",
-    "publish_app": "labkit.webapps",
-    "published": "labkit.publishing",
-    "published_apps": "labkit.webapps",
+    "jobs": "labkit.jobs.job",
+    "open_job": "labkit.jobs.job",
+    "publish": "labkit.portal.datasets",
+    "publish_app": "labkit.portal.webapps",
+    "published": "labkit.portal.datasets",
+    "published_apps": "labkit.portal.webapps",
 }
 
 

@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from labkit import jobfile
-from labkit.job import Job, jobs, open_job
-from labkit.model import State, parse_time
-from labkit.notebook import text
-from labkit.plan import show_bytes
-from labkit.problems import LabkitError, RefusedError
-from labkit.runs import gc
-from labkit.runs.index import Index
+from labkit.base.problems import LabkitError, RefusedError
+from labkit.jobs import jobfile
+from labkit.jobs.job import Job, jobs, open_job
+from labkit.jobs.model import State, parse_time
+from labkit.jobs.notebook import text
+from labkit.jobs.plan import show_bytes
+from labkit.jobs.runs import gc
+from labkit.jobs.runs.index import Index
 
 SUCCESS, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 _EPILOG = """\

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.portal import People, Portal, built_envs
+from tests.support.portal import People, Portal, built_envs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARTIFACTS = Path(__file__).resolve().parent.parent / "test-artifacts"

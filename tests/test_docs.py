@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.portal import REPOSITORY
+from tests.support.portal import REPOSITORY
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)

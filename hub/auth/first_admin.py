@@ -15,11 +15,11 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.orm import Session
 
 from hub.auth import unix
-from hub.auth.people import approved_admins
-from hub.labfile import write
-from hub.paths import Paths
-from hub.problems import Problem, ProblemsError
-from hub.settings import Settings
+from hub.auth.signup_people import approved_admins
+from hub.labfile.problems import Problem, ProblemsError
+from hub.labfile.read import write
+from hub.labfile.schema import Settings
+from hub.state.paths import Paths
 
 LIFETIME = timedelta(hours=24)
 PAGE = "link"

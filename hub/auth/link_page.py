@@ -11,9 +11,9 @@ from hub.auth import first_admin, unix
 from hub.auth.names import RULE, is_valid, refuse_elsewhere
 from hub.auth.passwords import SHORTEST, hashed, matches, problems
 from hub.auth.signup_pages import two_passwords
-from hub.isolation import AccountError, accounts_of
-from hub.paths import Paths
-from hub.settings import Settings
+from hub.labfile.schema import Settings
+from hub.sandbox import AccountError, accounts_of
+from hub.state.paths import Paths
 
 _USED = (
     "This link was used already, is older than a day, or a newer one was made."

@@ -10,7 +10,7 @@ from jupyterhub.auth import Authenticator
 from tornado import web
 from traitlets import Unicode
 
-from hub.fields import USER_NAME
+from hub.labfile.fields import USER_NAME
 
 RULE = (
     "A user name is 1 to 31 lower-case letters (a-z), digits, hyphens and underscores, "

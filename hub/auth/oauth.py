@@ -10,12 +10,12 @@ from oauthenticator.globus import GlobusOAuthenticator
 from oauthenticator.google import GoogleOAuthenticator
 from traitlets.config import Config
 
-from hub import secrets
 from hub.auth.identity import SignOn
 from hub.auth.oidc import OidcAuthenticator
-from hub.paths import Paths
-from hub.problems import Problem, ProblemsError
-from hub.settings import OAuth, Settings
+from hub.labfile.problems import Problem, ProblemsError
+from hub.labfile.schema import OAuth, Settings
+from hub.state import secrets
+from hub.state.paths import Paths
 
 SECRET = "oauth_client_secret"  # noqa: S105 - a file's name
 GROUPS_FROM = ("oidc", "cognito", "cilogon")

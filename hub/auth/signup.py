@@ -14,8 +14,8 @@ from hub.auth.guard import PasswordGuard, RightPasswordError
 from hub.auth.lockout import Lockout
 from hub.auth.names import RULE, StrictNames
 from hub.auth.passwords import matches
-from hub.auth.people import People, make_table
 from hub.auth.signup_pages import PasswordHandler, PeopleHandler, SignupHandler
+from hub.auth.signup_people import People, make_table
 
 SIGNUPS = 10  # from one address ...
 SIGNUPS_WAIT = 3600.0  # ... within an hour

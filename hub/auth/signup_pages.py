@@ -14,7 +14,7 @@ from tornado import web
 from hub.auth import unix
 from hub.auth.guard import LONGEST_PASSWORD, address
 from hub.auth.passwords import SHORTEST, hashed, matches, problems
-from hub.auth.people import end_sessions
+from hub.auth.signup_people import end_sessions
 
 MOST_WAITING = 200
 _MAIL = re.compile(r"[A-Za-z0-9.+_-]{1,60}@[A-Za-z0-9._-]{1,60}\.[A-Za-z]{2,7}")

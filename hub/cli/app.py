@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hub.cli.common import ago, json_option, print_json, read_settings, tail, waiting
-from hub.paths import Paths
+from hub.state.paths import Paths
 
 _STATES = {"running": "green", "starting": "yellow", "failed": "red"}
 
@@ -54,10 +54,10 @@ def add(
       labhub app add label-studio --group imaging
       labhub app add ~/dose-response --group screening --title "Dose response"
     """  # noqa: D301
+    from hub.apps import install
+    from hub.apps.members import local
     from hub.cli.up import build
-    from hub.environments import exists
-    from hub.services import change
-    from hub.webapps import local
+    from hub.environments.build import exists
 
     if groups and everybody:
         raise click.UsageError("--group and --everybody do not go together")
@@ -71,13 +71,13 @@ def add(
     elif name or title:
         raise click.UsageError("--name and --title are for folders with app.R or app.py")
     else:
-        added = change.add(source, chosen, settings, paths)
+        added = install.add(source, chosen, settings, paths)
     environment = "dash" if added.kind == "dash" else added.service.environment
     if exists(environment):
         build([environment], paths)
     with waiting(f"app {added.name}") as say:
         say("putting it into force")
-        running = change.apply(settings, paths)
+        running = install.apply(settings, paths)
     who = ", ".join(added.groups) or "everybody who can log in"
     click.echo(f"  {added.service.title} is for {who}")
     click.echo(f"  {added.url(settings)}" if running else "  The next `labhub up` starts it.")
@@ -94,8 +94,8 @@ def remove(name: str, delete_data: bool, yes: bool) -> None:
     Example:
       labhub app remove plates
     """  # noqa: D301
-    from hub.services import change
-    from hub.services.places import Places
+    from hub.apps import install
+    from hub.apps.app_paths import Places
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
@@ -103,10 +103,10 @@ def remove(name: str, delete_data: bool, yes: bool) -> None:
     if not yes:
         what = f"delete {data} with all its files" if delete_data else "keep its data"
         click.confirm(f"Take {name} away and {what}?", abort=True)
-    change.remove(name, settings, paths)
-    change.apply(settings, paths)
+    install.remove(name, settings, paths)
+    install.apply(settings, paths)
     if delete_data:
-        change.forget(name, paths)
+        install.forget(name, paths)
     kept = f"; {data} stays" if data.exists() else ""
     click.echo(f"{name} is no longer an app of this portal{kept}")
 
@@ -122,8 +122,8 @@ def list_(as_json: bool) -> None:
     Example:
       labhub app list
     """  # noqa: D301
+    from hub.apps import catalogue
     from hub.cli.common import print_problems
-    from hub.services import catalogue
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
@@ -152,8 +152,8 @@ def status(name: str, as_json: bool) -> None:
     Example:
       labhub app status cellxgene
     """  # noqa: D301
-    from hub.services import catalogue
-    from hub.services.programs import program_name
+    from hub.apps import catalogue
+    from hub.apps.supervisor_config import program_name
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
@@ -176,9 +176,9 @@ def status(name: str, as_json: bool) -> None:
 
 
 def _row(one: Any, settings: Any, paths: Paths) -> dict[str, Any]:
-    from hub.services.places import Places
-    from hub.services.programs import program_name, state_word
-    from hub.supervise import Supervisor
+    from hub.apps.app_paths import Places
+    from hub.apps.supervisor_config import program_name, state_word
+    from hub.runtime.supervise import Supervisor
 
     program = Supervisor(paths).info().get(program_name(one.name))
     return {

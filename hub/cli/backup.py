@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hub.paths import Paths
+from hub.state.paths import Paths
 
 
 @click.command()
@@ -21,7 +21,7 @@ def backup(file: Path | None) -> None:
     Example:
       labhub backup /mnt/backup/labhub-$(date +%F).tar.gz
     """  # noqa: D301
-    from hub import backups
+    from hub.state import backups
 
     target = backups.create(Paths.from_environment(), file)
     click.echo(str(target))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 
-from hub import labfile, preflight
 from hub.cli.common import config_option, json_option, print_json, print_problems
-from hub.paths import REPOSITORY, Paths
-from hub.problems import Problem, ProblemsError
+from hub.labfile import read
+from hub.labfile.problems import Problem, ProblemsError
+from hub.runtime import preflight
+from hub.state.paths import REPOSITORY, Paths
 
 
 @click.command()
@@ -49,7 +50,7 @@ def check(config: Path | None, as_json: bool) -> None:
 def problems(file: Path, paths: Paths) -> list[Problem]:
     """Return the problems of a lab file; those of the machine only where it can be read."""
     try:
-        settings = labfile.read(file)
+        settings = read.read(file)
     except ProblemsError as error:
         return list(error.problems)
     return preflight.problems(settings, paths)

@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from hub import labfile
-from hub.paths import Paths
-from hub.problems import Problem, ProblemsError
-from hub.settings import Settings
+from hub.labfile import read
+from hub.labfile.problems import Problem, ProblemsError
+from hub.labfile.schema import Settings
+from hub.state.paths import Paths
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 config_option = click.option(
@@ -44,8 +44,8 @@ def print_problems(problems: Iterable[Problem]) -> None:
 
 def told(error: Exception) -> bool:
     """Tell a person about an error that is meant for them; False where it is a bug."""
-    from hub.control import ControlError
-    from hub.toolchain import BuildError
+    from hub.environments.toolchain import BuildError
+    from hub.portal.control import ControlError
 
     if isinstance(error, ProblemsError):
         print_problems(error.problems)
@@ -68,7 +68,7 @@ def read_settings(paths: Paths) -> Settings:
     if not paths.lab_file.exists():
         mend = "start the portal once: labhub up"
         raise ProblemsError([Problem(str(paths.lab_file), "there is no lab file yet", mend)])
-    return labfile.read(paths.lab_file)
+    return read.read(paths.lab_file)
 
 
 def ago(seconds: float) -> str:

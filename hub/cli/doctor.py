@@ -8,7 +8,7 @@ import sys
 import click
 
 from hub.cli.common import json_option, print_json, print_problems
-from hub.paths import REPOSITORY, Paths
+from hub.state.paths import REPOSITORY, Paths
 
 
 @click.command()
@@ -22,12 +22,12 @@ def doctor(as_json: bool) -> None:
     Example:
       sudo ./labhub doctor
     """  # noqa: D301
-    from hub import doctor as doctors
-    from hub import labfile
+    from hub.labfile import read
+    from hub.runtime import doctor as doctors
 
     paths = Paths.from_environment()
     file = paths.lab_file if paths.lab_file.exists() else REPOSITORY / "config" / "lab.yaml"
-    findings = doctors.examine(labfile.read(file), paths)
+    findings = doctors.examine(read.read(file), paths)
     well = all(finding.ok for finding in findings)
     if as_json:
         rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]

@@ -8,9 +8,9 @@ import sys
 import click
 
 from hub.cli.common import read_settings, waiting
-from hub.paths import Paths
-from hub.problems import Problem, ProblemsError
-from hub.settings import Settings
+from hub.labfile.problems import Problem, ProblemsError
+from hub.labfile.schema import Settings
+from hub.state.paths import Paths
 
 _WAIT = 60  # seconds for all user servers
 
@@ -29,8 +29,8 @@ def down(keep_servers: bool, yes: bool) -> None:
       labhub down
       labhub down --keep-servers && git pull && labhub up    an upgrade
     """  # noqa: D301
-    from hub.control import user_servers
-    from hub.supervise import Supervisor
+    from hub.portal.control import user_servers
+    from hub.runtime.supervise import Supervisor
 
     paths = Paths.from_environment()
     supervisor = Supervisor(paths)
@@ -62,14 +62,14 @@ def _remove_walls(paths: Paths) -> None:
         return
     settings = read_settings(paths)
     if settings.target == "local":
-        from hub.isolation import boxes_of, remove_all
+        from hub.sandbox import boxes_of, remove_all
 
         remove_all(boxes_of(settings, paths))
 
 
 def _stop_servers(settings: Settings, paths: Paths) -> None:
     """Stop every user server: by the hub, or, where it does not answer, without it."""
-    from hub.control import Control, ControlError, UserServer, user_servers
+    from hub.portal.control import Control, ControlError, UserServer, user_servers
 
     with waiting("user servers") as say:
 

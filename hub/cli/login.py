@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hub.cli.common import read_settings
-from hub.paths import Paths
+from hub.state.paths import Paths
 
 
 @click.command()

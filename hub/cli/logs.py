@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import click
 
-from hub.paths import Paths
+from hub.state.paths import Paths
 
 PROGRAMS = ("hub", "proxy", "gate", "culler", "supervisor")
 

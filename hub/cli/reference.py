@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from hub.cli import cli
-from hub.paths import REPOSITORY
+from hub.state.paths import REPOSITORY
 
 HEAD = """# Commands
 

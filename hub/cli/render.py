@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from hub import labfile
 from hub.cli.common import config_option, read_settings
-from hub.paths import Paths
+from hub.labfile import read
+from hub.state.paths import Paths
 
 CHOICES = ["settings", "supervisor", "parallelcluster", "sudoers"]
 
@@ -31,9 +31,9 @@ def render(what: str, config: Path | None) -> None:
       labhub render parallelcluster --config lab.yaml > cluster.yaml
     """  # noqa: D301
     paths = Paths.from_environment()
-    settings = labfile.read(config) if config else read_settings(paths)
+    settings = read.read(config) if config else read_settings(paths)
     if what == "parallelcluster":
-        from hub.parallelcluster.render import render as cluster
+        from hub.deploy.parallelcluster.render import render as cluster
 
         click.echo(cluster(settings), nl=False)
         return
@@ -43,7 +43,7 @@ def render(what: str, config: Path | None) -> None:
         click.echo(sudoers(settings, pwd.getpwuid(os.geteuid()).pw_name), nl=False)
         return
     if what == "supervisor":
-        from hub.supervise import render as supervisor
+        from hub.runtime.supervise import render as supervisor
 
         click.echo(supervisor(settings, paths), nl=False)
         return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from hub.cli.common import read_settings, waiting
-from hub.paths import Paths
-from hub.problems import Problem, ProblemsError
+from hub.labfile.problems import Problem, ProblemsError
+from hub.state.paths import Paths
 
 PROGRAMS = ("hub", "proxy", "gate", "culler", "all")
 
@@ -24,8 +24,8 @@ def restart(program: str) -> None:
     """  # noqa: D301
     paths = Paths.from_environment()
     settings = read_settings(paths)
-    from hub import ready
-    from hub.supervise import Supervisor, programs
+    from hub.runtime import ready
+    from hub.runtime.supervise import Supervisor, programs
 
     supervisor = Supervisor(paths)
     known = supervisor.info()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from hub.paths import Paths
-from hub.problems import Problem, ProblemsError
+from hub.labfile.problems import Problem, ProblemsError
+from hub.state.paths import Paths
 
 
 @click.command()
@@ -22,8 +22,8 @@ def restore(file: Path, yes: bool) -> None:
     Example:
       labhub down && labhub restore labhub-2026-11-20.tar.gz && labhub up
     """  # noqa: D301
-    from hub import backups
-    from hub.supervise import Supervisor
+    from hub.runtime.supervise import Supervisor
+    from hub.state import backups
 
     paths = Paths.from_environment()
     if Supervisor(paths).running():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hub import labfile
+from hub.labfile import read
 
 
 @click.command()
@@ -17,13 +17,13 @@ def schema(what: str, as_markdown: bool) -> None:
     Example:
       labhub schema > lab.schema.json
     """  # noqa: D301
-    from hub import reference
-    from hub.services import reference as services
-    from hub.services.declaration import Service
+    from hub.apps import reference as services
+    from hub.apps.declaration import Service
+    from hub.labfile import reference
 
     if as_markdown:
         click.echo((reference if what == "lab" else services).markdown(), nl=False)
     elif what == "lab":
-        click.echo(labfile.json_schema(), nl=False)
+        click.echo(read.json_schema(), nl=False)
     else:
-        click.echo(labfile.schema_of(Service, "An app's service.yaml"), nl=False)
+        click.echo(read.schema_of(Service, "An app's service.yaml"), nl=False)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hub.cli.common import ago, json_option, print_json, read_settings
-from hub.paths import Paths
-from hub.problems import Problem, ProblemsError
-from hub.settings import Settings
+from hub.labfile.problems import Problem, ProblemsError
+from hub.labfile.schema import Settings
+from hub.state.paths import Paths
 
 if TYPE_CHECKING:
     from hub.slurm.poller import JobRow
@@ -97,7 +97,7 @@ def extend(user: str, more: str, server: str) -> None:
     Example:
       sudo ./labhub slurm extend ada 2h
     """  # noqa: D301
-    from hub.fields import parse_duration
+    from hub.labfile.fields import parse_duration
     from hub.slurm.commands import run_slurm
     from hub.slurm.orphans import job_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hub.cli.common import ago, json_option, print_json, read_settings
-from hub.paths import Paths
+from hub.state.paths import Paths
 
 
 @click.command()
@@ -23,9 +23,9 @@ def status(as_json: bool) -> None:
     Example:
       labhub status --json | jq .programs
     """  # noqa: D301
-    from hub import ready
-    from hub.control import user_servers
-    from hub.supervise import Supervisor, programs
+    from hub.portal.control import user_servers
+    from hub.runtime import ready
+    from hub.runtime.supervise import Supervisor, programs
 
     paths = Paths.from_environment()
     found = Supervisor(paths).info()

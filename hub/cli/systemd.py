@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from hub.cli.common import read_settings
-from hub.paths import REPOSITORY, Paths
+from hub.state.paths import REPOSITORY, Paths
 
 UNIT = """\
 [Unit]

@@ -6,9 +6,10 @@ import os
 
 import click
 
-from hub import environments, toolchain
 from hub.cli.up import build
-from hub.paths import REPOSITORY, Paths
+from hub.environments import build as environments
+from hub.environments import toolchain
+from hub.state.paths import REPOSITORY, Paths
 
 # The tests of one file stay together: they share a portal.
 PARALLEL = ("--numprocesses", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
-from hub import environments, labfile, state
 from hub.cli.common import config_option, print_problems, tail, waiting
-from hub.paths import REPOSITORY, Paths
-from hub.problems import Problem, ProblemsError
-from hub.settings import Settings
+from hub.environments import build as environments
+from hub.labfile import read
+from hub.labfile.problems import Problem, ProblemsError
+from hub.labfile.schema import Settings
+from hub.state import create
+from hub.state.paths import REPOSITORY, Paths
 
 
 @click.command()
@@ -29,21 +31,21 @@ def up(config: Path | None) -> None:
       sudo ./labhub up
       ./labhub up --config ~/lab/lab.yaml    keep the lab file in your own git
     """  # noqa: D301
-    from hub import preflight
+    from hub.runtime import preflight
 
     paths = Paths.from_environment()
     first = config or (
         paths.lab_file if paths.lab_file.exists() else REPOSITORY / "config" / "lab.yaml"
     )
-    settings = labfile.read(first)
-    state.make_folders(paths)
+    settings = read.read(first)
+    create.make_folders(paths)
     found = preflight.problems(settings, paths)
     print_problems(p for p in found if p.warning)
     if any(not p.warning for p in found):
         raise ProblemsError([p for p in found if not p.warning])
-    if state.make_lab_file(paths, config):
+    if create.make_lab_file(paths, config):
         click.echo(f"  The lab file is {paths.lab_file}: edit it, then call `up` again.")
-    state.make_secrets(paths)
+    create.make_secrets(paths)
     build(preflight.wanted_environments(settings, paths), paths)
     done = _start(settings, paths)
     _greet(settings, paths, fresh="hub" in done)
@@ -66,8 +68,8 @@ def build(names: list[str], paths: Paths) -> None:
 
 
 def _start(settings: Settings, paths: Paths) -> dict[str, str]:
-    from hub import ready
-    from hub.supervise import Supervisor
+    from hub.runtime import ready
+    from hub.runtime.supervise import Supervisor
 
     supervisor = Supervisor(paths)
     fresh = not supervisor.running()

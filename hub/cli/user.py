@@ -7,7 +7,7 @@ import sys
 import click
 
 from hub.cli.common import json_option, print_json, read_settings
-from hub.paths import Paths
+from hub.state.paths import Paths
 
 stdin_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
@@ -36,16 +36,16 @@ def add(name: str, password_stdin: bool, no_password: bool) -> None:
       labhub user add ada --no-password        ada has an account on this machine
       echo "$NEW" | labhub user add ada --password-stdin
     """  # noqa: D301
-    from hub import users
+    from hub.auth import accounts
 
     if password_stdin and no_password:
         raise click.UsageError("--password-stdin and --no-password do not go together")
     paths = Paths.from_environment()
     settings = read_settings(paths)
-    people = users.directory(settings, paths)
-    users.check_new(name, None)
+    people = accounts.directory(settings, paths)
+    accounts.check_new(name, None)
     password = None if no_password else _password(name, password_stdin)
-    users.check_new(name, password)
+    accounts.check_new(name, password)
     people.add(name, password)
     click.echo(f"{name} can log in at {settings.url}")
 
@@ -60,13 +60,13 @@ def passwd(name: str, password_stdin: bool) -> None:
     Example:
       labhub user passwd ada
     """  # noqa: D301
-    from hub import users
+    from hub.auth import accounts
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
-    people = users.directory(settings, paths)
+    people = accounts.directory(settings, paths)
     password = _password(name, password_stdin)
-    users.check_new(name, password)
+    accounts.check_new(name, password)
     people.set_password(name, password)
     click.echo(f"{name} has a new password")
 
@@ -85,12 +85,12 @@ def remove(name: str, delete_home: bool, yes: bool) -> None:
     Example:
       labhub user remove ada
     """  # noqa: D301
-    from hub import users
+    from hub.auth import accounts
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
-    people = users.directory(settings, paths)
-    known = {entry.name: entry for entry in users.entries(settings, paths)}
+    people = accounts.directory(settings, paths)
+    known = {entry.name: entry for entry in accounts.entries(settings, paths)}
     if name not in known:
         raise click.ClickException(f"{name!r} is not a user of this portal: labhub user list")
     home = known[name].home
@@ -98,7 +98,7 @@ def remove(name: str, delete_home: bool, yes: bool) -> None:
         what = f"delete {home} with all its files" if delete_home and home else "keep the home"
         running = f", stop {known[name].servers} servers" if known[name].servers else ""
         click.confirm(f"Take {name} out{running} and {what}?", abort=True)
-    users.forget(name, settings, paths)
+    accounts.forget(name, settings, paths)
     people.remove(name, keep_home=not delete_home)
     kept = f"; {home} stays" if home and not delete_home else ""
     click.echo(f"{name} is no longer a user of this portal{kept}")
@@ -113,11 +113,12 @@ def list_(as_json: bool) -> None:
     Example:
       labhub user list --json | jq -r '.[] | select(.admin) | .name'
     """  # noqa: D301
+    from hub.auth import accounts
+
     paths = Paths.from_environment()
     settings = read_settings(paths)
-    from hub import users
 
-    found = users.entries(settings, paths)
+    found = accounts.entries(settings, paths)
     if as_json:
         print_json([entry.as_dict() for entry in found])
         return

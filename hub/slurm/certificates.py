@@ -16,10 +16,10 @@ from pathlib import Path
 
 from traitlets.config import Config
 
-from hub.labfile import write
-from hub.paths import Paths
-from hub.settings import Settings
-from hub.slurm.settings import Slurm
+from hub.labfile.read import write
+from hub.labfile.schema import Settings
+from hub.labfile.slurm import Slurm
+from hub.state.paths import Paths
 
 VARIABLE = "LABHUB_TLS"  # of a job: its launcher makes files of it
 GATE = "gate"

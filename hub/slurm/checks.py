@@ -12,16 +12,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from hub.isolation import accounts_of
-from hub.paths import Paths
-from hub.problems import Problem
-from hub.settings import Settings
+from hub.labfile.problems import Problem
+from hub.labfile.schema import Settings
+from hub.labfile.slurm import EVERYWHERE, Slurm
+from hub.sandbox import accounts_of
 from hub.slurm.addresses import own_addresses
 from hub.slurm.commands import SlurmUnavailable, find, run_slurm
 from hub.slurm.orphans import orphans
 from hub.slurm.owner import HELPER, SUDO, sudo_command
 from hub.slurm.script import server_words
-from hub.slurm.settings import EVERYWHERE, Slurm
+from hub.state.paths import Paths
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
 _PATIENCE = 10.0

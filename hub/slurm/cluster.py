@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from hub.fields import format_bytes, format_duration
-from hub.settings import Profile, Settings
+from hub.labfile.fields import format_bytes, format_duration
+from hub.labfile.schema import Profile, Settings
 from hub.slurm.cloud import Queue, read_queues
 from hub.slurm.commands import SlurmUnavailable, run_slurm
 from hub.slurm.nodes import (
@@ -23,7 +23,7 @@ from hub.slurm.nodes import (
     parse_nodes,
     parse_partitions,
 )
-from hub.slurm.words import aws_reason
+from hub.slurm.reasons import aws_reason
 
 log = logging.getLogger(__name__)
 

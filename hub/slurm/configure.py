@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from traitlets.config import Config
 
-from hub.paths import Paths
-from hub.settings import Settings
+from hub.labfile.schema import Settings
+from hub.state.paths import Paths
 
 
 def configure(c: Config, settings: Settings, paths: Paths) -> None:
@@ -13,7 +13,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     slurm = settings.slurm
     if settings.target != "slurm" or slurm is None:
         return
-    from hub.slurm import certificates, door, listen
+    from hub.slurm import api_handlers, bind_addresses, certificates
 
     port = settings.local.hub_port
     scheme = "https" if slurm.internal_ssl else "http"
@@ -24,6 +24,6 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     c.JupyterHub.init_spawners_timeout = 3
     if slurm.internal_ssl:
         certificates.configure(c, settings, slurm, paths)
-    if listen.needs_loopback(slurm.bind_address):
-        listen.also_on_loopback(port)
-    door.install()
+    if bind_addresses.needs_loopback(slurm.bind_address):
+        bind_addresses.also_on_loopback(port)
+    api_handlers.install()

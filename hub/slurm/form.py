@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from hub import profiles
-from hub.fields import format_bytes
-from hub.settings import Profile, Settings
+from hub.labfile.fields import format_bytes
+from hub.labfile.schema import Profile, Settings
 from hub.slurm.cloud import Queue
 from hub.slurm.cluster import Cluster, ClusterView, PartitionView, cluster_of
 from hub.slurm.prices import Prices, prices
+from hub.spawners import profiles
 
 _ROOM = {
     "now": "There is room: it starts at once.",

@@ -7,10 +7,10 @@ import json
 import sqlite3
 from pathlib import Path
 
-from hub.isolation.instance import Instance
-from hub.paths import Paths
+from hub.sandbox.instance import Instance
 from hub.slurm.commands import run_slurm
 from hub.slurm.poller import ENDED, FORMAT, JobRow, parse
+from hub.state.paths import Paths
 
 
 def job_name(paths: Paths) -> str:

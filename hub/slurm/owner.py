@@ -12,8 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hub.isolation import AccountError, accounts_of
-from hub.settings import Settings
+from hub.labfile.schema import Settings
+from hub.sandbox import AccountError, accounts_of
 from hub.slurm import as_user
 from hub.slurm.commands import TIMEOUT, Account, environment, execute, find
 

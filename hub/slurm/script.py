@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from hub.labfile.slurm import Slurm
 from hub.slurm.job import launcher
-from hub.slurm.settings import Slurm
 
 SERVER = "jupyterhub-singleuser"
 _END = "LABHUB_LAUNCHER_ENDS"

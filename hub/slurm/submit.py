@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from hub.settings import Profile
+from hub.labfile.schema import Profile
+from hub.labfile.slurm import Slurm
 from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable, run_slurm
 from hub.slurm.owner import as_owner
-from hub.slurm.settings import Slurm
 
 _ID = re.compile(r"(\d+)(?:;[\w.-]+)?\s*")
 _PLAIN = re.compile(r"/[\w.@+/-]*")  # neither % nor \\, which SLURM would read

@@ -10,7 +10,7 @@ from typing import Any
 from hub.slurm.cluster import ClusterView
 from hub.slurm.nodes import Node
 from hub.slurm.poller import STARTING, WAITING, JobRow
-from hub.slurm.words import aws_reason, why
+from hub.slurm.reasons import aws_reason, why
 
 
 @dataclass(frozen=True)

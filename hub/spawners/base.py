@@ -18,10 +18,10 @@ from sqlalchemy.orm import object_session
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Float, Instance, default
 
-from hub import profiles
-from hub.paths import REPOSITORY, Paths
-from hub.settings import Profile, Settings
+from hub.labfile.schema import Profile, Settings
+from hub.spawners import profiles
 from hub.spawners.startup import StartError, Startup, ended
+from hub.state.paths import REPOSITORY, Paths
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(REPOSITORY / "hub" / "templates"), autoescape=True, trim_blocks=True

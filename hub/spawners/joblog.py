@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
-from hub.isolation import AccountError
+from hub.sandbox import AccountError
 from hub.slurm.commands import Account, SlurmUnavailable
 from hub.slurm.owner import account_of, read_tail
 from hub.spawners.base import LabSpawner

@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import Integer
 
-from hub.fields import format_bytes
-from hub.isolation import AccountError, accounts_of, boxes_of, log_writer, reap
-from hub.isolation.boxes import Boxes
-from hub.isolation.cgroups import Limits
-from hub.isolation.instance import box_key
-from hub.paths import Paths
-from hub.settings import Settings
+from hub.labfile.fields import format_bytes
+from hub.labfile.schema import Settings
+from hub.sandbox import AccountError, accounts_of, boxes_of, log_writer, reap
+from hub.sandbox.cgroups import Limits
+from hub.sandbox.instance import box_key
+from hub.sandbox.sandboxes import Boxes
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
+from hub.state.paths import Paths
 
 PORT = 8888  # on the box's own address: its 127.0.0.1:8888 stays free
 _KNOCK = 0.05  # seconds between two looks whether a server has ended
@@ -32,7 +32,7 @@ _GUARD = 30.0  # seconds between two looks whether the firewall's rules are ther
 class LocalSpawner(LabSpawner, LocalProcessSpawner):
     """Start the user's server as a process of this machine.
 
-    As root each server has a box (`hub.isolation.boxes`), by which a new hub finds it again:
+    As root each server has a box (`hub.sandbox.sandboxes`), by which a new hub finds it again:
     the hub may come and go. Without root the portal serves the person who
     started it, as a plain process on 127.0.0.1.
     """

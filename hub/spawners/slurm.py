@@ -17,25 +17,25 @@ import batchspawner
 from sqlalchemy.orm import object_session
 from traitlets import Integer
 
-from hub.fields import format_bytes, format_duration
-from hub.settings import Profile
+from hub.labfile.fields import format_bytes, format_duration
+from hub.labfile.schema import Profile
+from hub.labfile.slurm import Slurm
 from hub.slurm import poller as pollers
 from hub.slurm.addresses import Addresses, own_addresses
 from hub.slurm.cancel import Cancellations
 from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable
-from hub.slurm.endings import how
+from hub.slurm.exit_reasons import how
 from hub.slurm.form import refusal
 from hub.slurm.orphans import job_name, waiting_file
 from hub.slurm.poller import STARTING, WAITING, JobRow, Poller
 from hub.slurm.script import Launch, render, server_words
-from hub.slurm.settings import Slurm
 from hub.slurm.submit import Order, submit
 from hub.slurm.waiting import wait_of
+from hub.spawners.internal_ssl import Secured
 from hub.spawners.joblog import JobLog
-from hub.spawners.secured import Secured
+from hub.spawners.resume import TakeOver
 from hub.spawners.startup import StartError
-from hub.spawners.takeover import TakeOver
 
 SERVER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 _LOOKS = (2.0, 4.0, 8.0)  # seconds after the submission; then as the poller looks anyway
@@ -308,7 +308,7 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
     def take_port(self, port: int) -> bool:
         """Take the port that the server has named; False where it did that before.
 
-        `hub.slurm.door` has made sure that it is this server's token.
+        `hub.slurm.api_handlers` has made sure that it is this server's token.
         """
         if self._starting and port == self._named:
             return True  # it has not heard that an earlier hub took it

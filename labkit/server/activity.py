@@ -15,8 +15,8 @@ from typing import Any
 
 from tornado.ioloop import PeriodicCallback
 
-from labkit import busy
-from labkit.server.keep import Keep
+from labkit.portal import activity
+from labkit.server.cull_exemption import Keep
 
 SETTING = "labkit_last_activity"
 _CHECK = 5.0  # seconds between two looks
@@ -125,7 +125,7 @@ class Activity:
         notebooks : mapping of str to str, optional
             Which notebook each kernel, by its id, works for.
         """
-        held = [Reason("hold", one.reason, one.since) for one in busy.holds()]
+        held = [Reason("hold", one.reason, one.since) for one in activity.holds()]
         more = [reason for reasons in self._more for reason in reasons()]
         return [*self._kernels(notebooks or {}), *held, *more]
 

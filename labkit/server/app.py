@@ -9,16 +9,16 @@ from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinjaMixin
 
-from labkit import busy
-from labkit.backends import local
+from labkit.jobs.backends import local
+from labkit.portal import activity
+from labkit.relay.upstream import Upstreams
 from labkit.server import pages, routes, rstudio, shiny, tutorials, viewer
 from labkit.server.activity import Activity, Rules
-from labkit.server.keep import Keep
+from labkit.server.cull_exemption import Keep
 from labkit.server.previews import Previews
 from labkit.server.proxy import UPSTREAMS
 from labkit.server.tiles import DATA, tiles
 from labkit.server.timelimit import TimeLimit
-from labkit.server.upstream import Upstreams
 from labkit.server.usage import Meter
 
 
@@ -87,7 +87,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
 
     def _copy_tutorials(self, source: Path) -> None:
         try:
-            copied = tutorials.copy_in(source, Path.home(), busy.folder())
+            copied = tutorials.copy_in(source, Path.home(), activity.folder())
         except OSError as error:
             self.log.warning("The tutorials could not be copied: %s", error)
         else:

@@ -15,12 +15,12 @@ from typing import Any
 def main() -> int:
     """Open what standard input names; return the exit status."""
     import labkit
-    from labkit import busy
+    from labkit.portal import activity
 
     asked = json.load(sys.stdin)
     path = Path(asked["path"])
     try:
-        with busy.hold(f"opening {path.name} in CellxGene"):
+        with activity.hold(f"opening {path.name} in CellxGene"):
             card = labkit.cellxgene(
                 path, force=bool(asked["force"]), progress=lambda text: _say(step=text)
             )

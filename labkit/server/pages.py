@@ -17,11 +17,11 @@ from jupyter_server.extension.handler import (
 )
 from tornado import web
 
-from labkit import sockets
 from labkit.server import previews
 from labkit.server.activity import Activity
 from labkit.server.unreachable import PAGE_POLICY
 from labkit.server.usage import Meter
+from labkit.viewers import sockets
 
 ACTIVITY = "labkit_activity"
 METER = "labkit_meter"

@@ -12,7 +12,7 @@ from jupyter_server_proxy import handlers as stock
 from tornado import web
 
 from labkit.server import previews
-from labkit.server.find import SECONDS, find
+from labkit.server.file_finder import SECONDS, find
 from labkit.server.pages import Api, Page
 from labkit.server.previews import Preview, Previews
 from labkit.server.proxy import streaming

@@ -10,7 +10,7 @@ from dataclasses import replace
 from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop, PeriodicCallback
 
-from labkit.apps import own_context
+from labkit.portal.client import own_context
 from labkit.server.activity import Activity
 
 log = logging.getLogger(__name__)

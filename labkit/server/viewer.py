@@ -16,7 +16,7 @@ from typing import Any
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
-from labkit.server.find import SECONDS, find
+from labkit.server.file_finder import SECONDS, find
 from labkit.server.pages import Api, Page
 
 OPENER = "labkit_opener"

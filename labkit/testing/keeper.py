@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from labkit.worker import tree
+from labkit.jobs.worker import process_tree
 
 _SOURCES = str(Path(__file__).resolve().parents[2])
 _MAIN = (
@@ -69,7 +69,7 @@ class Kept:
     @property
     def running(self) -> bool:
         """Whether the daemon itself lives."""
-        return self.alive and tree.start_time(self.pid) is not None
+        return self.alive and process_tree.start_time(self.pid) is not None
 
     def signal(self, number: signal.Signals) -> None:
         """Send the daemon a signal, and wait until it is gone; what it has started goes on."""
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
     task: dict[str, Any] = json.loads(argv[0])
     asked = [False]
     signal.signal(signal.SIGTERM, lambda *_: asked.__setitem__(0, True))
-    tree.adopt_orphans()
+    process_tree.adopt_orphans()
     pid = 0
     if task["argv"]:
         with Path(task["log"]).open("ab") as log:
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
         readable, _, _ = select.select([0], [], [], 0.25)
         if readable and not os.read(0, 64):
             break
-    tree.end(os.getpid(), 0.0)
+    process_tree.end(os.getpid(), 0.0)
     if task["remove"]:
         _remove(Path(task["remove"]))
 

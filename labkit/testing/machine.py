@@ -9,7 +9,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from labkit.problems import LabkitError
+from labkit.base.problems import LabkitError
 
 _DAEMONS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge"}
 _CLIENTS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")

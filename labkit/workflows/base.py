@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from labkit.model import Resources, Stage, parse_memory, parse_time
-from labkit.plan import Plan
-from labkit.problems import Problem, refuse
+from labkit.base.problems import Problem, refuse
+from labkit.jobs.model import Resources, Stage, parse_memory, parse_time
+from labkit.jobs.plan import Plan
 
 if TYPE_CHECKING:
-    from labkit.job import Job
+    from labkit.jobs.job import Job
 
 #: Options of every submit, with their help.
 OPTIONS = {
@@ -55,7 +55,7 @@ class Workflow(ABC):
         RefusedError
             With all problems; nothing was started.
         """
-        from labkit.submit import backend_of, planned
+        from labkit.jobs.submission import backend_of, planned
 
         return planned(self, backend_of(backend), options)[0]
 
@@ -81,7 +81,7 @@ class Workflow(ABC):
         RefusedError
             With all problems; nothing was started.
         """
-        from labkit.submit import submit
+        from labkit.jobs.submission import submit
 
         return submit(self, backend, options)
 

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from labkit.model import (
+from labkit.base.problems import Problem
+from labkit.jobs.model import (
     DEFAULT_MEMORY,
     PLACEHOLDERS,
     Container,
@@ -22,9 +23,8 @@ from labkit.model import (
     literal,
     safe_key,
 )
-from labkit.plan import Plan
-from labkit.problems import Problem
-from labkit.workflows import rows, template
+from labkit.jobs.plan import Plan
+from labkit.workflows import command_template, sample_table
 from labkit.workflows.base import Workflow
 
 
@@ -94,7 +94,7 @@ class Command(Workflow):
         env: Mapping[str, str] | None = None,
         output: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.template = template.Template(command, shell)
+        self.template = command_template.Template(command, shell)
         self._over = over
         self._columns = [] if isinstance(inputs, Mapping) else _listed(inputs)
         self._fixed = dict(inputs) if isinstance(inputs, Mapping) else {}
@@ -109,7 +109,7 @@ class Command(Workflow):
 
     @cached_property
     def _table(self) -> tuple[list[dict[str, Any]], Path | None, list[Problem]]:
-        return rows.read(self._over)
+        return sample_table.read(self._over)
 
     @property
     def name(self) -> str:
@@ -151,8 +151,8 @@ class Command(Workflow):
                 )
                 continue
             try:
-                names = template.Template(pattern).names
-            except template.TemplateError as error:
+                names = command_template.Template(pattern).names
+            except command_template.TemplateError as error:
                 problems.append(Problem(f"outputs, {pattern!r}", f"{error}."))
                 continue
             if unknown := names - columns - set(PLACEHOLDERS) - set(self._fixed):
@@ -236,7 +236,9 @@ class Command(Workflow):
                     index=index,
                     argv=self.template.argv(values),
                     inputs=tuple(map(literal, files)),
-                    outputs=tuple(template.fill(pattern, named) for pattern in self._outputs),
+                    outputs=tuple(
+                        command_template.fill(pattern, named) for pattern in self._outputs
+                    ),
                     env=env,
                     params={"row": row} if row else {},
                 )

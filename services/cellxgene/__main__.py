@@ -9,8 +9,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from labkit.problems import LabkitError
-from labkit.viewers import places
+from labkit.base.problems import LabkitError
+from labkit.viewers import paths
 from labkit.viewers.cellxgene.memory import limit
 from services.cellxgene import settings
 from services.cellxgene.app import Parts, make_app
@@ -45,7 +45,7 @@ def parts(data: Path, prefix: str, secret: str) -> Parts:
         secret=secret,
         store=store,
         folder=data,
-        python=places.program("cellxgene", "python"),
+        python=paths.program("cellxgene", "python"),
         viewers=PoolLimits(memory=memory, idle=60 * chosen.idle_minutes),
         uploads=UploadLimits(memory=memory, spare=chosen.spare_disk),
     )
@@ -64,7 +64,7 @@ def main() -> None:
         )
     except KeyError as error:
         sys.exit(f"{error.args[0]} is not set: the portal starts this app (labhub app status).")
-    except (LabkitError, places.EnvironmentMissingError, ValueError) as error:
+    except (LabkitError, paths.EnvironmentMissingError, ValueError) as error:
         sys.exit(str(error))
     web.run_app(app, path=os.environ["LABHUB_APP_SOCKET"], print=None, access_log=None)
 

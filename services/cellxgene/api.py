@@ -8,7 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from labkit.problems import Problem
+from labkit.base.problems import Problem
+from services.appkit.identity import own_origin
 from services.cellxgene.catalogue import RefusedPublishError
 from services.cellxgene.datasets import asked_for
 from services.cellxgene.keys import CATALOGUE, POOL, PREFIX, UPLOADS, person
@@ -16,7 +17,6 @@ from services.cellxgene.records import Dataset, described
 from services.cellxgene.request import parse
 from services.cellxgene.uploads import Upload
 from services.cellxgene.uploads import described as upload_described
-from services.people import own_origin
 
 
 def refusal(problems: Iterable[Problem], status: int = 422) -> web.Response:

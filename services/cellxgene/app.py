@@ -13,7 +13,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from labkit.publishing.rules import NAME
+from labkit.portal.datasets.rules import NAME
+from services.appkit.identity import from_gate, is_own_request
 from services.cellxgene import api, datasets, pages
 from services.cellxgene.answers import Answers
 from services.cellxgene.catalogue import Catalogue
@@ -23,7 +24,6 @@ from services.cellxgene.pool import Pool
 from services.cellxgene.store import Store
 from services.cellxgene.uploads import Limits as UploadLimits
 from services.cellxgene.uploads import Uploads
-from services.people import from_gate, is_own_request
 
 log = logging.getLogger(__name__)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.problems import LabkitError, Problem
-from labkit.publishing.rules import TEXTS, check_groups, check_texts
+from labkit.base.problems import LabkitError, Problem
+from labkit.portal.datasets.rules import TEXTS, check_groups, check_texts
+from services.appkit.identity import Person
 from services.cellxgene.records import Dataset, Version
 from services.cellxgene.request import Request
 from services.cellxgene.store import Store
-from services.people import Person
 
 log = logging.getLogger(__name__)
 # What `change` may set.

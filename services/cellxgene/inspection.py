@@ -8,7 +8,7 @@ import json
 import logging
 from pathlib import Path
 
-from labkit.problems import Problem
+from labkit.base.problems import Problem
 from labkit.viewers.cellxgene.memory import BASE_BYTES, human
 from services.cellxgene.catalogue import RefusedPublishError
 from services.cellxgene.records import Facts

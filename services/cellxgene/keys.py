@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from services.appkit.identity import Person
 from services.cellxgene.catalogue import Catalogue
 from services.cellxgene.pool import Pool
 from services.cellxgene.uploads import Uploads
-from services.people import Person
 
 PREFIX: web.AppKey[str] = web.AppKey("prefix", str)
 SECRET: web.AppKey[str] = web.AppKey("secret", str)

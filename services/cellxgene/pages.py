@@ -13,11 +13,11 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader
 
 from labkit import server as labkit_server
+from services.appkit.identity import Person
 from services.cellxgene.keys import CATALOGUE, PERSON, PREFIX, person
 from services.cellxgene.records import Dataset, thumbnail_url
 from services.cellxgene.store import THUMBNAIL
 from services.cellxgene.viewer import Viewer
-from services.people import Person
 
 _OWN = Path(__file__).parent
 _SHARED = Path(labkit_server.__file__).parent / "data" / "static"

@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 
 from labkit.viewers.cellxgene.memory import COMPARE_BYTES, available, human
-from labkit.viewers.places import private_folder
+from labkit.viewers.paths import private_folder
 from services.cellxgene import opening
 from services.cellxgene.answers import Answer, Answers, Key
 from services.cellxgene.viewer import Shown, Viewer, ViewerError

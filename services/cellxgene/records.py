@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from labkit.publishing.rules import NAME, SHA256, is_group
-from services.people import Person
+from labkit.portal.datasets.rules import NAME, SHA256, is_group
+from services.appkit.identity import Person
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 Digest = Annotated[str, StringConstraints(pattern=f"^{SHA256.pattern}$")]

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from labkit.problems import Problem
-from labkit.publishing.rules import (
+from labkit.base.problems import Problem
+from labkit.portal.datasets.rules import (
     THUMBNAIL_BYTES,
     THUMBNAIL_PIXELS,
     check_name,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from labkit.problems import Problem, refuse
+from labkit.base.problems import Problem, refuse
 from services.cellxgene.records import Frozen
 
 FILE = "settings.json"

@@ -23,8 +23,8 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from labkit.publishing.rules import is_name
-from labkit.viewers.places import private_folder, write_private
+from labkit.portal.datasets.rules import is_name
+from labkit.viewers.paths import private_folder, write_private
 from services.cellxgene.records import Dataset, Version
 
 DATA, RECORD = "data.h5ad", "version.json"

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from labkit.problems import LabkitError
-from labkit.publishing.rules import is_name
+from labkit.base.problems import LabkitError
+from labkit.portal.datasets.rules import is_name
 from labkit.viewers.cellxgene.memory import human
-from labkit.viewers.places import private_folder
+from labkit.viewers.paths import private_folder
 from services.cellxgene.records import Dataset, Version
 from services.cellxgene.store import DATA, RECORD, Say, whole
 

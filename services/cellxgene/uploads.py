@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from labkit.problems import Problem
+from labkit.base.problems import Problem
 from labkit.viewers.cellxgene.memory import human
-from labkit.viewers.places import private_folder
+from labkit.viewers.paths import private_folder
+from services.appkit.identity import Person
 from services.cellxgene.answers import Key
 from services.cellxgene.catalogue import Catalogue, RefusedPublishError
 from services.cellxgene.inspection import look, too_big
@@ -24,7 +25,6 @@ from services.cellxgene.records import Facts, Version
 from services.cellxgene.request import Request
 from services.cellxgene.store import OPENING, THUMBNAIL
 from services.cellxgene.viewer import Shown, ViewerError
-from services.people import Person
 
 State = Literal["waiting", "receiving", "checking", "published", "refused"]
 log = logging.getLogger(__name__)

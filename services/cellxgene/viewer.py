@@ -19,11 +19,11 @@ import aiohttp
 import psutil
 from yarl import URL
 
-from labkit.problems import LabkitError
+from labkit.base.problems import LabkitError
 from labkit.viewers import cellxgene as viewers
 from labkit.viewers.cellxgene.failures import explain
 from labkit.viewers.cellxgene.process import FIRST, tail
-from labkit.viewers.places import private_folder, write_private
+from labkit.viewers.paths import private_folder, write_private
 from services.cellxgene.answers import Answer, Key
 
 SERVE = Path(viewers.__file__).with_name("serve.py")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from labkit.problems import LabkitError
+from labkit.base.problems import LabkitError
 from services.docs import settings
 from services.docs.app import make_app
 from services.docs.library import Library

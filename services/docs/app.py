@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from services.appkit.identity import from_gate
 from services.docs import pages
 from services.docs.keys import LIBRARY, PERSON, PREFIX, SECRET
 from services.docs.library import Library
 from services.docs.sending import harden
-from services.people import from_gate
 
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from services.appkit.identity import Person
 from services.docs.library import Library
-from services.people import Person
 
 LIBRARY: web.AppKey[Library] = web.AppKey("library", Library)
 PREFIX: web.AppKey[str] = web.AppKey("prefix", str)

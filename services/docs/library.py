@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from labkit.problems import LabkitError
+from labkit.base.problems import LabkitError
 from services.docs import markdown
 from services.docs.files import (
     HTML,

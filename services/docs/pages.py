@@ -18,10 +18,10 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from labkit import server as labkit_server
+from services.appkit.identity import own_origin
 from services.docs import files, markdown, sending
 from services.docs.keys import LIBRARY, PERSON, PREFIX
 from services.docs.library import CLOSE, OPEN, Entry, Shelf
-from services.people import own_origin
 
 _OWN = Path(__file__).parent
 _SHARED = Path(labkit_server.__file__).parent / "data" / "static"

@@ -15,9 +15,9 @@ from pydantic import (
     field_validator,
 )
 
-from labkit.problems import Problem, refuse
-from labkit.publishing.rules import is_group
-from services.people import Person
+from labkit.base.problems import Problem, refuse
+from labkit.portal.datasets.rules import is_group
+from services.appkit.identity import Person
 
 FILE, OWN = "settings.json", "pages"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z](?:-?[a-z0-9])*$", max_length=40)]

@@ -18,8 +18,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from services.gate import keys, pages
+from services.gate.app_registry import Doors
 from services.gate.config import Portal
-from services.gate.doors import Doors
 from services.gate.handler import Callback, Gate, State
 
 log = logging.getLogger("labhub.gate")

@@ -11,13 +11,13 @@ from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
 from tornado import httputil, web
 from tornado.websocket import WebSocketHandler
 
-from labkit.server import credentials
-from labkit.server.relay import Relay
-from labkit.server.upstream import HOP_BY_HOP, named_in_connection
-from labkit.server.websockets import WebSocketRelay
+from labkit.relay import credentials
+from labkit.relay.relay import Relay
+from labkit.relay.upstream import HOP_BY_HOP, named_in_connection
+from labkit.relay.websockets import WebSocketRelay
 from services.gate import headers, pages
+from services.gate.app_registry import Door, Doors
 from services.gate.config import App
-from services.gate.doors import Door, Doors
 from services.gate.identity import HubAwayError, Person
 
 log = logging.getLogger("labhub.gate")

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from tornado.httputil import HTTPHeaders
 
-from labkit.server import credentials
+from labkit.relay import credentials
 from services.gate.config import App
 
 # Names under which apps and their frameworks look for an identity or for their own address.

@@ -15,8 +15,8 @@ from tornado import web
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 if TYPE_CHECKING:
+    from services.gate.app_registry import Door
     from services.gate.config import Portal
-    from services.gate.doors import Door
 
 HERE = Path(__file__).resolve().parent
 _LOOK = HERE.parents[1] / "hub" / "static"  # the portal's own style: one look for all pages

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from labkit.server.upstream import Upstreams
+from labkit.relay.upstream import Upstreams
 from services.gate import keys
 from services.gate.config import App, Portal
 

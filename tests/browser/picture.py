@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import expect, sync_playwright
 
 from tests.conftest import CHROMIUM
-from tests.portal import PASSWORD, REPOSITORY, People, Portal
+from tests.support.portal import PASSWORD, REPOSITORY, People, Portal
 
 PICTURE = REPOSITORY / "docs" / "pictures" / "home.png"
 LAB = {

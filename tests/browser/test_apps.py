@@ -9,12 +9,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.conftest import CHROMIUM, needs_chromium, needs_env, needs_root
-from tests.portal import PASSWORD, People
-from tests.services.behind import AppPortal, eventually
+from tests.support.gated_portal import AppPortal, eventually
+from tests.support.portal import PASSWORD, People
 
 pytestmark = [needs_root, needs_chromium, needs_env("proxy")]
 
-APP = Path(__file__).resolve().parents[1] / "services" / "testapp"
+APP = Path(__file__).resolve().parents[1] / "support" / "testapp"
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from hub.auth import first_admin
-from hub.labfile import read
-from hub.paths import Paths
+from hub.labfile.read import read
+from hub.state.paths import Paths
 from tests.conftest import needs_chromium, needs_root
-from tests.portal import Portal, secrets_in
+from tests.support.portal import Portal, secrets_in
 
 pytestmark = [needs_root, needs_chromium]
 GOOD = "three red bicycles"

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_p
 
 from tests.browser.cells import WEBGL, colours_drawn
 from tests.conftest import CHROMIUM, needs_chromium, needs_env, needs_root
-from tests.portal import PASSWORD, Portal
+from tests.support.portal import PASSWORD, Portal
 
 pytestmark = [
     needs_root,
@@ -56,7 +56,7 @@ card"""
 JOB = """\
 job = labkit.Command("sh -c 'echo {n} > n'", over=[{"n": n} for n in range(6)]).submit()
 job.wait()
-from labkit.backends.capacity import capacity
+from labkit.jobs.backends.capacity import capacity
 print(job.state.value, "with", len(job.tasks()), "records of", capacity().memory >> 30, "GiB")"""
 
 

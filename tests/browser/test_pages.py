@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.conftest import needs_chromium, needs_root
-from tests.portal import PASSWORD, People, Portal
+from tests.support.portal import PASSWORD, People, Portal
 
 pytestmark = [needs_root, needs_chromium]
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import needs_chromium, needs_env, needs_root
 from tests.labkit.server.test_r import needs_r, write_app
-from tests.portal import PASSWORD, Portal
+from tests.support.portal import PASSWORD, Portal
 
 pytestmark = [
     needs_root,

@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, Page, expect
 from labkit.testing import SlurmCluster
 from tests.browser.test_pages import FAULTS, LOOKS, press_until, visible_focus
 from tests.conftest import needs_chromium, needs_root
-from tests.hub.test_slurm_page import POWER_SAVING
-from tests.portal import PASSWORD, People
-from tests.slurm_portal import SlurmPortal, needs_slurm, wait_for
+from tests.hub.slurm.test_page import POWER_SAVING
+from tests.support.portal import PASSWORD, People
+from tests.support.slurm_portal import SlurmPortal, needs_slurm, wait_for
 
 pytestmark = [needs_root, needs_chromium, needs_slurm]
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import needs_env
 from tests.notebooks.test_notebooks import Tutor, tutor
-from tests.portal import built_envs
+from tests.support.portal import built_envs
 
 __all__ = ["tutor"]
 

@@ -18,7 +18,7 @@ import pytest
 
 from labkit.viewers.cellxgene import process
 from tests.conftest import needs_env
-from tests.portal import REPOSITORY, built_envs
+from tests.support.portal import REPOSITORY, built_envs
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 _EXECUTE = Path(__file__).with_name("execute.py")

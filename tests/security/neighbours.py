@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from hub.isolation.boxes import Boxes
-from hub.isolation.configure import boxes_of
-from hub.labfile import read
-from hub.paths import Paths
-from tests.portal import Portal
+from hub.labfile.read import read
+from hub.sandbox.configure import boxes_of
+from hub.sandbox.sandboxes import Boxes
+from hub.state.paths import Paths
+from tests.support.portal import Portal
 
 # Run in a box: what a connection meets. A refusal by the firewall is "no route", by an empty
 # port "refused"; both differ from an open door.

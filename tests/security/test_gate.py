@@ -1,6 +1,6 @@
 """Attacks on the gate: from a member's server, from inside an app, on its tokens and socket.
 
-What every app must refuse is in `tests/services/contract.py`.
+What every app must refuse is in `tests/support/app_contract.py`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hub.paths import Paths
-from hub.services.places import KEY, Places
-from labkit.server.upstream import Upstreams
+from hub.apps.app_paths import KEY, Places
+from hub.state.paths import Paths
+from labkit.relay.upstream import Upstreams
 from services.gate import keys
 from services.gate.__main__ import give_up_root
 from services.gate.headers import is_forgeable, quoted
 from services.gate.upstream import OwnSocket, WrongPeerError
 from tests.conftest import needs_env, needs_root
-from tests.portal import People
-from tests.services.behind import HTML, AppPortal
+from tests.support.gated_portal import HTML, AppPortal
+from tests.support.portal import People
 
 pytestmark = [needs_root, needs_env("proxy")]
 
-APP = Path(__file__).resolve().parents[1] / "services" / "testapp"
+APP = Path(__file__).resolve().parents[1] / "support" / "testapp"
 CALL = """
 import json, os, urllib.error, urllib.request
 def call(path, method="GET", **headers):

@@ -14,11 +14,11 @@ import pytest
 
 from hub.auth import first_admin
 from hub.auth.names import StrictNames, is_valid, shown
-from hub.labfile import read
-from hub.paths import Paths
+from hub.labfile.read import read
+from hub.state.paths import Paths
 from tests.conftest import needs_root
-from tests.hub.test_auth_oidc import Provider, member, sign_in, sign_on
-from tests.portal import PASSWORD, Browser, People, Portal
+from tests.hub.auth.test_oidc import Provider, member, sign_in, sign_on
+from tests.support.portal import PASSWORD, Browser, People, Portal
 
 KELVIN = "\N{KELVIN SIGN}elvin"  # its lower case is "kelvin"
 CYRILLIC = "\N{CYRILLIC SMALL LETTER A}da"

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from tests.conftest import needs_root
-from tests.portal import REPOSITORY, Portal, free_port
 from tests.security.neighbours import REACH, boxes_behind, listen, reach, served
+from tests.support.portal import REPOSITORY, Portal, free_port
 
 pytestmark = needs_root
 CLOSED = {"EHOSTUNREACH", "ECONNREFUSED"}  # and never a time-out: programs should not hang

@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hub.isolation.boxes import Boxes
-from hub.isolation.instance import box_key
+from hub.sandbox.instance import box_key
+from hub.sandbox.sandboxes import Boxes
 from tests.conftest import needs_root
-from tests.portal import Portal
 from tests.security.neighbours import boxes_behind, reach, traces, wait_for
+from tests.support.portal import Portal
 
 pytestmark = needs_root
 STUBBORN = """

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.conftest import needs_root
-from tests.portal import Portal, portal
 from tests.security.neighbours import boxes_behind, wait_for
+from tests.support.portal import Portal, portal
 
 pytestmark = needs_root
 LOG_BYTES = 1 << 20

@@ -13,10 +13,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from hub.isolation import network
+from hub.sandbox import network
 from tests.conftest import needs_root
-from tests.portal import Portal, portal
 from tests.security.neighbours import boxes_behind, reach, served
+from tests.support.portal import Portal, portal
 
 pytestmark = needs_root
 

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from tests.conftest import CHROMIUM, needs_chromium, needs_root
-from tests.portal import PASSWORD, Portal
+from tests.support.portal import PASSWORD, Portal
 
 pytestmark = [needs_root, needs_chromium]
 

@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.conftest import needs_env, needs_root
-from tests.portal import Browser, LocalhostTransport, Portal
+from tests.support.portal import Browser, LocalhostTransport, Portal
 
 pytestmark = [needs_root, needs_env("notebook")]
 

@@ -7,10 +7,10 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
 
-from hub.auth.people import opened
-from hub.paths import Paths
+from hub.auth.signup_people import opened
+from hub.state.paths import Paths
 from tests.conftest import needs_root
-from tests.portal import PASSWORD, Portal
+from tests.support.portal import PASSWORD, Portal
 
 pytestmark = needs_root
 ELSEWHERE = [

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.conftest import needs_root
-from tests.portal import PASSWORD, Portal, secrets_in
+from tests.support.portal import PASSWORD, Portal, secrets_in
 
 pytestmark = needs_root
 

@@ -19,9 +19,9 @@ from hub.slurm.commands import Account, SlurmUnavailable
 from hub.slurm.owner import read_tail
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_root
-from tests.portal import Browser
 from tests.security.neighbours import reach
-from tests.slurm_portal import SlurmPortal, held, needs_slurm, own_address, wait_for
+from tests.support.portal import Browser
+from tests.support.slurm_portal import SlurmPortal, held, needs_slurm, own_address, wait_for
 
 pytestmark = [needs_root, needs_slurm]
 TUN = os.access("/dev/net/tun", os.W_OK) and Path("/dev/net/tun").stat().st_mode & 0o006 == 0o006
@@ -178,7 +178,7 @@ def test_stock_batchspawners_handler_is_nowhere() -> None:
         check=True,
         cwd=Path(__file__).resolve().parents[2],
     )
-    assert done.stdout.strip() == "['hub.slurm.door']"
+    assert done.stdout.strip() == "['hub.slurm.api_handlers']"
 
 
 def test_the_hub_listens_for_the_nodes_on_one_address_and_for_the_portal_on_loopback(

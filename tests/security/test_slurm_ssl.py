@@ -22,10 +22,10 @@ from certipy import Certipy
 
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_env, needs_root
-from tests.hub.cli_portal import LabhubPortal, eventually
-from tests.hub.test_slurm_up import ASK_APP
-from tests.portal import REPOSITORY
-from tests.slurm_portal import QUICK, needs_slurm, own_address
+from tests.hub.slurm.test_up import ASK_APP
+from tests.support.cli_portal import LabhubPortal, eventually
+from tests.support.portal import REPOSITORY
+from tests.support.slurm_portal import QUICK, needs_slurm, own_address
 
 pytestmark = [
     needs_root,

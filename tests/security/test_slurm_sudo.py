@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hub.settings import Settings
+from hub.labfile.schema import Settings
 from hub.slurm.checks import sudoers
 from hub.slurm.owner import HELPER, SUDO, sudo_command
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_root
-from tests.portal import UNIX_GROUP, People
-from tests.slurm_portal import needs_slurm, wait_for
+from tests.support.portal import UNIX_GROUP, People
+from tests.support.slurm_portal import needs_slurm, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPEN = all(path.stat().st_mode & 0o005 == 0o005 for path in HELPER.parents)

@@ -12,7 +12,7 @@ import pytest
 from jupyterhub.apihandlers import default_handlers
 
 from tests.conftest import needs_root
-from tests.portal import People, Portal
+from tests.support.portal import People, Portal
 
 pytestmark = needs_root
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")

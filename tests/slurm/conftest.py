@@ -7,7 +7,7 @@ import pytest
 from labkit.testing import SlurmCluster
 from labkit.testing.fixtures import slurm, slurm_cluster
 from tests.labkit.jobs.conftest import lab_home
-from tests.labkit.jobs.contract import Site
+from tests.support.backend_contract import Site
 
 __all__ = ["lab_home", "site", "slurm", "slurm_cluster"]
 

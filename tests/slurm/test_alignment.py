@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 import labkit
-from labkit.model import State
+from labkit.jobs.model import State
 from tests.conftest import needs_env
-from tests.labkit.alignment import places, stepwise
-from tests.labkit.alignment.conftest import Data, data
-from tests.labkit.jobs.contract import Site
-from tests.portal import built_envs
+from tests.labkit.alignment import helpers
+from tests.labkit.workflows.alignment import stepwise
+from tests.labkit.workflows.alignment.conftest import Data, data
+from tests.support.backend_contract import Site
+from tests.support.portal import built_envs
 
 __all__ = ["data"]
 
@@ -25,10 +26,10 @@ def test_samples_are_tasks_of_one_array_and_share_the_reference(
     monkeypatch.setenv("LABHUB_ENVS", str(built_envs()))
     rows = [{**row, "sample": f"s{number}"} for number, row in enumerate(data.rows)]
     reference = labkit.Reference(data.fasta, cache=site.folder / "refs")
-    workflow = places.Streams(rows, reference, aligner="bwa", output=site.folder / "runs")
+    workflow = helpers.Streams(rows, reference, aligner="bwa", output=site.folder / "runs")
     job = workflow.submit(site.backend, cpu=1, memory="1 GB", **site.options).wait(150)
     assert job.state is State.SUCCEEDED, job.failed().to_dict("records")
     assert len(list(Path(site.folder / "refs").glob("*/bwa/made.json"))) == 1
     for number in range(2):
-        found = stepwise.records(places.sample(job, f"s{number}") / f"s{number}.bam")
+        found = stepwise.records(helpers.sample(job, f"s{number}") / f"s{number}.bam")
         assert sum(record.primary and not record.flag & 4 for record in found) == 6000

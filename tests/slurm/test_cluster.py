@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from labkit.jobs.worker import process_tree
 from labkit.testing import ClusterError, SlurmCluster
-from labkit.worker import tree
 from tests.conftest import needs_root
-from tests.labkit.jobs.places import until
-from tests.portal import People
+from tests.support.job_helpers import until
+from tests.support.portal import People
 
 
 def submit(cluster: SlurmCluster, script: str, *options: str, user: str | None = None) -> str:
@@ -34,7 +34,7 @@ def state(cluster: SlurmCluster, job: str) -> str:
 
 def processes(folder: Path) -> list[int]:
     """Return all processes of a cluster."""
-    return tree.marked("SLURM_CONF", str(folder / "slurm.conf"))
+    return process_tree.marked("SLURM_CONF", str(folder / "slurm.conf"))
 
 
 def test_four_nodes_idle(slurm: SlurmCluster) -> None:

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from labkit.backends.base import BackendError
-from labkit.job import open_job
-from labkit.model import Resources, Stage, State, Task
-from labkit.problems import LabkitError
+from labkit.base.problems import LabkitError
+from labkit.jobs.backends.base import BackendError
+from labkit.jobs.job import open_job
+from labkit.jobs.model import Resources, Stage, State, Task
+from labkit.jobs.worker import process_tree
 from labkit.testing import SlurmCluster
-from labkit.worker import tree
 from tests.conftest import needs_root
-from tests.labkit.jobs.contract import Site, hog
-from tests.labkit.jobs.faults import (
+from tests.support.backend_contract import Site, hog
+from tests.support.job_faults import (
     DIE,
     dies_while_submitting,
     enlarge,
@@ -36,7 +36,7 @@ from tests.labkit.jobs.faults import (
     the_run,
     workers_of,
 )
-from tests.labkit.jobs.places import Staged, ran, records, stage, until
+from tests.support.job_helpers import Staged, ran, records, stage, until
 
 
 def element(cluster: SlurmCluster, name: str = "once") -> tuple[str, str]:
@@ -85,10 +85,10 @@ def test_all_processes_of_the_job_are_killed(site: Site, slurm: SlurmCluster) ->
     everything = [
         int(path.name)
         for path in Path("/proc").glob("[0-9]*")
-        if _group(int(path.name)) == number or int(path.name) in tree.descendants(worker)
+        if _group(int(path.name)) == number or int(path.name) in process_tree.descendants(worker)
     ]
     assert len(everything) >= 3
-    tree.kill(everything)
+    process_tree.kill(everything)
     assert job.wait(60).state is State.FAILED
     assert list(job.failed()["reason"]) == ["LOST", "DEPENDENCY"]
     until(lambda: not slurm.queue())
@@ -184,7 +184,7 @@ def test_the_controller_is_killed_right_after_a_submit(
     site: Site, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it had not saved is lost to SLURM, but not to the job."""
-    from labkit.backends.slurm import SlurmBackend
+    from labkit.jobs.backends.slurm import SlurmBackend
 
     monkeypatch.setattr(SlurmBackend, "grace", 3.0)
     slurm.stop_controller()  # slurmctld 22.05 itself falls over where it has never saved its nodes

@@ -10,7 +10,7 @@ import pytest
 
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_root
-from tests.labkit.jobs.places import until
+from tests.support.job_helpers import until
 
 ROOT = Path(__file__).resolve().parents[2]
 

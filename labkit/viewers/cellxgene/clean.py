@@ -1,6 +1,6 @@
 """Check data against what CellxGene 1.3.0 reads, and make clean copies of the tables.
 
-The rules were found on the real CellxGene; ``tests/labkit/cellxgene/`` shows each.
+The rules were found on the real CellxGene; ``tests/labkit/viewers/cellxgene/`` shows each.
 """
 
 from __future__ import annotations

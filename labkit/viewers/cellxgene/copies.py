@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from labkit.viewers import places
+from labkit.viewers import paths
 from labkit.viewers.cellxgene.clean import Cleaned
 from labkit.viewers.cellxgene.errors import CellxGeneError
 from labkit.viewers.cellxgene.memory import human
@@ -89,7 +89,7 @@ def conversion_bytes(source: Source) -> int:
 
 def path_of(key: str) -> Path:
     """Return where the converted copy of that identity is, or would be."""
-    return places.cache_folder("cellxgene") / f"{key}.h5ad"
+    return paths.cache_folder("cellxgene") / f"{key}.h5ad"
 
 
 def existing(key: str) -> Path | None:
@@ -122,7 +122,7 @@ def write(source: Source, cleaned: Cleaned, key: str, in_use: Collection[Path]) 
         raise ValueError("nothing to write: X is empty")
     path = path_of(key)
     need = served_matrix(source.x).size + source.tables
-    free = places.free_bytes(path.parent)
+    free = paths.free_bytes(path.parent)
     if need > free:
         raise CellxGeneError(
             f"A copy for CellxGene needs up to {human(need)} on disk, and {path.parent} has "
@@ -164,7 +164,7 @@ def prune(most: int, keep: Collection[Path]) -> None:
     """Remove the longest unused copies until all together take at most ``most`` bytes."""
     copies = [
         (path.stat().st_mtime, path.stat().st_size, path)
-        for path in places.cache_folder("cellxgene").glob("*.h5ad")
+        for path in paths.cache_folder("cellxgene").glob("*.h5ad")
     ]
     total = sum(size for _, size, _ in copies)
     for _, size, path in sorted(copies):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from labkit.viewers.places import private_folder
+from labkit.viewers.paths import private_folder
 
 _LABELS = "cell-labels.csv"
 _GENE_SETS = "gene-sets.csv"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.viewers import places
+from labkit.viewers import paths
 from labkit.viewers.cellxgene import copies, labels, memory, process
 from labkit.viewers.cellxgene.card import Card, link
 from labkit.viewers.cellxgene.clean import Cleaned, clean
@@ -43,7 +43,7 @@ def open_cellxgene(
 ) -> Card:
     """Do what ``labkit.cellxgene`` says; see there for the parameters and errors."""
     _check_arguments(data, port, title, timeout)
-    python = places.program("cellxgene", "python")
+    python = paths.program("cellxgene", "python")
     progress("Reading and checking the data …")
     source = read_source(data)
     source.title = title or source.title

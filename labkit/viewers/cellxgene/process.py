@@ -20,8 +20,7 @@ from typing import Any
 
 import psutil
 
-from labkit import sockets
-from labkit.viewers import places
+from labkit.viewers import paths, sockets
 from labkit.viewers.cellxgene.errors import CellxGeneError, StartFailedError
 from labkit.viewers.cellxgene.failures import explain
 
@@ -50,7 +49,7 @@ class Record:
     pid, created : int, float
         The process and its time of creation (seconds since 1970): together they name it.
     port : int
-        On 127.0.0.1, or the number of the socket in its place (`labkit.sockets`).
+        On 127.0.0.1, or the number of the socket in its place (`labkit.viewers.sockets`).
     key : str
         Identity of the data shown and how.
     lineage : str
@@ -102,9 +101,7 @@ class Record:
 def _folder() -> Path:
     """State of this machine: homes are shared by machines and by servers with own process ids."""
     space = Path("/proc/self/ns/pid").stat().st_ino
-    return places.private_folder(
-        places.state_folder("cellxgene") / f"{socket.gethostname()}-{space}"
-    )
+    return paths.private_folder(paths.state_folder("cellxgene") / f"{socket.gethostname()}-{space}")
 
 
 @contextmanager
@@ -168,13 +165,11 @@ def start(
         settings["server"]["app"]["flask_secret_key"] = secrets.token_hex(32)
         path = folder / f"{chosen}.config"
         # JSON is YAML, which is what CellxGene reads.
-        places.write_private(path, json.dumps(settings, ensure_ascii=False))
+        paths.write_private(path, json.dumps(settings, ensure_ascii=False))
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment |= {
             "LABKIT_COOKIE_PATH": cookie_path(chosen),
-            "NUMBA_CACHE_DIR": str(
-                places.private_folder(places.cache_folder("cellxgene") / "numba")
-            ),
+            "NUMBA_CACHE_DIR": str(paths.private_folder(paths.cache_folder("cellxgene") / "numba")),
         }
         try:
             done = subprocess.run(
@@ -204,7 +199,7 @@ def start(
         except psutil.NoSuchProcess:
             created = 0.0  # dead already: wait_until_ready tells why
         started = record(pid, created, chosen)
-        places.write_private(folder / f"{chosen}.json", json.dumps(asdict(started)))
+        paths.write_private(folder / f"{chosen}.json", json.dumps(asdict(started)))
         return started
 
 

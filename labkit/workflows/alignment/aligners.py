@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from labkit.problems import Problem, unknown_name
+from labkit.base.problems import Problem, unknown_name
 
 ALIGNERS = ("bwa-mem2", "bwa", "minimap2")
 #: minimap2's presets that are offered, with the platform they are for.

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.plan import show_bytes
-from labkit.problems import Problem
-from labkit.workflows.alignment.inside import fastq, objects, sizes
+from labkit.base.problems import Problem
+from labkit.jobs.plan import show_bytes
 from labkit.workflows.alignment.samplesheet import Lane, Sample
+from labkit.workflows.alignment.task_code import fastq, objects, sizes
 
 _READERS = 16
 _PROVED = 32 * 1024**2  # bytes of a file that is small enough to be read whole

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from labkit.problems import LabkitError, unknown_name
-from labkit.runs.watch import Snapshot
-from labkit.workflows.gathered import GatheredJob
+from labkit.base.problems import LabkitError, unknown_name
+from labkit.jobs.runs.watch import Snapshot
+from labkit.workflows.gather_job import GatheredJob
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,8 +126,8 @@ class AlignmentJob(_SamplesJob):
         LabkitError
             There is no such figure; the text lists what there is.
         """
-        from labkit.notebook.figure import NotebookFigure
-        from labkit.workflows.alignment.gathering import plots
+        from labkit.jobs.notebook.figure import NotebookFigure
+        from labkit.workflows.alignment.gather import plots
 
         for name in names:
             if name not in plots.PLOTS:

@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from labkit.backends import base as backends
-from labkit.model import Environment, Resources, Stage, Task, literal, safe_key
-from labkit.plan import Plan, show_bytes
-from labkit.problems import refuse
+from labkit.base.problems import refuse
+from labkit.jobs.backends import base as backends
+from labkit.jobs.model import Environment, Resources, Stage, Task, literal, safe_key
+from labkit.jobs.plan import Plan, show_bytes
 from labkit.workflows.alignment import aligners, checks
-from labkit.workflows.alignment.gather import gather_stage
-from labkit.workflows.alignment.inside import layout, objects, sizes
+from labkit.workflows.alignment.gather_stage import gather_stage
 from labkit.workflows.alignment.samplesheet import Lane, Sample
+from labkit.workflows.alignment.task_code import layout, objects, sizes
 from labkit.workflows.alignment.workflow import Alignment, Prepared
 
-_INSIDE = Path(__file__).parent / "inside"
+_INSIDE = Path(__file__).parent / "task_code"
 _REFERENCE_DRIVER = tuple(
     _INSIDE / f"{name}.py"
     for name in ("driver", "index", "cache", "objects", "pipe", "programs", "request")

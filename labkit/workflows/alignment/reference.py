@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from labkit.problems import LabkitError, Problem, refuse, unknown_name
-from labkit.runs.manifest import environment_folder
-from labkit.viewers.places import cache_folder
+from labkit.base.problems import LabkitError, Problem, refuse, unknown_name
+from labkit.jobs.runs.manifest import environment_folder
+from labkit.viewers.paths import cache_folder
 from labkit.workflows.alignment import aligners
-from labkit.workflows.alignment.inside import cache, objects, pipe, programs
+from labkit.workflows.alignment.task_code import cache, objects, pipe, programs
 
 ENVIRONMENT = "alignment"
 _GZIP = b"\x1f\x8b"

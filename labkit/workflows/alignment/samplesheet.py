@@ -10,8 +10,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from labkit.problems import Problem, unknown_name
-from labkit.workflows import rows
+from labkit.base.problems import Problem, unknown_name
+from labkit.workflows import sample_table
 
 REQUIRED = ("sample", "fastq_1")
 OPTIONAL = ("lane", "fastq_2", "library", "platform", "platform_unit", "center", "date")
@@ -101,7 +101,7 @@ def read_sheet(sheet: Any) -> tuple[list[Sample], list[Problem]]:
         ``library``, ``platform``, ``platform_unit``, ``center`` and ``date``. Relative paths count
         from the file's folder, else from here.
     """
-    table, folder, found = rows.read(sheet)
+    table, folder, found = sample_table.read(sheet)
     problems = [replace(p, where=p.where.replace("over", "samples")) for p in found]
     if not table:
         if not problems:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from labkit.problems import Problem, refuse
+from labkit.base.problems import Problem, refuse
 
 _NAME = re.compile(r"\S+")
 _SEXES = ("XX", "XY", "NA")

@@ -8,17 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from labkit.model import Environment, Resources, Stage, Task, literal, safe_key
-from labkit.plan import Plan
-from labkit.problems import LabkitError, Problem
-from labkit.workflows.alignment.gather import gather_calls_stage
-from labkit.workflows.alignment.inside import layout
+from labkit.base.problems import LabkitError, Problem
+from labkit.jobs.model import Environment, Resources, Stage, Task, literal, safe_key
+from labkit.jobs.plan import Plan
+from labkit.workflows.alignment.gather_stage import gather_calls_stage
 from labkit.workflows.alignment.job import AlignmentJob
+from labkit.workflows.alignment.task_code import layout
 from labkit.workflows.base import Workflow
 
 _HERE = Path(__file__).parent
 _DRIVER = tuple(
-    _HERE / "inside" / f"{name}.py"
+    _HERE / "task_code" / f"{name}.py"
     for name in (
         *("driver", "call", "checksums", "layout"),
         *("cache", "objects", "pipe", "programs", "request"),
@@ -93,7 +93,7 @@ class Variants(Workflow):
         LabkitError
             There is none of that name, or it is another kind of job.
         """
-        from labkit.job import open_job
+        from labkit.jobs.job import open_job
 
         job = self.alignments
         found = open_job(job) if isinstance(job, str) else job

@@ -9,12 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from labkit.model import Container, Environment
-from labkit.plan import Plan
-from labkit.problems import Problem
-from labkit.runs.index import default_root
+from labkit.base.problems import Problem
+from labkit.jobs.model import Container, Environment
+from labkit.jobs.plan import Plan
+from labkit.jobs.runs.index import default_root
 from labkit.workflows.alignment import aligners, checks
-from labkit.workflows.alignment.inside import sizes
 from labkit.workflows.alignment.reference import (
     ENVIRONMENT,
     Reference,
@@ -22,6 +21,7 @@ from labkit.workflows.alignment.reference import (
     read_contigs,
 )
 from labkit.workflows.alignment.samplesheet import Sample, read_sheet
+from labkit.workflows.alignment.task_code import sizes
 from labkit.workflows.base import Workflow
 
 

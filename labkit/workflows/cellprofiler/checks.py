@@ -14,14 +14,14 @@ from typing import Any
 
 import pandas as pd
 
-from labkit.problems import Problem
-from labkit.viewers.places import EnvironmentMissingError, program
+from labkit.base.problems import Problem
+from labkit.viewers.paths import EnvironmentMissingError, program
 from labkit.workflows.cellprofiler import integrity
 from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.pipeline import INPUT_MODULES, Pipeline
 
 ENVIRONMENT = "cellprofiler"
-_PROBE = Path(__file__).parent / "inside" / "probe.py"
+_PROBE = Path(__file__).parent / "task_code" / "probe.py"
 _PROBE_TIMEOUT = 120.0  # seconds
 _READERS = 16
 _SHOWN = 10

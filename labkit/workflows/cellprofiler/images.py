@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from labkit.problems import Problem, RefusedError, unknown_name
+from labkit.base.problems import Problem, RefusedError, unknown_name
 from labkit.workflows.cellprofiler.matching import match_files
 from labkit.workflows.cellprofiler.pipeline import Pipeline
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from labkit.problems import LabkitError, unknown_name
+from labkit.base.problems import LabkitError, unknown_name
 from labkit.workflows.cellprofiler.images import ImageSets
-from labkit.workflows.gathered import GatheredJob
+from labkit.workflows.gather_job import GatheredJob
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

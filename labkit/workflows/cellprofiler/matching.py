@@ -14,7 +14,7 @@ from urllib.request import pathname2url
 
 import pandas as pd
 
-from labkit.problems import Problem
+from labkit.base.problems import Problem
 from labkit.workflows.cellprofiler.pipeline import Module, Pipeline
 from labkit.workflows.cellprofiler.rules import IMAGES_ONLY, Rule, RuleError, parse
 

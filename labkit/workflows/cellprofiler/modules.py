@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from labkit.problems import Problem
+from labkit.base.problems import Problem
 from labkit.workflows.cellprofiler.pipeline import Module, Pipeline
 
 # Module -> (setting, values that look across image sets, what to do instead).

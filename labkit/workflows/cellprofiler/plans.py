@@ -13,14 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from labkit.backends import base as backends
-from labkit.model import Environment, Resources, Stage, Task, safe_key, to_ranges
-from labkit.plan import Plan
-from labkit.viewers.places import EnvironmentMissingError, program
+from labkit.jobs.backends import base as backends
+from labkit.jobs.model import Environment, Resources, Stage, Task, safe_key, to_ranges
+from labkit.jobs.plan import Plan
+from labkit.viewers.paths import EnvironmentMissingError, program
 from labkit.workflows.cellprofiler import costs, saves
 from labkit.workflows.cellprofiler.checks import ENVIRONMENT
 from labkit.workflows.cellprofiler.chunks import Chunks, plan_chunks
-from labkit.workflows.cellprofiler.gathering import saved
+from labkit.workflows.cellprofiler.gather import saved
 from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.pipeline import Pipeline
 from labkit.workflows.cellprofiler.workflow import (
@@ -32,17 +32,17 @@ from labkit.workflows.cellprofiler.workflow import (
 
 _HERE = Path(__file__).parent
 _DRIVER = (
-    _HERE / "inside" / "driver.py",
-    _HERE / "inside" / "listen.py",
-    _HERE / "inside" / "slices.py",
+    _HERE / "task_code" / "driver.py",
+    _HERE / "task_code" / "listen.py",
+    _HERE / "task_code" / "slices.py",
     _HERE / "integrity.py",
 )
 _GATHER = (
-    _HERE / "gathering" / "collect.py",
-    _HERE / "gathering" / "gather.py",
-    _HERE / "gathering" / "tables.py",
-    _HERE / "gathering" / "saved.py",
-    _HERE / "gathering" / "profiles.py",
+    _HERE / "gather" / "collect.py",
+    _HERE / "gather" / "gather.py",
+    _HERE / "gather" / "tables.py",
+    _HERE / "gather" / "saved.py",
+    _HERE / "gather" / "profiles.py",
     _HERE / "costs.py",
 )
 GATHER_KEY = "plate"

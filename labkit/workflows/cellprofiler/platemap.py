@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from labkit.problems import LabkitError, unknown_name
+from labkit.base.problems import LabkitError, unknown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def draw(values: pd.DataFrame, title: str, plate: str | None = None) -> Figure:
     values : DataFrame
         ``plate``, ``well``, ``value``.
     """
-    from labkit.notebook.figure import NotebookFigure
+    from labkit.jobs.notebook.figure import NotebookFigure
 
     plates = list(dict.fromkeys(values["plate"]))
     if plate is not None and plate not in plates:

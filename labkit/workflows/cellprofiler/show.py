@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from labkit.problems import LabkitError, unknown_name
+from labkit.base.problems import LabkitError, unknown_name
 from labkit.workflows.cellprofiler.images import channels_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def show(
     outlines: bool,
 ) -> Figure:
     """Draw the channels of one image set and what was saved for it, side by side."""
-    from labkit.notebook.figure import NotebookFigure
+    from labkit.jobs.notebook.figure import NotebookFigure
 
     row = find_row(job.image_sets(), place)
     pictures: list[tuple[str, np.ndarray]] = []

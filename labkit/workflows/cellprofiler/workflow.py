@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from labkit.plan import Plan
-from labkit.problems import Problem, RefusedError, unknown_name
+from labkit.base.problems import Problem, RefusedError, unknown_name
+from labkit.jobs.plan import Plan
 from labkit.workflows.base import Workflow
 from labkit.workflows.cellprofiler import checks, modules
 from labkit.workflows.cellprofiler.costs import Cost, recall

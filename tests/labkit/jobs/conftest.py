@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.labkit.jobs import places
+from tests.support import job_helpers
 
 
 @pytest.fixture
@@ -18,5 +18,5 @@ def lab_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         else:
             monkeypatch.setenv(name, value)
 
-    with places.home(tmp_path / "home", env) as folder:
+    with job_helpers.home(tmp_path / "home", env) as folder:
         yield folder

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 import labkit
-from labkit.backends import local
-from labkit.backends.capacity import capacity, free_memory
-from labkit.backends.spool import Spool
-from labkit.model import Resources
-from labkit.problems import RefusedError
-from labkit.worker import cgroup
+from labkit.base.problems import RefusedError
+from labkit.jobs.backends import local
+from labkit.jobs.backends.capacity import capacity, free_memory
+from labkit.jobs.backends.local_queue import Spool
+from labkit.jobs.model import Resources
+from labkit.jobs.worker import cgroup
 from tests.conftest import needs_root
-from tests.labkit.jobs.contract import Site
-from tests.labkit.jobs.places import MB, stage, until
+from tests.support.backend_contract import Site
+from tests.support.job_helpers import MB, stage, until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -88,7 +88,7 @@ def test_a_job_that_finds_no_room_is_in_nobodys_way(site: Site) -> None:
     """Memory that a notebook holds never comes free: what asks for all of it waits alone."""
     spool = Spool()
     impatient = (
-        "import sys; from labkit.backends import supervisor as s; s._STARVED = 0.0; s.main()"
+        "import sys; from labkit.jobs.backends import supervisor as s; s._STARVED = 0.0; s.main()"
     )
     process = subprocess.Popen([sys.executable, "-c", impatient, str(spool.path)], cwd=ROOT)
     try:
@@ -153,7 +153,7 @@ def test_the_cgroup_around_us(small_group: list[Path], site: Site) -> None:
         "import os, sys\n"
         f"for group in {[str(g) for g in small_group]!r}:\n"
         "    open(group + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
-        "from labkit.backends.capacity import capacity, free_memory\n"
+        "from labkit.jobs.backends.capacity import capacity, free_memory\n"
         "have = capacity(); print(have.cpu, have.memory, free_memory())\n"
         "x = b'x' * (100 << 20); print(free_memory())\n"
     )

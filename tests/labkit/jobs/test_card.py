@@ -13,13 +13,13 @@ import pytest
 from nbclient import NotebookClient
 
 import labkit
-from labkit.job import open_job
-from labkit.model import State
-from labkit.notebook import card, text
-from labkit.notebook.card import COLOURS
-from labkit.notebook.view import CELLS, span
-from tests.labkit.jobs.contract import Site
-from tests.labkit.jobs.places import stage, until
+from labkit.jobs.job import open_job
+from labkit.jobs.model import State
+from labkit.jobs.notebook import card, text
+from labkit.jobs.notebook.card import COLOURS
+from labkit.jobs.notebook.view import CELLS, span
+from tests.support.backend_contract import Site
+from tests.support.job_helpers import stage, until
 
 ROOT = Path(__file__).resolve().parents[3]
 

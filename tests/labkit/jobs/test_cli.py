@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import cli, jobfile
-from labkit.job import open_job
-from labkit.model import State
-from labkit.problems import RefusedError
+from labkit import cli
+from labkit.base.problems import RefusedError
+from labkit.jobs import jobfile
+from labkit.jobs.job import open_job
+from labkit.jobs.model import State
 
 Out = pytest.CaptureFixture[str]
 

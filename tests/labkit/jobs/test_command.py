@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import labkit
-from labkit.model import State
-from labkit.problems import RefusedError
+from labkit.base.problems import RefusedError
+from labkit.jobs.model import State
 from labkit.workflows.command import Command
 
 HOSTILE = [

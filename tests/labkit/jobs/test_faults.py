@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from labkit.backends.local import resume
-from labkit.backends.spool import Spool
-from labkit.job import Job, open_job
-from labkit.model import Resources, Stage, State, Task
-from labkit.problems import LabkitError
-from labkit.runs.store import Run
-from labkit.worker import tree
+from labkit.base.problems import LabkitError
+from labkit.jobs.backends.local import resume
+from labkit.jobs.backends.local_queue import Spool
+from labkit.jobs.job import Job, open_job
+from labkit.jobs.model import Resources, Stage, State, Task
+from labkit.jobs.runs.store import Run
+from labkit.jobs.worker import process_tree
 from tests.conftest import needs_root
-from tests.labkit.jobs.contract import HOG, Site
-from tests.labkit.jobs.faults import (
+from tests.support.backend_contract import HOG, Site
+from tests.support.job_faults import (
     DIE,
     dies_while_submitting,
     enlarge,
@@ -32,7 +32,7 @@ from tests.labkit.jobs.faults import (
     submit_at_once,
     the_run,
 )
-from tests.labkit.jobs.places import (
+from tests.support.job_helpers import (
     PYTHON,
     Staged,
     end_supervisor,
@@ -65,7 +65,7 @@ def test_a_killed_program_is_not_taken_for_a_lost_worker(site: Site, lab_home: P
     job = site.submit(once(site))
     running(site)
     (worker,) = workers(lab_home)
-    tree.kill(tree.descendants(worker))
+    process_tree.kill(process_tree.descendants(worker))
     job.wait(20)
     assert reasons(job) == ["EXIT"]
     assert "signal 9" in job.failed()["text"][0]
@@ -89,7 +89,9 @@ def test_a_server_that_starts_takes_up_what_was_left(site: Site, lab_home: Path)
     assert not resume()
     job = site.submit(once(site, 0.5))
     running(site)
-    tree.kill([pid for pid in tree.marked("HOME", str(lab_home)) if pid != os.getpid()])
+    process_tree.kill(
+        [pid for pid in process_tree.marked("HOME", str(lab_home)) if pid != os.getpid()]
+    )
     until(lambda: Spool().supervisor() is None)
     assert resume()
     until(lambda: (0, 2) in records(job, "once"))  # nobody but the supervisor looks
@@ -108,9 +110,9 @@ def test_what_ended_while_no_supervisor_lived_is_not_run_again(site: Site) -> No
 def test_all_processes_of_all_jobs_are_killed(site: Site, lab_home: Path) -> None:
     job = site.submit(once(site, 2), stage("after", "echo x > y", depends_on=("once",)))
     running(site)
-    everything = [pid for pid in tree.marked("HOME", str(lab_home)) if pid != os.getpid()]
+    everything = [pid for pid in process_tree.marked("HOME", str(lab_home)) if pid != os.getpid()]
     assert len(everything) >= 3
-    tree.kill(everything)
+    process_tree.kill(everything)
     until(lambda: not workers(lab_home))
     assert job.wait(20).state is State.SUCCEEDED
     assert ran(site.trace) == ["ran", "ran"]
@@ -234,7 +236,7 @@ def without_cgroups(work: Stage, folder: Path) -> Job:
     """Submit with a worker that may make no cgroups, as most people's may not."""
     flow = Staged(work, output=folder)
     run = Run.create(flow.build("local"), folder)
-    code = run.path / "worker/labkit/worker/cgroup.py"
+    code = run.path / "worker/labkit/jobs/worker/cgroup.py"
     code.write_text(
         code.read_text().replace(
             "        parent, self._v2 =",
@@ -281,7 +283,8 @@ def test_background_processes_end_with_their_task(site: Site, lab_home: Path) ->
     job = site.run(work)
     assert job.state is State.SUCCEEDED
     commands = [
-        Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree.marked("HOME", str(lab_home))
+        Path(f"/proc/{pid}/cmdline").read_bytes()
+        for pid in process_tree.marked("HOME", str(lab_home))
     ]
     assert not [command for command in commands if b"300" in command]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.labkit.jobs.contract import BackendContract, Site
+from tests.support.backend_contract import BackendContract, Site
 
 
 class TestLocal(BackendContract):

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import labkit
-from labkit.backends.base import Sighting, Sightings
-from labkit.job import Job, open_job
-from labkit.model import (
+from labkit.base.problems import LabkitError
+from labkit.jobs.backends.base import Sighting, Sightings
+from labkit.jobs.job import Job, open_job
+from labkit.jobs.model import (
     Environment,
     Resources,
     Stage,
@@ -25,13 +26,12 @@ from labkit.model import (
     safe_key,
     to_ranges,
 )
-from labkit.plan import Plan
-from labkit.problems import LabkitError
-from labkit.runs.index import Index
-from labkit.runs.store import Run, StageWork
-from labkit.runs.watch import Watch
-from labkit.worker.retry import retry_memory
-from tests.labkit.jobs.places import Staged, stage
+from labkit.jobs.plan import Plan
+from labkit.jobs.runs.index import Index
+from labkit.jobs.runs.store import Run, StageWork
+from labkit.jobs.runs.watch import Watch
+from labkit.jobs.worker.retry import retry_memory
+from tests.support.job_helpers import Staged, stage
 
 MANY = 10_000
 
@@ -86,7 +86,7 @@ def test_watching_a_thousand_running_tasks_costs_little(tmp_path: Path, lab_home
 def test_planning_and_handing_over_ten_thousand(
     tmp_path: Path, lab_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from labkit.backends.local import LocalBackend
+    from labkit.jobs.backends.local import LocalBackend
 
     monkeypatch.setattr(LocalBackend, "submit", lambda *_: {"host": "x", "queue": str(tmp_path)})
     (tmp_path / "data").mkdir()

@@ -8,7 +8,7 @@ import pytest
 
 from labkit.testing import SlurmCluster
 from labkit.testing.fixtures import slurm, slurm_cluster  # noqa: F401
-from tests.labkit.jobs.contract import BackendContract, Site
+from tests.support.backend_contract import BackendContract, Site
 
 
 class TestSlurm(BackendContract):

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 
 import labkit
-from labkit.backends import base
-from labkit.backends.slurm import queue
-from labkit.backends.slurm.backend import SlurmBackend
-from labkit.backends.slurm.submit import Sender
-from labkit.job import open_job
-from labkit.model import Resources, Stage, State
-from labkit.problems import RefusedError
-from labkit.runs.store import Run
+from labkit.base.problems import RefusedError
+from labkit.jobs.backends import base
+from labkit.jobs.backends.slurm.backend import SlurmBackend
+from labkit.jobs.backends.slurm.submit import Sender
+from labkit.jobs.job import open_job
+from labkit.jobs.model import Resources, Stage, State
+from labkit.jobs.runs.store import Run
+from labkit.jobs.worker import process_tree
+from labkit.slurm import queue
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs
-from labkit.worker import tree
-from tests.labkit.jobs.contract import Site, hog
-from tests.labkit.jobs.places import Staged, ran, records, stage, until, workers
+from tests.support.backend_contract import Site, hog
+from tests.support.job_helpers import Staged, ran, records, stage, until, workers
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +303,9 @@ def test_what_slurm_ended_without_a_record_gets_one(
         small("x", f"echo ran >> {site.trace}; test $(wc -l < {site.trace}) -gt 1 || sleep 60")
     )
     until(lambda: ran(site.trace))
-    tree.kill([pid for pid in tree.marked("HOME", str(lab_home)) if pid != os.getpid()])
+    process_tree.kill(
+        [pid for pid in process_tree.marked("HOME", str(lab_home)) if pid != os.getpid()]
+    )
     job.wait(30)
     failed = job.failed()
     assert list(failed["reason"]) == ["LOST"]

@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-import labkit.worker
-from labkit.job import open_job
-from labkit.model import Resources, Stage, State, Task
-from labkit.plan import Plan
-from labkit.runs.store import Run, StageWork
-from labkit.worker import tree
-from labkit.worker.folder import fill, parse_name, read_json, reserve, unique_name, write_json
-from tests.labkit.jobs.contract import Site
-from tests.labkit.jobs.places import shell, stage, until
+import labkit.jobs.worker
+from labkit.jobs.job import open_job
+from labkit.jobs.model import Resources, Stage, State, Task
+from labkit.jobs.plan import Plan
+from labkit.jobs.runs.store import Run, StageWork
+from labkit.jobs.worker import process_tree
+from labkit.jobs.worker.folder import fill, parse_name, read_json, reserve, unique_name, write_json
+from tests.support.backend_contract import Site
+from tests.support.job_helpers import shell, stage, until
 
-WORKER = Path(labkit.worker.__file__).parent
+WORKER = Path(labkit.jobs.worker.__file__).parent
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_standard_library_and_python_3_9(source: Path) -> None:
             names = [node.module or ""]
         for name in names:
             known = name.partition(".")[0] in sys.stdlib_module_names
-            assert known or name.startswith("labkit.worker"), name
+            assert known or name.startswith("labkit.jobs.worker"), name
 
 
 @pytest.mark.parametrize("version", ["3.9", "3.10", "3.13"])
@@ -206,7 +206,7 @@ def test_sigterm_from_outside_has_the_reason_the_backend_gave(tmp_path: Path) ->
     worker.terminate()
     assert worker.wait(10) == 1
     assert record(run, "one")["reason"] == "PREEMPTED"
-    assert tree.start_time(int(pid.read_text())) is None
+    assert process_tree.start_time(int(pid.read_text())) is None
 
 
 def test_the_program_is_ended_before_the_worker(tmp_path: Path) -> None:
@@ -216,9 +216,9 @@ def test_the_program_is_ended_before_the_worker(tmp_path: Path) -> None:
     worker = subprocess.Popen([*command, "--on-term", "PREEMPTED", "--grace", "2"])
     pid = run.path / "attempts/one/0.1/pid"
     until(lambda: pid.exists() and pid.read_text().strip())
-    for child in tree.descendants(worker.pid):
+    for child in process_tree.descendants(worker.pid):
         os.kill(child, signal.SIGTERM)
-    until(lambda: tree.start_time(int(pid.read_text())) is None)
+    until(lambda: process_tree.start_time(int(pid.read_text())) is None)
     worker.terminate()
     assert worker.wait(10) == 1
     assert record(run, "one")["reason"] == "PREEMPTED"

@@ -22,7 +22,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from tests.portal import REPOSITORY, free_port
+from tests.support.portal import REPOSITORY, free_port
 
 TOKEN = "0f" * 20
 BASE = "/user/ada/"

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from labkit import busy
+from labkit.portal import activity as busy
 from labkit.server.activity import SETTING, Activity, Rules
-from labkit.server.keep import Keep
+from labkit.server.cull_exemption import Keep
 
 NOW = 1_800_000_000.0
 
@@ -89,8 +89,8 @@ def test_a_hold_needs_a_reason() -> None:
 
 def test_a_killed_process_holds_nothing(home: Path) -> None:
     code = (
-        "import time, labkit.busy\n"
-        "with labkit.busy.hold('x'):\n    print(1, flush=True)\n    time.sleep(60)"
+        "import time, labkit.portal.activity\n"
+        "with labkit.portal.activity.hold('x'):\n    print(1, flush=True)\n    time.sleep(60)"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ}

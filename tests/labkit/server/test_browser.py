@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import CHROMIUM, needs_chromium, needs_env
 from tests.labkit.server.conftest import TOKEN, Server
-from tests.portal import REPOSITORY, free_port
+from tests.support.portal import REPOSITORY, free_port
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")

@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 from tornado.httputil import HTTPHeaders
 
-from labkit.server.credentials import (
-    AppCookies,
-    confine_cookie,
-    inside,
-    strip_headers,
-    strip_query,
-)
+from labkit.relay.credentials import AppCookies, confine_cookie, inside, strip_headers, strip_query
 
 CONTEXT = "/user/ada/proxy/5005"
 

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from tests.labkit.server.conftest import BASE, TOKEN, App, Server, wait_for
-from tests.portal import free_port
+from tests.support.portal import free_port
 
 MB = 1 << 20
 

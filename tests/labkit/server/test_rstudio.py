@@ -17,7 +17,7 @@ import pytest
 from labkit.server.rstudio import Sessions
 from tests.conftest import needs_env, needs_root
 from tests.labkit.server.conftest import BASE, TOKEN, Server, knock, wait_for
-from tests.portal import built_envs
+from tests.support.portal import built_envs
 
 pytestmark = needs_env("r")
 STANDIN = Path(__file__).parent / "rstudio"

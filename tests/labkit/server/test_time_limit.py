@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import pytest
 
 from labkit.server.activity import Activity, Rules
-from labkit.server.keep import Keep
+from labkit.server.cull_exemption import Keep
 from labkit.server.timelimit import TimeLimit
 from tests.conftest import CHROMIUM, needs_chromium
 from tests.labkit.server.conftest import TOKEN, Server
-from tests.portal import REPOSITORY
+from tests.support.portal import REPOSITORY
 
 
 def test_the_clusters_limit_is_an_end_that_nothing_moves(

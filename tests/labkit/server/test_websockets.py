@@ -11,7 +11,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from tests.labkit.server.conftest import TOKEN, App, Server, wait_for
-from tests.portal import free_port
+from tests.support.portal import free_port
 
 MB = 1 << 20
 

@@ -11,8 +11,8 @@ import anndata as ad
 import pytest
 
 import labkit
-from labkit.publishing.dataset import Published
-from tests.labkit.cellxgene.helpers import make
+from labkit.portal.datasets.dataset import Published
+from tests.labkit.viewers.cellxgene.helpers import make
 from tests.services.cellxgene.gate import ADA, Service, Who, running
 
 GROUPS = ["imaging"]

@@ -24,7 +24,7 @@ from services.cellxgene.pool import Limits as PoolLimits
 from services.cellxgene.pool import Pool
 from services.cellxgene.store import FolderStore, Store
 from services.cellxgene.uploads import Limits as UploadLimits
-from tests.portal import built_envs, free_port
+from tests.support.portal import built_envs, free_port
 
 SECRET = "a secret of the app's own, long enough"
 PREFIX = "/services/cellxgene/"

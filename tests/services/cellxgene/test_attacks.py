@@ -14,11 +14,11 @@ import numpy as np
 import psutil
 import pytest
 
-from labkit.publishing.dataset import Published
+from labkit.portal.datasets.dataset import Published
+from services.appkit.identity import Person
 from services.cellxgene.app import make_app
-from services.people import Person
 from tests.conftest import needs_env
-from tests.labkit.cellxgene.helpers import make
+from tests.labkit.viewers.cellxgene.helpers import make
 from tests.services.cellxgene.gate import ADA, BOB, EVE, PREFIX, SECRET, Service
 from tests.services.cellxgene.uploading import announcement, send
 

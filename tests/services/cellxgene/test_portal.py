@@ -19,9 +19,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.browser.cells import WEBGL
 from tests.browser.test_journey import assert_cells_are_drawn
 from tests.conftest import CHROMIUM, needs_chromium, needs_env, needs_root
-from tests.portal import PASSWORD, REPOSITORY, People
-from tests.services.behind import AppPortal, eventually
-from tests.services.contract import AppCase, AppContract
+from tests.support.app_contract import AppCase, AppContract
+from tests.support.gated_portal import AppPortal, eventually
+from tests.support.portal import PASSWORD, REPOSITORY, People
 
 pytestmark = [
     needs_root,

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from labkit.problems import RefusedError
-from labkit.publishing.client import Client, PublishError
-from labkit.publishing.dataset import Published
+from labkit.base.problems import RefusedError
+from labkit.portal.datasets.client import Client, PublishError
+from labkit.portal.datasets.dataset import Published
 from labkit.viewers.cellxgene.errors import DataRefusedError
-from services.people import Person
+from services.appkit.identity import Person
 from tests.conftest import needs_env
-from tests.labkit.cellxgene.helpers import CELLS, GENES, make
+from tests.labkit.viewers.cellxgene.helpers import CELLS, GENES, make
 from tests.services.cellxgene.conftest import Notebook
 from tests.services.cellxgene.gate import BOB, EVE, ROOT, Service
 

@@ -13,15 +13,15 @@ import boto3
 import pytest
 from werkzeug.serving import make_server
 
+from services.appkit.identity import Person
 from services.cellxgene.records import Dataset, Facts, Source, Version
 from services.cellxgene.store import DATA, THUMBNAIL, FolderStore, Store
 from services.cellxgene.store_s3 import S3Store, StoreError
-from services.people import Person
 from tests.conftest import needs_env
-from tests.labkit.cellxgene.helpers import CELLS, make
-from tests.portal import free_port
+from tests.labkit.viewers.cellxgene.helpers import CELLS, make
 from tests.services.cellxgene.conftest import Notebook
 from tests.services.cellxgene.gate import BOB, running
+from tests.support.portal import free_port
 
 BUCKET = "published"
 

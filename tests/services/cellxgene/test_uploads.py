@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from labkit.publishing.client import PublishError
+from labkit.portal.datasets.client import PublishError
 from tests.conftest import needs_env
-from tests.labkit.cellxgene.helpers import make
+from tests.labkit.viewers.cellxgene.helpers import make
 from tests.services.cellxgene.conftest import Notebook
 from tests.services.cellxgene.gate import ADA, PREFIX, ROOT, Service, running
 from tests.services.cellxgene.uploading import announcement, send, wait

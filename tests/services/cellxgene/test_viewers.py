@@ -22,10 +22,10 @@ import pytest
 from labkit.viewers.cellxgene.memory import BASE_BYTES
 from services.cellxgene.answers import Key
 from tests.conftest import needs_env
-from tests.labkit.cellxgene.helpers import CELLS, decode, make
-from tests.portal import REPOSITORY, built_envs
+from tests.labkit.viewers.cellxgene.helpers import CELLS, decode, make
 from tests.services.cellxgene.conftest import Notebook
 from tests.services.cellxgene.gate import ADA, BOB, PREFIX, SECRET, Service, running
+from tests.support.portal import REPOSITORY, built_envs
 
 pytestmark = needs_env("cellxgene")
 NAMES = ("one", "two")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from labkit.problems import RefusedError
+from labkit.base.problems import RefusedError
 from services.docs import files, library, markdown, settings
 from services.docs.app import make_app
 from services.docs.library import Library

@@ -15,13 +15,13 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.test_apps import log_in
 from tests.conftest import CHROMIUM, needs_chromium, needs_env, needs_root
-from tests.portal import People
-from tests.services.behind import AppPortal, eventually
-from tests.services.contract import LARGE, AppCase, AppContract
 from tests.services.docs.conftest import EVIL_HTML, fill
+from tests.support.app_contract import LARGE, AppCase, AppContract
+from tests.support.gated_portal import AppPortal, eventually
+from tests.support.portal import People
 
 pytestmark = [needs_root, needs_env("proxy")]
-PORTAPP = Path(__file__).parents[1] / "portapp"
+PORTAPP = Path(__file__).parents[2] / "support" / "portapp"
 # What the browser tells a page that somebody comes back to: it looks how things are.
 LOOK = "document.dispatchEvent(new Event('visibilitychange'))"
 FAULTS = (Path(__file__).parents[2] / "browser" / "faults.js").read_text()

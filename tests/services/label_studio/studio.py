@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import httpx
 
-from tests.hub.cli_portal import eventually
-from tests.portal import REPOSITORY, built_envs
+from tests.support.cli_portal import eventually
+from tests.support.portal import REPOSITORY, built_envs
 
 SECRET = "s" * 32
 HOST = "label-studio--service.lab.example"

@@ -16,17 +16,17 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 import labkit
-from labkit.annotating.client import AnnotationError, Client
-from labkit.annotating.project import Project, find, make
-from labkit.problems import RefusedError
+from labkit.base.problems import RefusedError
+from labkit.portal.annotating.client import AnnotationError, Client
+from labkit.portal.annotating.project import Project, find, make
 from labkit.workflows.cellprofiler import example
 from tests.browser.test_apps import log_in
 from tests.conftest import CHROMIUM, needs_chromium, needs_env, needs_root
-from tests.labkit.cellprofiler.conftest import lab_home
+from tests.labkit.workflows.cellprofiler.conftest import lab_home
 from tests.notebooks.test_notebooks import Tutor, tutor
-from tests.portal import People
-from tests.services.behind import AppPortal, eventually
-from tests.services.contract import AppCase, AppContract
+from tests.support.app_contract import AppCase, AppContract
+from tests.support.gated_portal import AppPortal, eventually
+from tests.support.portal import People
 
 __all__ = ["lab_home", "tutor"]
 

@@ -1,0 +1,234 @@
+"""Add and remove apps while the portal runs: neither hub nor anybody's server is restarted."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from hub.apps import catalogue
+from hub.apps.app_paths import Places, make_readable
+from hub.apps.catalogue import App, Choice
+from hub.apps.declaration import FILE, name_problem, thumbnail_of
+from hub.apps.members import records
+from hub.apps.supervisor_config import is_app, prepare
+from hub.labfile.fields import format_bytes
+from hub.labfile.problems import Problem, ProblemsError
+from hub.labfile.schema import OAUTH_METHODS, Settings
+from hub.portal.control import Control
+from hub.runtime.supervise import Supervisor
+from hub.sandbox.accounts import remove_system_account
+from hub.state.paths import Paths
+
+_MOST_BYTES = 1 << 30  # of an app's own folder: data belongs elsewhere
+_MOST_FILES = 20_000
+
+
+def add(source: str, groups: Sequence[str] | None, settings: Settings, paths: Paths) -> App:
+    """Declare an app; `apply` puts it into force.
+
+    Parameters
+    ----------
+    source : str
+        Name of a shipped app, or the folder of one's own.
+    groups : sequence of str or None
+        Who may open it instead of those that its file names; None: those.
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+
+    Returns
+    -------
+    App
+        As it will run.
+
+    Raises
+    ------
+    ProblemsError
+        With all that is wrong; nothing was changed.
+    """
+    shipped = "/" not in source and source in catalogue.shipped()
+    folder = catalogue.shipped_folder(source) if shipped else Path(source).resolve()
+    name = source if shipped else folder.name
+    if not (folder / FILE).is_file():
+        known = ", ".join(catalogue.shipped()) or "none"
+        text = f"there is no {FILE} in {folder}"
+        raise ProblemsError([Problem(source, text, f"name its folder, or a shipped app: {known}")])
+    if not shipped and name in catalogue.shipped():
+        raise ProblemsError([Problem(name, "a shipped app has this name", "rename the folder")])
+    if not shipped and name in records.read(paths):
+        raise ProblemsError([Problem(name, "a member's app has this name", "rename the folder")])
+    app = catalogue.load(name, folder, settings, own=not shipped)
+    chosen = tuple(groups) if groups is not None else app.groups
+    found = [*unknown_groups(name, chosen, settings, paths), *_thumbnail(app)]
+    found += [] if shipped else _copy_problems(folder)
+    if found:
+        raise ProblemsError(found)
+    Places(paths).make()
+    if not shipped:
+        _copy(folder, Places(paths).own / name)
+    catalogue.choose(paths, name, Choice(groups=tuple(groups) if groups is not None else None))
+    return catalogue.find(name, settings, paths)
+
+
+def remove(name: str, settings: Settings, paths: Paths) -> None:
+    """Declare an app gone; `apply` puts it into force. Its data stay.
+
+    Raises
+    ------
+    ProblemsError
+        There is no such app.
+    """
+    own = Places(paths).own / name
+    if name in catalogue.shipped():
+        catalogue.find(name, settings, paths)
+        catalogue.choose(paths, name, Choice(on=False))
+        return
+    wrong = name_problem(name)
+    member = records.read(paths).get(name)
+    if member is not None and not member.hidden:
+        records.save(paths, member.with_(hidden=True))
+        return
+    if wrong or not own.is_dir():
+        there = ", ".join(app.name for app in catalogue.read(settings, paths)[0]) or "none"
+        raise ProblemsError([Problem(name, "there is no such app", f"there are: {there}")])
+    catalogue.choose(paths, name, None)
+    gone = own.with_name(f".{name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    own.rename(gone)  # in one step: a half-removed app is none
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def forget(name: str, paths: Paths) -> None:
+    """Delete what an app has stored, and its account; call it when the app is gone.
+
+    Raises
+    ------
+    AccountError
+        Its account is still in use.
+    """
+    places = Places(paths)
+    for folder in (places.data(name), places.socket_folder(name)):
+        shutil.rmtree(folder, ignore_errors=True)
+    places.address(name).unlink(missing_ok=True)
+    if os.geteuid() == 0:
+        remove_system_account(places.account(name), "Labhub app")
+
+
+def apply(settings: Settings, paths: Paths) -> bool:
+    """Put what is declared into force in the running portal.
+
+    Returns
+    -------
+    bool
+        False where it does not run; its next start takes it up.
+
+    Raises
+    ------
+    ControlError
+        The hub does not answer; the next `labhub up` puts it into force.
+    """
+    if not follow(settings, paths):
+        return False
+    Control(settings, paths).sync_apps()
+    return True
+
+
+def follow(settings: Settings, paths: Paths) -> bool:
+    """Make accounts, gate and supervisor follow what is declared; the hub is not told.
+
+    Returns
+    -------
+    bool
+        False where the portal does not run.
+    """
+    with (paths.state / "apps.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the command line and the hub may both be at it
+        supervisor = Supervisor(paths)
+        prepare(settings, paths)
+        if not supervisor.running():
+            return False
+        supervisor.follow(settings, only=is_app)
+        return True
+
+
+def unknown_groups(
+    name: str, groups: Sequence[str], settings: Settings, paths: Paths
+) -> list[Problem]:
+    """Return the problem of groups that neither the lab file nor the hub knows."""
+    if settings.authentication.effective_method in OAUTH_METHODS:
+        return []  # the provider says which there are
+    known = set(settings.groups) | _groups_of_hub(paths)
+    unknown = sorted(set(groups) - known)
+    if not unknown:
+        return []
+    text = f"names groups that do not exist: {', '.join(unknown)}"
+    there = ", ".join(sorted(known)) or "none"
+    mend = f"make them in the lab file or on the admin page; there are: {there}"
+    return [Problem(f"{name} groups", text, mend)]
+
+
+def _groups_of_hub(paths: Paths) -> set[str]:
+    import sqlite3
+
+    if not paths.database.exists():
+        return set()
+    db = sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True, timeout=5)
+    try:
+        return {str(name) for (name,) in db.execute("SELECT name FROM groups")}
+    except sqlite3.OperationalError:
+        return set()
+    finally:
+        db.close()
+
+
+def _thumbnail(app: App) -> list[Problem]:
+    if app.service.thumbnail is None or thumbnail_of(app.service, app.folder):
+        return []
+    text = f"{app.service.thumbnail} is not in the folder"
+    return [Problem(f"{app.name}/{FILE} thumbnail", text, "name a picture that is there")]
+
+
+def _copy_problems(folder: Path) -> list[Problem]:
+    found, size, count = [], 0, 0
+    for root, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if f not in (".git", "__pycache__", ".venv")]
+        for entry in (*folders, *files):
+            path = Path(root) / entry
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                if not path.resolve().is_relative_to(folder):
+                    text = f"is a link out of the folder, to {path.readlink()}"
+                    found.append(Problem(str(path), text, "copy the file instead"))
+            elif not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                found.append(Problem(str(path), "is neither a file nor a folder", "remove it"))
+            size, count = size + status.st_size, count + 1
+    if size > _MOST_BYTES or count > _MOST_FILES:
+        text = f"has {format_bytes(size)} in {count} files: too much for an app's own folder"
+        mend = f"keep data in a shared folder; at most {format_bytes(_MOST_BYTES)}"
+        found.append(Problem(str(folder), text, mend))
+    return found
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder in one step: who asks meanwhile sees the old one or the new one."""
+    new, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    skip = shutil.ignore_patterns(".git", "__pycache__", ".venv")
+    shutil.copytree(source, new, symlinks=True, ignore=skip)
+    make_readable(new)
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,311 @@
+"""Start one app and stay with it: ``python -m hub.apps.launch NAME``, for the supervisor.
+
+As root the app runs in a box, like a person's server: own account, network, view of the files
+and limits. Without root it is a plain process of the portal's owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hub.apps import catalogue
+from hub.apps.app_paths import KEY, SHIPPED, Places
+from hub.apps.catalogue import App
+from hub.apps.declaration import filled
+from hub.labfile import read
+from hub.labfile.fields import format_size
+from hub.labfile.problems import Problem, ProblemsError
+from hub.labfile.read import write
+from hub.labfile.schema import Settings
+from hub.sandbox.accounts import AccountError
+from hub.sandbox.bubblewrap import environment_folders
+from hub.sandbox.cgroups import Limits
+from hub.sandbox.configure import boxes_of
+from hub.sandbox.instance import box_key
+from hub.sandbox.sandboxes import Boxes, Shared
+from hub.state.create import read_secret
+from hub.state.paths import REPOSITORY, Paths
+from services.gate import keys
+
+_PORT = 8000  # in the app's own network
+_PATIENCE = 10.0  # seconds that an app may take to end
+_KNOCK = 0.05
+# Where a box shows what is not at its own place there.
+_FOLDER, _LIBRARY = "/labhub/app", "/labhub/lib"
+
+
+class Start:
+    """One app, about to be started.
+
+    Parameters
+    ----------
+    app : App
+        Which.
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    """
+
+    def __init__(self, app: App, settings: Settings, paths: Paths) -> None:
+        self.app = app
+        self.settings = settings
+        self.paths = paths
+        self.places = Places(paths)
+        self.boxed = os.geteuid() == 0
+        self.account: pwd.struct_passwd = self.places.make_app(app.name)
+
+    # -- what it is started with ------------------------------------------------------
+
+    def values(self, host: str, port: int) -> dict[str, str]:
+        """Return what the places in the declaration stand for."""
+        name = self.app.name
+        return {
+            "socket": str(self.places.socket(name)),
+            "host": host,
+            "port": str(port),
+            "prefix": self.app.prefix,
+            "folder": _FOLDER if self.boxed else str(self.app.folder),
+            "data": str(self.places.data(name)),
+            "url": self.app.url(self.settings),
+        }
+
+    def command(self, values: dict[str, str]) -> list[str]:
+        """Return the program and its arguments.
+
+        Raises
+        ------
+        ProblemsError
+            The environment has no such program.
+        """
+        service = self.app.service
+        program, *arguments = filled(service.command, values)
+        if "/" not in program:
+            found = self.paths.env_bin(service.environment, program)
+            if found.exists():
+                program = str(found)
+            elif not (self.paths.envs / service.environment).exists():
+                text = f"the environment {service.environment!r} is not built"
+                raise ProblemsError([Problem(self.app.name, text, "call: labhub up")])
+        return [program, *arguments]
+
+    def environment(self, values: dict[str, str]) -> dict[str, str]:
+        """Return its environment: nothing of the portal's own, but its one secret."""
+        service = self.app.service
+        key = read_secret(self.paths, KEY)
+        library = _LIBRARY if self.boxed else str(REPOSITORY)
+        variables = dict(
+            zip(service.variables, filled(list(service.variables.values()), values), strict=True)
+        )
+        program_folder = self.paths.envs / service.environment / "bin"
+        own = {
+            "PATH": f"{program_folder}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": values["data"],
+            "USER": self.account.pw_name,
+            "LOGNAME": self.account.pw_name,
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            "LABHUB_ENVS": str(self.paths.envs),
+            "LABHUB_LAB_NAME": self.settings.lab.name,
+            "LABHUB_HOME_URL": f"{self.settings.url}/hub/home",
+            "LABHUB_MEMORY_BYTES": str(service.memory),
+            "LABHUB_APP_NAME": self.app.name,
+            "LABHUB_APP_PREFIX": values["prefix"],
+            "LABHUB_APP_URL": values["url"],
+            "LABHUB_APP_FOLDER": values["folder"],
+            "LABHUB_APP_DATA": values["data"],
+            "LABHUB_APP_SECRET": keys.derived(key, keys.APP_SECRET, self.app.name),
+        }
+        if service.listen == "socket":
+            own["LABHUB_APP_SOCKET"] = values["socket"]
+        else:
+            own |= {"LABHUB_APP_HOST": values["host"], "LABHUB_APP_PORT": values["port"]}
+        if self.app.imports:
+            own["PYTHONPATH"] = library
+        return {**variables, **own}
+
+    # -- in a box ---------------------------------------------------------------------
+
+    def boxes(self) -> Boxes:
+        """Return the portal's boxes, with what this app sees."""
+        boxes = boxes_of(self.settings, self.paths)
+        app, shared = self.app, boxes.shared
+        mounts: list[tuple[Path, str]] = [(app.folder, _FOLDER)]
+        if app.imports:
+            mounts += [(SHIPPED, f"{_LIBRARY}/services")]
+            mounts += [(REPOSITORY / "labkit", f"{_LIBRARY}/labkit")]
+        plain = not app.service.shared_folders
+        view = Shared(
+            read_only=environment_folders(self.paths.envs) if plain else shared.read_only,
+            read_write=[
+                self.places.socket_folder(app.name),
+                *(() if plain else shared.read_write),
+            ],
+            hidden=shared.hidden,
+            mounts=mounts,
+        )
+        return Boxes(boxes.instance, boxes.network, boxes.groups, view)
+
+    def run(self) -> int:
+        """Start it, wait for its end and clean up; returns the exit status."""
+        self._clear_socket()
+        return self._run_boxed() if self.boxed else self._run_plain()
+
+    def _run_boxed(self) -> int:
+        service, boxes = self.app.service, self.boxes()
+        limits = Limits(cpu=service.cpu, memory=service.memory, processes=service.processes)
+        key = box_key(self.account.pw_uid, "")
+        ending = _Ending(lambda: boxes.terminate(key))
+        box = boxes.create(key, self.account, limits)
+        try:
+            values = self.values("0.0.0.0", _PORT)  # noqa: S104 - in a network of its own
+            self._tell_address(box.link.address, _PORT)
+            arguments = box.open_arguments()
+            try:
+                process = subprocess.Popen(
+                    [*box.command(arguments), *self.command(values)],
+                    env=self.environment(values),
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[arguments],
+                    umask=0o007,  # the socket is the app's and the gate's
+                    preexec_fn=lambda: _join(box.join_files),
+                )
+            finally:
+                os.close(arguments)
+            boxes.started(key)
+            status = ending.wait(process, lambda: boxes.serving(key))
+            if boxes.oom_kills(key):
+                memory = format_size(service.memory)
+                print(
+                    f"labhub: it used more memory than service.yaml allows ({memory})", flush=True
+                )
+            return status
+        finally:
+            # First: the address may soon be another box's.
+            self.places.address(self.app.name).unlink(missing_ok=True)
+            boxes.destroy(key)
+            self._clear_socket()
+
+    def _run_plain(self) -> int:
+        port = _free_port() if self.app.service.listen == "port" else 0
+        values = self.values("127.0.0.1", port)
+        self._tell_address("127.0.0.1", port)
+        process = subprocess.Popen(
+            self.command(values),
+            env=self.environment(values),
+            cwd=values["data"],
+            stdin=subprocess.DEVNULL,
+            umask=0o077,
+            start_new_session=True,
+        )
+        ending = _Ending(lambda: _signal_group(process, signal.SIGTERM))
+        try:
+            return ending.wait(process, lambda: False)
+        finally:
+            self.places.address(self.app.name).unlink(missing_ok=True)
+            _signal_group(process, signal.SIGKILL)
+            self._clear_socket()
+
+    def _tell_address(self, host: str, port: int) -> None:
+        """Tell the gate where it listens, in a file that the app itself cannot write."""
+        if self.app.service.listen == "port":
+            file = self.places.address(self.app.name)
+            write(file, json.dumps({"host": host, "port": port}), 0o640)
+            gate = self.places.gate_uid()
+            if self.boxed and gate is not None:
+                os.chown(file, 0, pwd.getpwuid(gate).pw_gid)
+
+    def _clear_socket(self) -> None:
+        """Remove what an earlier run has left; nothing else is in the folder."""
+        folder = self.places.socket_folder(self.app.name)
+        for entry in folder.iterdir():
+            with contextlib.suppress(OSError):
+                entry.unlink()
+
+
+class _Ending:
+    """The wait for an app's end, whether it comes by itself or is asked for.
+
+    Parameters
+    ----------
+    ask : callable
+        Asks the app to end.
+    """
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask = ask
+        self._asked = 0.0
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, *_: object) -> None:
+        self._asked = self._asked or time.monotonic()
+
+    def wait(self, process: subprocess.Popen[bytes], lives: Callable[[], bool]) -> int:
+        """Return the exit status; 0 where the end was asked for."""
+        told = False
+        while process.poll() is None or lives():
+            if self._asked and not told:
+                told = True
+                self._ask()
+            if self._asked and time.monotonic() - self._asked > _PATIENCE:
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_KNOCK if told else 0.5)
+            if process.poll() is not None and not told and lives():
+                time.sleep(0.5)  # bubblewrap was killed, the app lives on: stay with it
+        if self._asked:
+            return 0
+        status = process.poll() or 0
+        return 128 - status if status < 0 else status
+
+
+def _join(files: list[str]) -> None:
+    for file in files:
+        descriptor = os.open(file, os.O_WRONLY)
+        os.write(descriptor, b"0")
+        os.close(descriptor)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main(name: str) -> int:
+    """Start an app of the portal; returns its exit status when it has ended."""
+    paths = Paths.from_environment()
+    os.environ.pop("PYTHONPATH", None)
+    try:
+        settings = read.read(paths.lab_file)
+        app = catalogue.find(name, settings, paths)
+        print(f"labhub: {name} starts", flush=True)
+        status = Start(app, settings, paths).run()
+    except (ProblemsError, AccountError, OSError) as error:
+        print(f"labhub: {name} cannot start:\n{error}", flush=True)
+        return 1
+    print(f"labhub: {name} ended with status {status}", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m hub.apps.launch NAME")
+    sys.exit(main(sys.argv[1]))

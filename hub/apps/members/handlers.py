@@ -1,0 +1,337 @@
+"""What a notebook asks the running hub: publish an app, look after it, read its log.
+
+The hub receives the files and never runs them: an app runs in its own box, under its own account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from jupyterhub import orm
+from tornado import web
+
+from hub.apps import install, jupyterhub_services
+from hub.apps.app_paths import Places
+from hub.apps.handlers import Handler, states
+from hub.apps.members import declare, publish, store
+from hub.apps.members.publish import Person, Publisher, RefusedPublishError
+from hub.apps.members.records import Record
+from hub.apps.supervisor_config import program_name
+from hub.labfile.schema import Settings
+from hub.runtime.supervise import Supervisor
+from hub.sandbox.accounts import AccountError
+from hub.state.paths import Paths
+from labkit.base.problems import Problem
+from services.member_apps import answers
+
+log = logging.getLogger(__name__)
+
+_HEAD = 64 << 10  # bytes of what is said before the archive
+_LOG_LINES = 5000
+_KNOCK = 0.2  # seconds between two looks whether an app is ready
+
+
+class _Base(Handler):
+    """What every handler of members' apps knows."""
+
+    @property
+    def publisher(self) -> Publisher:
+        """The members' apps."""
+        return Publisher(self.settings_of_lab, self.paths)
+
+    def person(self) -> Person:
+        """Return who asks.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            Nobody is logged in, or it is not theirs to ask.
+        """
+        user = self.current_user
+        if user is None or isinstance(user, orm.Service):
+            raise web.HTTPError(403, "Log in first, or send a token of the portal's.")
+        if jupyterhub_services.PUBLISH not in self.expanded_scopes:
+            raise web.HTTPError(403, "This token may not publish apps. Restart your server.")
+        groups = frozenset(group.name for group in user.groups)
+        return Person(user.name, groups, user.admin is True)
+
+    def fields(self, body: bytes) -> dict[str, Any]:
+        """Return the JSON object of a body."""
+        try:
+            found = json.loads(body)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise web.HTTPError(400, "A JSON object is needed.")
+        return found
+
+    def refuse(self, problems: Iterable[Problem], status: int = 422) -> None:
+        """Answer with all problems."""
+        body = [{"where": one.where, "text": one.text, "mend": one.mend} for one in problems]
+        message = "; ".join(f"{one['where']}: {one['text']}" for one in body)
+        self.set_status(status)
+        self.finish({"message": message, "problems": body})
+
+    def taken(self) -> set[str]:
+        """Return the names of the hub's services that are no apps of the portal."""
+        mark = jupyterhub_services.MARK["labhub"]
+        services = self.settings["app"]._service_map.items()
+        return {name for name, one in services if one.info.get("labhub") != mark}
+
+    async def own(self, name: str) -> tuple[Person, Record]:
+        """Return an app that is theirs who ask.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            There is none, or it is somebody else's.
+        """
+        person = self.person()
+        record = await asyncio.to_thread(self.publisher.get, person, name)
+        if record is None:
+            raise web.HTTPError(404, f"There is no app '{name}' that you may see.")
+        if not person.may_change(record):
+            owner = record.owner or "the lab"
+            raise web.HTTPError(
+                403, f"'{name}' is {owner}'s: only they and administrators change it."
+            )
+        return person, record
+
+    async def take_up(self) -> None:
+        """Put what is kept now into force."""
+        await asyncio.to_thread(install.follow, self.settings_of_lab, self.paths)
+        await self.sync()
+
+    async def tell(self, record: Record, person: Person) -> None:
+        """Answer with an app."""
+        told = self.publisher.described(record, person)
+        now = await states(self.paths)
+        self.finish({**told, "state": now.get(program_name(record.name), "sleeping")})
+
+
+class Listing(_Base):
+    """``/hub/api/labhub/webapps``: the apps that a person may know of."""
+
+    async def get(self) -> None:
+        """Answer with who asks, and the apps."""
+        person, publisher = self.person(), self.publisher
+        found = await asyncio.to_thread(publisher.visible, person)
+        now = await states(self.paths)
+        self.write(
+            {
+                "user": person.name,
+                "groups": sorted(person.groups),
+                "admin": person.admin,
+                "may_publish": publisher.may_publish(person),
+                "size": self.settings_of_lab.webapps.size,
+                "apps": [
+                    {
+                        **publisher.described(one, person),
+                        "state": now.get(program_name(one.name), "sleeping"),
+                    }
+                    for one in found
+                ],
+            }
+        )
+
+
+class One(_Base):
+    """``/hub/api/labhub/webapps/NAME``: one app."""
+
+    async def get(self, name: str) -> None:
+        """Answer with the app."""
+        person = self.person()
+        record = await asyncio.to_thread(self.publisher.get, person, name)
+        if record is None:
+            raise web.HTTPError(404, f"There is no app '{name}' that you may see.")
+        await self.tell(record, person)
+
+    async def patch(self, name: str) -> None:
+        """Change texts, groups, the version that runs, or whether it is published."""
+        person, _ = await self.own(name)
+        try:
+            wanted = publish.asked(self.fields(self.request.body))
+            changed = await asyncio.to_thread(self.publisher.alter, person, name, wanted)
+        except RefusedPublishError as error:
+            self.refuse(error.problems)
+            return
+        await self.take_up()
+        await self.tell(changed, person)
+
+    async def delete(self, name: str) -> None:
+        """Remove an app for good, with all its versions, its data and its log."""
+        person, _ = await self.own(name)
+        await asyncio.to_thread(self.publisher.remove, person, name)
+        await self.take_up()
+        try:
+            await asyncio.to_thread(install.forget, name, self.paths)
+        except AccountError as error:
+            log.error("App %s is gone; its account is not: %s", name, error)
+        # The name may be somebody else's tomorrow.
+        for file in self.paths.log.glob(f"{program_name(name)}.log*"):
+            file.unlink(missing_ok=True)
+        self.set_status(204)
+
+
+class Check(_Base):
+    """``/hub/api/labhub/webapps/NAME/check``: whether it would be refused."""
+
+    async def post(self, name: str) -> None:
+        """Answer with all that is wrong, before anything is sent."""
+        person = self.person()
+        try:
+            wanted = publish.asked(self.fields(self.request.body))
+        except RefusedPublishError as error:
+            self.refuse(error.problems)
+            return
+        taken = self.taken()
+        problems = await asyncio.to_thread(self.publisher.problems, person, name, wanted, taken)
+        if problems:
+            self.refuse(problems)
+        else:
+            self.write({"ok": True})
+
+
+@web.stream_request_body
+class Package(_Base):
+    """``/hub/api/labhub/webapps/NAME/package``: the files of an app.
+
+    The body is one line of JSON, then the archive. It goes to a file while it arrives.
+    """
+
+    _file: Path | None = None
+    _stream: BinaryIO | None = None
+    _complete = False
+
+    async def prepare(self) -> None:
+        """Let in who may publish, before the body is read."""
+        await super().prepare()
+        if self._finished:
+            return
+        person = self.person()
+        if not self.publisher.may_publish(person):
+            raise web.HTTPError(403, "You may not publish apps in this lab.")
+        # Compressed it is smaller; what cannot be compressed grows by a little.
+        most = self.settings_of_lab.webapps.size + (4 << 20)
+        length = self.request.headers.get("Content-Length", "")
+        if not length.isdecimal() or not 0 < int(length) <= most:
+            raise web.HTTPError(413, "The app is too large, or its size was not said.")
+        self.request.connection.set_max_body_size(most)  # type: ignore[union-attr]
+        self._stream, self._file = await asyncio.to_thread(store.incoming, self.paths)
+
+    async def data_received(self, chunk: bytes) -> None:
+        """Keep a piece."""
+        if self._stream is not None:
+            await asyncio.to_thread(self._stream.write, chunk)
+
+    async def put(self, name: str) -> None:
+        """Make it the version that runs."""
+        person, file = self.person(), self._file
+        if file is None or self._stream is None:
+            raise web.HTTPError(400, "There is no app in the request.")
+        self._complete = True
+        self._stream.close()
+        head = await asyncio.to_thread(_split, file)
+        taken = self.taken()
+        try:
+            wanted = publish.asked(self.fields(head))
+            record = await asyncio.to_thread(self.publisher.add, person, name, wanted, file, taken)
+        except RefusedPublishError as error:
+            self.refuse(error.problems)
+            return
+        await self.take_up()
+        await self.tell(record, person)
+
+    def on_finish(self) -> None:
+        """Remove what was received."""
+        self._clear()
+        super().on_finish()
+
+    def on_connection_close(self) -> None:
+        """Remove what was received, where the rest never comes."""
+        if not self._complete:
+            self._clear()
+        super().on_connection_close()
+
+    def _clear(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+
+
+class Log(_Base):
+    """``/hub/api/labhub/webapps/NAME/log``: what an app has said, for its owner."""
+
+    async def get(self, name: str) -> None:
+        """Answer with the end of its log."""
+        await self.own(name)
+        asked = self.get_query_argument("lines", "100")
+        lines = int(asked) if asked.isdecimal() and len(asked) < 6 else 100
+        lines = max(1, min(lines, _LOG_LINES))
+        text = await asyncio.to_thread(publish.log_tail, self.paths, program_name(name), lines)
+        self.write({"log": text})
+
+
+class Start(_Base):
+    """``/hub/api/labhub/webapps/NAME/start``, ``.../restart``."""
+
+    async def post(self, name: str, action: str) -> None:
+        """Start the app and answer when it is ready, or has ended."""
+        person, record = await self.own(name)
+        if record.hidden:
+            raise web.HTTPError(409, f"'{name}' is unpublished: publish it again first.")
+        supervisor, program = Supervisor(self.paths), program_name(name)
+        if action == "restart":
+            await asyncio.to_thread(supervisor.stop, [program])
+        await asyncio.to_thread(supervisor.start, [program])
+        socket = Places(self.paths).socket(name)
+        end = time.monotonic() + declare.PATIENCE
+        state = "starting"
+        while state == "starting" and time.monotonic() < end:
+            await asyncio.sleep(_KNOCK)
+            info = await asyncio.to_thread(supervisor.info)
+            found = info.get(program)
+            if found is None or not found.running:
+                state = "failed"
+            elif await asyncio.to_thread(answers, str(socket)):
+                state = "running"
+        self.finish({**self.publisher.described(record, person), "state": state})
+
+
+def _split(file: Path) -> bytes:
+    """Take the first line off a file, in place, and return it."""
+    with file.open("r+b") as stream:
+        head = stream.readline(_HEAD)
+        if not head.endswith(b"\n"):
+            return b""
+        place = 0
+        while piece := stream.read(1 << 20):
+            after = stream.tell()
+            stream.seek(place)
+            stream.write(piece)
+            place += len(piece)
+            stream.seek(after)
+        stream.truncate(place)
+    return head
+
+
+def handlers(settings: Settings, paths: Paths) -> list[Any]:
+    """Return the handlers, for ``JupyterHub.extra_handlers``."""
+    store.tidy(paths)
+    known = {"settings": settings, "paths": paths}
+    one = r"/api/labhub/webapps/([a-z0-9-]+)"
+    return [
+        (r"/api/labhub/webapps", Listing, known),
+        (one, One, known),
+        (rf"{one}/check", Check, known),
+        (rf"{one}/package", Package, known),
+        (rf"{one}/log", Log, known),
+        (rf"{one}/(start|restart)", Start, known),
+    ]

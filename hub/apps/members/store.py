@@ -1,0 +1,197 @@
+"""Versions of members' apps on disk: unpacked by strict rules, never changed afterwards.
+
+::
+
+    webapps/<name>/record.json
+    webapps/<name>/versions/3/app.py ...
+
+A version appears by one rename, and the record points to it by another. What a crash leaves
+between the two is a version that nothing points to, never a half one. Nothing of an app is read
+as code here: the hub may run as root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from hub.apps.app_paths import make_readable
+from hub.apps.members import records
+from hub.state.paths import Paths
+from labkit.base.problems import Problem
+from labkit.portal.webapps.rules import FILES_MOST, Kind, check_size, is_path, kind_of
+
+_PIECE = 1 << 20
+_SPARE = 1 << 30  # bytes of the disk that are never filled
+
+
+class PackageError(Exception):
+    """What was sent is no app.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        All that is wrong.
+    """
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(str(one) for one in problems))
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """Files that were taken out of an archive, not yet a version.
+
+    Attributes
+    ----------
+    folder : Path
+        Where they are.
+    kind : str
+        ``shiny`` or ``dash``.
+    files, size : int
+        How many, and their bytes.
+    sha256 : str
+        Of the archive.
+    """
+
+    folder: Path
+    kind: Kind
+    files: int
+    size: int
+    sha256: str
+
+
+def make(paths: Paths) -> Path:
+    """Make the folder of all members' apps; it is closed, boxes see their app's folder alone."""
+    folder = records.folder(paths)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def incoming(paths: Paths) -> tuple[BinaryIO, Path]:
+    """Return a new file for what is being sent, open for writing."""
+    handle, name = tempfile.mkstemp(prefix=".incoming-", suffix=".zip", dir=make(paths))
+    return os.fdopen(handle, "wb"), Path(name)
+
+
+def tidy(paths: Paths) -> None:
+    """Remove what an end of the hub has left half done; call it when nothing is under way."""
+    for left in records.folder(paths).glob(".*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def room(paths: Paths, size: int) -> list[Problem]:
+    """Return what is wrong where the disk has no room for so many bytes."""
+    free = shutil.disk_usage(make(paths)).free
+    if size + _SPARE <= free:
+        return []
+    text = f"the portal's disk has no room for {size / (1 << 20):.0f} MB more."
+    return [Problem("disk", text, "Ask an administrator.")]
+
+
+@contextmanager
+def unpacked(paths: Paths, archive: Path, most: int) -> Iterator[Unpacked]:
+    """Give the files of an archive; what `add` has not taken is removed at the end.
+
+    Parameters
+    ----------
+    paths : Paths
+        Where the portal keeps its state.
+    archive : Path
+        A zip file that a member has sent.
+    most : int
+        Bytes that its files may have together.
+
+    Raises
+    ------
+    PackageError
+        It is damaged, too large, or holds what no app has.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=make(paths)))
+    try:
+        with archive.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        kind, count, size = _unpack(archive, folder, most)
+        make_readable(folder)
+        yield Unpacked(folder, kind, count, size, digest)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpack(archive: Path, folder: Path, most: int) -> tuple[Kind, int, int]:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            entries = [one for one in packed.infolist() if not one.is_dir()]
+            problems = list(_entry_problems(entries))
+            # What it says of itself first: a bomb is not even begun.
+            problems += check_size(len(entries), sum(one.file_size for one in entries), most)
+            kind, wrong = kind_of({one.filename for one in entries})
+            if problems or wrong or kind is None:
+                raise PackageError([*problems, *wrong])
+            size = 0
+            for entry in entries:
+                place = folder / entry.filename
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with packed.open(entry) as source, place.open("xb") as target:
+                    while piece := source.read(_PIECE):
+                        size += len(piece)
+                        if size > most:
+                            raise PackageError(list(check_size(0, size, most)))
+                        target.write(piece)
+                    target.flush()
+                    os.fsync(target.fileno())
+            return kind, len(entries), size
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise PackageError([Problem("app", f"what arrived is damaged: {error}.")]) from None
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        text = "two of its files cannot be in one folder."
+        raise PackageError([Problem(str(error.filename), text)]) from None
+
+
+def _entry_problems(entries: list[zipfile.ZipInfo]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for entry in entries[: FILES_MOST + 1]:
+        name = entry.filename
+        if not is_path(name):
+            yield Problem(repr(name), "an app has no file of such a name.")
+        elif name in seen:
+            yield Problem(name, "it is there twice.")
+        mode = entry.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            yield Problem(repr(name), "it is no plain file.")
+        seen.add(name)
+
+
+def next_number(paths: Paths, name: str) -> int:
+    """Return a number that no version has."""
+    versions = records.version_folder(paths, name, 1).parent
+    return max((int(path.name) for path in versions.glob("[0-9]*")), default=0) + 1
+
+
+def add(paths: Paths, name: str, number: int, found: Unpacked) -> None:
+    """Make unpacked files a version, in one step."""
+    place = records.version_folder(paths, name, number)
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found.folder.rename(place)
+
+
+def delete(paths: Paths, name: str) -> None:
+    """Remove an app with all its versions: gone by one rename, then from the disk."""
+    gone = records.folder(paths) / f".{name}-removed"
+    shutil.rmtree(gone, ignore_errors=True)
+    (records.folder(paths) / name).rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)

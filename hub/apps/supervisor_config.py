@@ -1,0 +1,124 @@
+"""The apps as the supervisor's programs, and the file from which the gate knows them."""
+
+from __future__ import annotations
+
+import os
+
+from hub.apps import catalogue
+from hub.apps.app_paths import Places, make_readable
+from hub.apps.catalogue import App
+from hub.labfile.read import write
+from hub.labfile.schema import Settings
+from hub.labfile.slurm import LOOPBACK
+from hub.sandbox.network import GATE_PORT
+from hub.slurm import certificates
+from hub.state.paths import Paths
+from services.gate import config as gate
+
+_BEGIN = "app-"
+
+
+def program_name(app: str) -> str:
+    """Return the name of an app's program."""
+    return f"{_BEGIN}{app}"
+
+
+def is_app(program: str) -> bool:
+    """Return whether a program is an app, which may be stopped for want of use."""
+    return program.startswith(_BEGIN)
+
+
+def state_word(state: str, status: int = 0) -> str:
+    """Return an app's state as people read it, from the supervisor's word and exit status."""
+    if state == "RUNNING":
+        return "running"
+    if state in ("STARTING", "BACKOFF"):
+        return "starting"
+    return "failed" if state == "FATAL" or (state == "EXITED" and status) else "sleeping"
+
+
+def prepare(settings: Settings, paths: Paths) -> list[App]:
+    """Make accounts and folders of all apps, and tell the gate; returns the apps.
+
+    Call it before the gate or an app is started, and after a change. What is there already
+    stays.
+    """
+    places = Places(paths)
+    places.make()
+    found, _ = catalogue.read(settings, paths)
+    for app in found:
+        places.make_app(app.name)
+        if app.own:
+            make_readable(app.folder)  # a restored backup is closed
+    write_gate_file(found, settings, paths)
+    return found
+
+
+def write_gate_file(apps: list[App], settings: Settings, paths: Paths) -> None:
+    """Tell the gate which apps there are; a gate that runs takes it up by itself."""
+    places = Places(paths)
+    text = gate.dump(gate_config(apps, settings, paths))
+    file = places.gate_file
+    if file.exists() and file.read_text(encoding="utf-8") == text:
+        return
+    write(file, text, 0o640)
+    if os.geteuid() == 0:
+        os.chown(file, 0, file.parent.stat().st_gid)
+
+
+def gate_config(apps: list[App], settings: Settings, paths: Paths) -> gate.Config:
+    """Return what the gate is told."""
+    import pwd
+
+    root = os.geteuid() == 0
+    places = Places(paths)
+    local = settings.local
+    gateway = f"{local.subnet[1]}:{GATE_PORT}" if root else f"127.0.0.1:{local.gate_port}"
+    if settings.target == "slurm" and settings.slurm is not None:
+        gateway = f"{settings.slurm.hub_host}:{local.gate_port}"
+    portal = gate.Portal(
+        lab=settings.lab.name,
+        contact=settings.lab.contact or "",
+        url=settings.url,
+        hub_url=f"http://127.0.0.1:{local.hub_port}/hub",
+        own_origins=settings.isolation == "subdomain",
+        port=local.gate_port,
+        internal_host=gateway,
+        account=places.gate_account if root else "",
+        **_outside(settings, paths),
+    )
+    found = {}
+    for app in apps:
+        service = app.service
+        stops = service.stops_after
+        on_socket = service.listen == "socket"
+        found[app.name] = gate.App(
+            name=app.name,
+            title=service.title,
+            prefix=app.prefix,
+            origin=app.origin(settings),
+            socket=str(places.socket(app.name)) if on_socket else "",
+            address_file="" if on_socket else str(places.address(app.name)),
+            uid=pwd.getpwnam(places.account(app.name)).pw_uid if root else os.geteuid(),
+            strip_prefix=service.strip_prefix,
+            health=service.health,
+            start_timeout=service.start_timeout.total_seconds(),
+            idle=stops.total_seconds() if stops else None,
+        )
+    return gate.Config(portal, found)
+
+
+def _outside(settings: Settings, paths: Paths) -> dict[str, str]:
+    """Return where people's servers on other hosts reach the gate, and with which certificate."""
+    slurm = settings.slurm
+    if settings.target != "slurm" or slurm is None or slurm.bind_address == LOOPBACK:
+        return {}
+    found = {"outside": slurm.bind_address}
+    if slurm.internal_ssl:
+        files = certificates.of_gate(paths)
+        found |= {
+            "key": str(files.key),
+            "certificate": str(files.certificate),
+            "clients": str(files.authorities),
+        }
+    return found

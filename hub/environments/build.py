@@ -1,0 +1,401 @@
+"""Environments: named once in images/, built as virtual environments from hashed locks.
+
+Standard library only: `labhub` builds the hub's own environment with it, by the system's
+Python. A stamp in the environment says what it was made from; it is written last, so an
+interrupted build has none and is taken up again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from hub.environments import maven, source_build
+from hub.environments.toolchain import (
+    BuildError,
+    environment,
+    missing_packages,
+    node_programs,
+    runs,
+    uv_settings,
+)
+from hub.labfile.problems import Problem, ProblemsError
+from hub.state.create import make_folders
+from hub.state.paths import REPOSITORY, Paths
+
+IMAGES = REPOSITORY / "images"
+STAMP = "labhub.json"
+PROXY = "proxy"  # no Python: configurable-http-proxy, by npm
+_WITH_LABKIT = frozenset({"notebook", "r"})
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
+_TAIL = 15  # lines of a failed build's log
+
+Say = Callable[[str], None]
+
+
+def exists(name: str) -> bool:
+    """Whether images/ has an environment of this name."""
+    return bool(_NAME.fullmatch(name)) and (name == PROXY or _lock(name).is_file())
+
+
+def names() -> list[str]:
+    """Return the environments of images/; uv's is a tool of theirs."""
+    found = {lock.parent.name for lock in IMAGES.glob("*/requirements.lock")} - {"uv"}
+    return sorted(found | {PROXY})
+
+
+def packages_missing(name: str) -> list[str]:
+    """Return the system packages that an environment needs and this machine lacks.
+
+    What the hub needs is `labhub`'s and `hub.sandbox`'s to say: not every portal does.
+    """
+    return [] if name in ("hub", "dev", PROXY) else missing_packages(_image(name) / "apt.txt")
+
+
+class Environments:
+    """The environments of a portal.
+
+    Parameters
+    ----------
+    paths : Paths
+        Where they are, and where the logs go.
+    say : callable
+        Is told, in a few words, what is being done.
+    """
+
+    def __init__(self, paths: Paths, say: Say | None = None) -> None:
+        self.paths = paths
+        self.say: Say = say or (lambda _: None)
+
+    def folder(self, name: str) -> Path:
+        """Return an environment's folder."""
+        return self.paths.envs / name
+
+    def log(self, name: str) -> Path:
+        """Return the log of an environment's last build."""
+        return self.paths.log / f"build-{name}.log"
+
+    def is_adopted(self, name: str) -> bool:
+        """Whether it is a link to an environment that somebody else keeps, used as it is."""
+        return self.folder(name).is_symlink() and self.folder(name).is_dir()
+
+    def is_current(self, name: str) -> bool:
+        """Whether it is there and was made from what images/ now says."""
+        return self.is_adopted(name) or self._stamp(name) == self._wanted(name)
+
+    def build(self, name: str) -> bool:
+        """Make an environment current; return whether anything had to be done.
+
+        Raises
+        ------
+        BuildError
+            It failed.
+        ProblemsError
+            It cannot even begin.
+        """
+        if self.is_current(name):
+            return False
+        if not exists(name):
+            text = f"there is no environment {name!r}"
+            raise ProblemsError([Problem("images/", text, f"known: {', '.join(names())}")])
+        make_folders(self.paths)
+        with self._locked(name):
+            if self.is_current(name):  # another labhub was first
+                return False
+            self._require_packages(name)
+            self.log(name).write_text("")
+            old = os.umask(0o022)  # everybody runs them
+            before = self._stamp(name) or {}
+            try:
+                (self.folder(name) / STAMP).unlink(missing_ok=True)
+                if name == PROXY:
+                    self._build_proxy()
+                else:
+                    packages = any(before.get(k) != v for k, v in self._packages(name).items())
+                    self._build_python(name, packages)
+                    self._build_java(name)
+                    self._build_sources(name, before.get("sources"))
+                self._verify(name)
+                _write(self.folder(name) / STAMP, json.dumps(self._wanted(name)) + "\n")
+            finally:
+                os.umask(old)
+        return True
+
+    # -- Python -----------------------------------------------------------------------
+
+    def _build_python(self, name: str, packages: bool) -> None:
+        uv = self._uv(name)
+        env = uv_settings(uv.parent / "python")
+        folder = self.folder(name)
+        python = folder / "bin" / "python"
+        if not python.exists():
+            # --clear: one whose Python is gone cannot be mended.
+            base = ("--no-project", "--python", _base_python())
+            self._run(name, uv, "venv", "--clear", *base, folder, env=env)
+        into = ("--compile-bytecode", "--python", python)
+        if packages:
+            self._sync(name, uv, env, *into)
+        if name in _WITH_LABKIT:
+            self.say("installing labkit")
+            with tempfile.TemporaryDirectory() as out:
+                wheel = self._labkit(name, uv, env, Path(out))
+                again = ("--no-deps", "--reinstall", *into)
+                self._run(name, uv, "pip", "install", *again, wheel, env=env)
+
+    def _sync(self, name: str, uv: Path, env: Mapping[str, str], *into: str | Path) -> None:
+        """Install exactly what the lock says."""
+        lock = _lock(name)
+        count = sum(1 for line in lock.read_text().splitlines() if re.match(r"[\w.-]+==", line))
+        self.say(f"installing up to {count} packages")
+        constraints = _image(name) / "build-constraints.txt"
+        built: tuple[str | Path, ...] = ("--build-constraints", constraints)
+        options = ("--require-hashes", *(built if constraints.is_file() else ()))
+        self._run(name, uv, "pip", "sync", *options, *into, lock, env=env)
+
+    def _labkit(self, name: str, uv: Path, env: Mapping[str, str], out: Path) -> Path:
+        """Build labkit's wheel from a copy, so that nothing is left in the repository."""
+        source = out / "source"
+        for file in _labkit_sources():
+            target = source / file.relative_to(REPOSITORY)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        hashes = ("--require-hashes", "--build-constraints", IMAGES / "uv" / "build.lock")
+        python = ("--python", self.folder(name) / "bin" / "python")
+        self._run(name, uv, "build", "--wheel", *hashes, *python, "-o", out, source, env=env)
+        return next(out.glob("*.whl"))
+
+    def _uv(self, name: str) -> Path:
+        """Return uv, of its own small environment."""
+        folder, lock = self.paths.envs / "uv", IMAGES / "uv" / "requirements.lock"
+        stamp, wanted = folder / STAMP, json.dumps({"lock": _digest(lock)}) + "\n"
+        with self._locked("uv"):
+            if not stamp.is_file() or stamp.read_text() != wanted or not runs(folder / "bin/uv"):
+                self.say("fetching uv")
+                self._run(name, _base_python(), "-m", "venv", "--clear", folder)
+                pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet")
+                self._run(name, *pip, "--require-hashes", "-r", lock)
+                _write(stamp, wanted)
+        return folder / "bin" / "uv"
+
+    # -- Java -------------------------------------------------------------------------
+
+    def _build_java(self, name: str) -> None:
+        """Install the jars that images/ has a lock for, and the programs that call them."""
+        if not _jars(name).is_file():
+            return
+        maven.install(_jars(name), self.folder(name) / "share" / "java", self.say)
+        for program in _programs(name):
+            shutil.copy(program, self.folder(name) / "bin" / program.name)
+
+    # -- programs that are compiled ---------------------------------------------------
+
+    def _build_sources(self, name: str, before: str | None) -> None:
+        """Compile what images/ has a lock of sources for, unless that was done."""
+        lock = _image(name) / "sources.lock"
+        if lock.is_file() and before != _sources_digest(name):
+            source_build.install(lock, self.folder(name), self.say, partial(self._run, name))
+
+    # -- the proxy --------------------------------------------------------------------
+
+    def _build_proxy(self) -> None:
+        folder = self.folder(PROXY)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in ("package.json", "package-lock.json"):
+            shutil.copyfile(IMAGES / "hub" / file, folder / file)
+        node, npm = node_programs(self.paths)
+        self.say(f"installing configurable-http-proxy with Node from {node.parent}")
+        env = {"PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+        options = ("--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund")
+        self._run(PROXY, *npm, "ci", *options, env=env, cwd=folder)
+
+    # -- common -----------------------------------------------------------------------
+
+    def _wanted(self, name: str) -> dict[str, str]:
+        if name == PROXY:
+            return {"lock": _digest(_lock(name)), "verify": _digest(_verify_script(name))}
+        made = {**self._packages(name), "verify": _digest(_verify_script(name))}
+        if name in _WITH_LABKIT:
+            made["labkit"] = _digest(*_labkit_sources())
+        if _jars(name).is_file():
+            made["jars"] = _digest(_jars(name))
+            made |= {f"bin/{program.name}": _digest(program) for program in _programs(name)}
+        if (_image(name) / "sources.lock").is_file():
+            made["sources"] = _sources_digest(name)
+        return made
+
+    def _packages(self, name: str) -> dict[str, str]:
+        """Return what the installed packages depend on."""
+        python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        return {"lock": _digest(_lock(name)), "python": python}
+
+    def _stamp(self, name: str) -> dict[str, str] | None:
+        folder = self.folder(name)
+        try:
+            found: dict[str, str] = json.loads((folder / STAMP).read_text())
+        except (OSError, ValueError):
+            return None
+        program = folder / ("node_modules" if name == PROXY else "bin/python")
+        return found if program.exists() else None
+
+    def _require_packages(self, name: str) -> None:
+        missing = packages_missing(name)
+        if missing:
+            text = f"needs {', '.join(missing)} from the system"
+            mend = f"apt-get install -y {' '.join(missing)}"
+            raise ProblemsError([Problem(f"images/{name}/apt.txt", text, mend)])
+
+    def _verify(self, name: str) -> None:
+        script = _verify_script(name)
+        if not script.is_file():
+            return
+        self.say("proving that it works")
+        binaries = self.folder(name) / "bin"
+        path = os.environ.get("PATH", os.defpath)
+        if name == PROXY:
+            path = f"{node_programs(self.paths)[0].parent}{os.pathsep}{path}"
+        env = {"PATH": f"{binaries}{os.pathsep}{path}", "LABHUB_ENVS": str(self.paths.envs)}
+        with tempfile.TemporaryDirectory() as scratch:
+            home = {"HOME": scratch, "PYTHONPATH": ""}
+            self._run(name, script, env={**env, **home}, cwd=Path(scratch))
+
+    def _run(
+        self,
+        name: str,
+        *command: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        log = self.log(name)
+        words = [str(word) for word in command]
+        with log.open("a") as stream:
+            stream.write(f"$ {' '.join(words)}\n")
+            stream.flush()
+            try:
+                done = subprocess.run(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env={**environment(), **(env or {})},
+                    cwd=cwd or self.paths.envs,
+                    check=False,
+                )
+            except OSError as error:
+                raise BuildError(f"{words[0]} cannot be run: {error.strerror}") from None
+        if done.returncode:
+            tail = "\n".join(f"    {line}" for line in log.read_text().splitlines()[-_TAIL:])
+            raise BuildError(
+                f"the environment {name!r} could not be built; the whole log is {log}\n{tail}"
+            )
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Hold the lock of one environment; a second `labhub` waits for the first."""
+        try:
+            stream = (self.paths.envs / f".{name}.lock").open("a")
+        except OSError as error:
+            text = f"cannot be written: {error.strerror}"
+            mend = "use the account that owns it, or ask its owner to build the environment"
+            raise ProblemsError([Problem(str(self.paths.envs), text, mend)]) from None
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.say("waiting for another labhub that builds it")
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+
+def _image(name: str) -> Path:
+    return IMAGES / name
+
+
+def _lock(name: str) -> Path:
+    return (
+        IMAGES / "hub" / "package-lock.json"
+        if name == PROXY
+        else _image(name) / "requirements.lock"
+    )
+
+
+def _jars(name: str) -> Path:
+    return _image(name) / "jars.lock"
+
+
+def _sources_digest(name: str) -> str:
+    return _digest(_image(name) / "sources.lock", _image(name) / "build")
+
+
+def _programs(name: str) -> list[Path]:
+    return sorted((_image(name) / "bin").glob("*"))
+
+
+def _verify_script(name: str) -> Path:
+    return IMAGES / "hub" / "verify-proxy" if name == PROXY else _image(name) / "verify"
+
+
+def _labkit_sources() -> list[Path]:
+    """Return all that goes into labkit's wheel, in a fixed order."""
+    found = [REPOSITORY / name for name in ("pyproject.toml", "README.md")]
+    found += sorted(IMAGES.glob("*/requirements.in"))
+    found += sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+    for path in sorted((REPOSITORY / "labkit").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            found.append(path)
+    return found
+
+
+def _digest(*files: Path) -> str:
+    """Return one SHA-256 over files; a lone file's is what sha256sum prints."""
+    if len(files) == 1:
+        return hashlib.sha256(files[0].read_bytes()).hexdigest() if files[0].is_file() else ""
+    lines = "".join(f"{_digest(file)}  {file.relative_to(REPOSITORY)}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _base_python() -> Path:
+    """Return the system's Python that this one came from."""
+    base = Path(getattr(sys, "_base_executable", sys.executable))
+    return Path(os.path.realpath(base))
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def main(names: Sequence[str]) -> int:
+    """Build the named environments, telling on stderr what is done."""
+    for name in names:
+        start = time.monotonic()
+        environments = Environments(
+            Paths.from_environment(),
+            lambda text, name=name: print(f"  {name}: {text}", file=sys.stderr, flush=True),  # type: ignore[misc]
+        )
+        try:
+            if environments.build(name):
+                print(f"  {name}: ready after {time.monotonic() - start:.0f} s", file=sys.stderr)
+        except (BuildError, ProblemsError) as error:
+            print(f"labhub: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("labhub: interrupted; the next call goes on from here", file=sys.stderr)
+            return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

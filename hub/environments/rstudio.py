@@ -1,0 +1,41 @@
+"""R for people: which profiles have it, and whether RStudio Server is on this machine.
+
+No package archive has RStudio Server; an administrator installs it. Where it is missing its
+tile and its card are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+
+from hub.labfile.problems import Problem
+from hub.labfile.schema import Profile, Settings
+
+ENVIRONMENT = "r"
+_PLACES = ("/usr/lib/rstudio-server/bin", "/usr/lib/rstudio/bin")  # of its packages
+
+
+def has_r(profiles: Iterable[Profile]) -> bool:
+    """Whether one of the profiles has R."""
+    return any(profile.environment == ENVIRONMENT for profile in profiles)
+
+
+def rserver() -> str:
+    """Return RStudio Server's program on this machine; empty where there is none."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_PLACES))
+    return shutil.which("rserver", path=path) or ""
+
+
+def may_be_there(settings: Settings) -> bool:
+    """Whether user servers have RStudio, so far as the hub can know: nodes are not this machine."""
+    return settings.target != "local" or bool(rserver())
+
+
+def problems(settings: Settings) -> Iterator[Problem]:
+    """Yield what keeps people from RStudio."""
+    if has_r(settings.profiles) and not may_be_there(settings):
+        text = "RStudio Server is not on this machine: profiles with R come without its tile"
+        mend = "install its package from posit.co/download/rstudio-server (docs/how-to/rstudio.md)"
+        yield Problem("rstudio", text, mend, warning=True)

@@ -1,0 +1,133 @@
+"""Turn the lab file into JupyterHub's configuration: one function per concern.
+
+Each function only sets what it owns. Where JupyterHub has one list for several
+concerns (handlers, services, roles), each concern returns its part and the lists are
+joined here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from sqlalchemy.exc import OperationalError
+from traitlets.config import Config
+
+from hub import auth
+from hub.apps import handlers as apps
+from hub.apps import jupyterhub_services
+from hub.apps import roles as rights
+from hub.apps.members import handlers as webapps
+from hub.labfile.schema import Settings
+from hub.portal import control, culling, groups, pages, roles
+from hub.sandbox import configure as isolation
+from hub.slurm import configure as slurm
+from hub.spawners import spawner_class
+from hub.state.paths import Paths
+
+
+def configure(c: Config, settings: Settings, paths: Paths) -> None:
+    """Set everything that the portal sets in JupyterHub.
+
+    Parameters
+    ----------
+    c : Config
+        JupyterHub's configuration object.
+    settings : Settings
+        The validated lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    """
+    _server(c, settings, paths)
+    _proxy(c, settings)
+    _people(c, settings)
+    auth.configure(c, settings, paths)
+    _spawner(c, settings, paths)
+    isolation.configure(c, settings, paths)
+    slurm.configure(c, settings, paths)
+    culling.configure(c, settings, paths)
+    pages.configure(c, settings, paths)
+    c.JupyterHub.template_vars.update(auth.template_vars(settings))
+    c.JupyterHub.extra_handlers = [
+        *auth.handlers(settings, paths),
+        *pages.handlers(settings, paths),
+        *apps.handlers(settings, paths),
+        *webapps.handlers(settings, paths),
+    ]
+    c.JupyterHub.custom_scopes = {
+        jupyterhub_services.SYNC: {"description": "Let the hub take up changed apps"},
+        jupyterhub_services.PUBLISH: {"description": "Publish and change one's own web apps"},
+    }
+    c.JupyterHub.services = [
+        *culling.services(settings, paths),
+        *control.services(),
+        *jupyterhub_services.services(settings, paths),
+    ]
+    c.JupyterHub.load_roles = roles.load_roles(settings, paths)
+
+
+def before_start(settings: Settings, paths: Paths) -> None:
+    """Take away what the files no longer give; giving is JupyterHub's own work at its start."""
+    if not paths.database.exists():
+        return
+    url = f"sqlite:///{paths.database}"
+    # A database of an older JupyterHub: the hub itself says so, and does not start.
+    with contextlib.suppress(OperationalError):
+        groups.follow_lab_file(url, settings.groups)
+        rights.before_start(url, jupyterhub_services.roles(settings, paths))
+
+
+def _server(c: Config, settings: Settings, paths: Paths) -> None:
+    c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{settings.local.hub_port}"
+    c.JupyterHub.db_url = f"sqlite:///{paths.database}"
+    c.JupyterHub.cookie_secret_file = str(paths.secrets / "cookie_secret")
+    c.JupyterHub.pid_file = str(paths.run / "hub.pid")
+    # A restart of the hub or the proxy leaves the running servers alone.
+    c.JupyterHub.cleanup_servers = False
+    c.JupyterHub.cleanup_proxy = False
+    c.JupyterHub.authenticate_prometheus = True
+    secure = settings.parts.scheme == "https"
+    headers = {
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "same-origin",
+    }
+    if secure:
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+    c.JupyterHub.tornado_settings = {
+        "headers": headers,
+        "cookie_options": {"samesite": "Lax", "secure": secure},
+    }
+
+
+def _proxy(c: Config, settings: Settings) -> None:
+    host, port = settings.bind
+    scheme = settings.parts.scheme if settings.tls else "http"
+    c.JupyterHub.bind_url = f"{scheme}://{host}:{port}"
+    c.JupyterHub.public_url = settings.url
+    if settings.isolation == "subdomain":
+        c.JupyterHub.subdomain_host = settings.url
+    # The proxy is a process of its own, so that it outlives the hub.
+    c.ConfigurableHTTPProxy.should_start = False
+    c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{settings.local.proxy_api_port}"
+    c.ConfigurableHTTPProxy.auth_token = os.environ.get("CONFIGPROXY_AUTH_TOKEN", "")
+
+
+def _people(c: Config, settings: Settings) -> None:
+    c.Authenticator.admin_users = set(settings.admins)
+    c.JupyterHub.load_groups = {
+        name: {"users": list(members), "properties": groups.SOURCE}
+        for name, members in settings.groups.items()
+    }
+
+
+def _spawner(c: Config, settings: Settings, paths: Paths) -> None:
+    c.JupyterHub.spawner_class = spawner_class(settings.target)
+    c.LabSpawner.settings = settings
+    c.LabSpawner.paths = paths
+    c.JupyterHub.allow_named_servers = settings.named_servers > 0
+    c.JupyterHub.named_server_limit_per_user = settings.named_servers
+    c.JupyterHub.active_server_limit = settings.local.max_servers
+    c.Spawner.server_token_scopes = jupyterhub_services.SERVER_SCOPES
+    c.Spawner.start_timeout = 120
+    c.Spawner.http_timeout = 60
+    c.Spawner.poll_interval = 10

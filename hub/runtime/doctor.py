@@ -1,0 +1,325 @@
+"""Look into a portal and its machine: what is well, what is not, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import stat
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from packaging.version import Version
+
+from hub.environments import build, rstudio, toolchain
+from hub.labfile.problems import Problem, ProblemsError
+from hub.labfile.schema import Settings
+from hub.portal.control import Control, ControlError
+from hub.runtime import preflight, ready
+from hub.runtime.supervise import Supervisor, programs
+from hub.sandbox import accounts_of
+from hub.state import create
+from hub.state.paths import REPOSITORY, Paths
+
+# Below these a known hole is open.
+FLOOR = {
+    "jupyterhub": "5.5.1",
+    "jupyter-server": "2.18.0",
+    "jupyter-server-proxy": "4.2.0",
+    "jupyter-rsession-proxy": "2.5.1",
+    "oauthenticator": "17.4.0",
+    "jupyterhub-nativeauthenticator": "1.3.0",
+    "jupyter-remote-desktop-proxy": "3.0.1",
+    "label-studio": "1.16.0",
+    "distributed": "2024.8.3",
+}
+_DISK_FREE = 5 << 30
+_DISK_PART = 0.05
+_AHEAD = 120  # seconds
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look found.
+
+    Attributes
+    ----------
+    topic : str
+        What was looked at.
+    detail : str
+        What was seen.
+    problems : tuple of Problem
+        What is wrong; empty where all is well.
+    """
+
+    topic: str
+    detail: str
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong but for warnings."""
+        return all(problem.warning for problem in self.problems)
+
+
+def examine(settings: Settings, paths: Paths) -> list[Finding]:
+    """Return what every look found; nothing is changed.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    """
+    looks: tuple[Callable[[Settings, Paths], Finding], ...] = (
+        machine,
+        versions,
+        built,
+        disk,
+        permissions,
+        clock,
+        names,
+        portal,
+        database,
+        apps,
+        slurm,
+    )
+    return [look(settings, paths) for look in looks]
+
+
+def machine(settings: Settings, paths: Paths) -> Finding:
+    """Look at all that `labhub check` does: ports, files, accounts, isolation."""
+    found = preflight.problems(settings, paths)
+    memory = psutil.virtual_memory().total
+    for profile in settings.profiles:
+        if settings.target == "local" and profile.memory > memory:
+            text = f"profile {profile.name} may use more memory than this machine has"
+            place = f"profiles.{profile.name}.memory"
+            found.append(Problem(place, text, "make it smaller", warning=True))
+    user = "root" if os.geteuid() == 0 else "no root"
+    detail = f"{psutil.cpu_count()} cores, {memory / (1 << 30):.1f} GB memory, {user}"
+    return Finding("machine and lab file", detail, tuple(found))
+
+
+def versions(settings: Settings, paths: Paths) -> Finding:
+    """Look for versions with known holes, in every environment."""
+    found, shown = [], []
+    for name in preflight.wanted_environments(settings, paths):
+        for site in paths.envs.glob(f"{name}/lib/python3*/site-packages"):
+            for entry in importlib.metadata.distributions(path=[str(site)]):
+                package = re.sub(r"[-_.]+", "-", entry.metadata["Name"] or "").lower()
+                floor = FLOOR.get(package)
+                if floor and Version(entry.version) < Version(floor):
+                    text = f"{package} {entry.version} has a known hole; {floor} closes it"
+                    mend = "labhub up makes the environment anew from images/"
+                    found.append(Problem(f"environment {name}", text, mend))
+                elif package in ("jupyterhub", "jupyter-server"):
+                    shown.append(f"{name}: {package} {entry.version}")
+    try:
+        node, _ = toolchain.node_programs(paths)
+        shown.append(f"Node at {node}")
+    except toolchain.BuildError as error:
+        found.append(Problem("proxy", str(error), "labhub up"))
+    return Finding("versions", "; ".join(shown), tuple(found))
+
+
+def built(settings: Settings, paths: Paths) -> Finding:
+    """Look whether the environments are what images/ says."""
+    own = build.Environments(paths)
+    found = []
+    wanted = preflight.wanted_environments(settings, paths)
+    for name in wanted:
+        if not own.is_current(name):
+            there = "is out of date" if own.folder(name).exists() else "is not there"
+            found.append(Problem(f"environment {name}", there, "labhub up"))
+    linked = [name for name in wanted if own.is_adopted(name)]
+    detail = ", ".join(f"{name} (a link)" if name in linked else name for name in wanted)
+    return Finding("environments", detail, tuple(found))
+
+
+def disk(settings: Settings, paths: Paths) -> Finding:
+    """Look for room where state, homes and temporary files are."""
+    found: list[Problem] = []
+    shown: dict[int, str] = {}
+    for folder in (paths.state, paths.envs, settings.storage.homes, Path("/tmp")):  # noqa: S108
+        if not folder.is_dir():
+            continue
+        usage = shutil.disk_usage(folder)
+        shown.setdefault(folder.stat().st_dev, f"{folder} {usage.free / (1 << 30):.0f} GB free")
+        if usage.free < _DISK_FREE or usage.free < _DISK_PART * usage.total:
+            text = f"only {usage.free / (1 << 30):.1f} GB free"
+            found.append(Problem(str(folder), text, "delete something, or enlarge the disk"))
+        inodes = os.statvfs(folder)
+        if inodes.f_files and inodes.f_favail < 10_000:
+            text = f"room for {inodes.f_favail} more files only"
+            found.append(Problem(str(folder), text, "delete some of the many small files"))
+    return Finding("disk", ", ".join(shown.values()), tuple(found))
+
+
+def permissions(settings: Settings, paths: Paths) -> Finding:
+    """Look whether others can read or write what they must not."""
+    found = list(create.secret_problems(paths))
+    private = [paths.secrets, paths.log, paths.run, paths.backups, paths.database]
+    private += paths.secrets.glob("*") if os.access(paths.secrets, os.R_OK) else []
+    for path in private:
+        found += _open_to_others(path, 0o077)
+    for path in (paths.state, paths.envs, REPOSITORY):
+        found += _open_to_others(path, 0o022)
+    homes = 0
+    if settings.authentication.effective_method in ("pam", "signup") and os.geteuid() == 0:
+        for account in accounts_of(settings).list():
+            homes += 1
+            found += _open_to_others(account.home, 0o077)
+    unique = {problem.place: problem for problem in reversed(found)}
+    detail = f"{paths.state}, {homes} homes" if homes else str(paths.state)
+    return Finding("permissions", detail, tuple(reversed(unique.values())))
+
+
+def clock(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
+    """Look whether the clock is plausible: no file from the future, and set by the net.
+
+    Without another clock to ask, more cannot be told honestly.
+    """
+    found = []
+    now = time.time()
+    files = [p for p in (*paths.state.glob("*"), *paths.log.glob("*")) if p.exists()]
+    newest = max(files, key=lambda p: p.stat().st_mtime, default=None)
+    if newest is not None and newest.stat().st_mtime > now + _AHEAD:
+        text = f"{newest} was written in the future: the clock went back"
+        found.append(Problem("clock", text, "set the clock; logins and tokens depend on it"))
+    if now < (REPOSITORY / "labhub").stat().st_mtime - 86400:
+        text = f"it is {time.strftime('%Y-%m-%d')} here, before this program was written"
+        found.append(Problem("clock", text, "set the clock"))
+    detail = time.strftime("%Y-%m-%d %H:%M %Z")
+    if Path("/run/systemd/system").is_dir() and shutil.which("timedatectl"):
+        command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        if shown.stdout.strip() == "no":
+            mend = "timedatectl set-ntp true"
+            found.append(Problem("clock", "is not set by the network", mend, warning=True))
+        else:
+            detail += ", set by the network"
+    return Finding("clock", detail, tuple(found))
+
+
+def names(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
+    """Look whether the portal's host, and people's subdomains of it, are found."""
+    host = settings.parts.hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return Finding("names", f"{host}: browsers find *.{host} on this machine by themselves")
+    found = []
+    wanted = [host]
+    if settings.isolation == "subdomain":
+        wanted.append(f"labhub-doctor.{host}")
+    for name in wanted:
+        try:
+            socket.getaddrinfo(name, None)
+        except OSError:
+            entry = f"*.{host}" if name != host else host
+            mend = f"add a DNS entry {entry}, or choose isolation: path if there can be none"
+            found.append(Problem("url", f"{name} has no address", mend))
+    return Finding("names", ", ".join(wanted), tuple(found))
+
+
+def portal(settings: Settings, paths: Paths) -> Finding:
+    """Look whether the portal runs and answers, from the proxy to the hub's API."""
+    supervisor = Supervisor(paths)
+    known = supervisor.info()
+    if not known:
+        text, mend = "is down", "labhub up"
+        return Finding("portal", "down", (Problem("portal", text, mend, warning=True),))
+    found = []
+    for name in programs(settings):
+        if name not in known or not known[name].running:
+            now = known[name].state.lower() if name in known else "not there"
+            found.append(Problem(name, f"is {now}", f"labhub logs {name}"))
+    if not ready.answers(settings, timeout=10):
+        found.append(Problem(settings.url, "the hub does not answer there", "labhub logs hub"))
+    try:
+        routes = Control(settings, paths).call("GET", "/proxy")
+        detail = f"{settings.url}, {len(routes)} routes"
+    except (ControlError, ProblemsError) as error:
+        detail = settings.url
+        found.append(Problem("hub", str(error), "labhub restart hub"))
+    return Finding("portal", detail, tuple(found))
+
+
+def database(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
+    """Look whether the hub's database is whole."""
+    if not paths.database.exists():
+        return Finding("database", "none yet")
+    with closing(sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True)) as db:
+        try:
+            said = str(db.execute("PRAGMA quick_check").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            said = str(error)
+    found = []
+    if said != "ok":
+        mend = "labhub down, then labhub restore with the newest backup"
+        found.append(Problem(str(paths.database), f"is damaged: {said}", mend))
+    size = paths.database.stat().st_size / (1 << 20)
+    return Finding("database", f"{size:.1f} MB", tuple(found))
+
+
+def slurm(settings: Settings, paths: Paths) -> Finding:
+    """Look for jobs of the portal on SLURM that its hub does not know."""
+    if settings.target != "slurm":
+        return Finding("slurm", "not used")
+    from hub.slurm.checks import exposure, left_over
+
+    detail, found = left_over(paths)
+    return Finding("slurm", detail, (*found, *exposure(settings)))
+
+
+def apps(settings: Settings, paths: Paths) -> Finding:
+    """Look whether CellxGene can start, RStudio is there and the lab's other apps answer."""
+    found, shown = [], []
+    program = paths.env_bin("cellxgene", "cellxgene")
+    try:
+        done = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=False, timeout=60
+        )
+        shown.append(done.stdout.strip() or "cellxgene")
+        if done.returncode:
+            text = f"does not start: {done.stderr.strip()[-200:]}"
+            found.append(Problem("cellxgene", text, "labhub up"))
+    except (OSError, subprocess.TimeoutExpired) as error:
+        found.append(Problem("cellxgene", f"does not start: {error}", "labhub up"))
+    for app in settings.apps:
+        try:
+            with urllib.request.urlopen(app.url, timeout=5) as answer:  # noqa: S310 - http(s) only
+                shown.append(f"{app.name} {answer.status}")
+        except urllib.error.HTTPError as error:
+            shown.append(f"{app.name} {error.code}")
+            if error.code >= 500:
+                text = f"{app.url} answers {error.code}"
+                found.append(Problem(f"apps.{app.name}", text, "ask who runs it"))
+        except OSError as error:
+            text = f"{app.url} does not answer: {getattr(error, 'reason', error)}"
+            found.append(Problem(f"apps.{app.name}", text, "start it, or mend its url"))
+    if rstudio.has_r(settings.profiles) and (place := rstudio.rserver()):
+        shown.append(f"RStudio Server at {place}")
+    found += rstudio.problems(settings)
+    return Finding("apps", ", ".join(shown), tuple(found))
+
+
+def _open_to_others(path: Path, mask: int) -> Iterable[Problem]:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return
+    if mode & mask and not (mask == 0o022 and mode & stat.S_ISVTX):
+        can = "read" if mask & 0o044 else "change"
+        letters = "go=" if mask == 0o077 else "go-w"
+        yield Problem(str(path), f"others can {can} it (mode {mode:o})", f"chmod {letters} {path}")

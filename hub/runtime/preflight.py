@@ -1,0 +1,239 @@
+"""What would keep the portal from running, found before anything is started."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from hub.apps import catalogue
+from hub.environments import build
+from hub.labfile.problems import Problem
+from hub.labfile.schema import Settings
+from hub.spawners import spawner_class
+from hub.state import create
+from hub.state.paths import Paths
+
+# For jobs alone, and built where the machine has what they are compiled with.
+COMPILED = ("alignment", "cellprofiler")
+_LOGO_BYTES = 2 << 20
+
+
+def problems(settings: Settings, paths: Paths) -> list[Problem]:
+    """Return every problem of a valid lab file on this machine, warnings included.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    """
+    from hub import auth, sandbox
+    from hub.slurm import checks as slurm
+
+    found = [
+        *create.secret_problems(paths),
+        *_target(settings),
+        *_environments(settings, paths),
+        *_files(settings),
+        *_ports(settings, paths),
+        *auth.problems(settings, paths),
+        *_people(settings),
+        *sandbox.problems(settings, paths),
+        *slurm.problems(settings, paths),
+        # An app that cannot be started is no reason to keep the portal from its people.
+        *(replace(problem, warning=True) for problem in catalogue.read(settings, paths)[1]),
+    ]
+    if os.geteuid() != 0:
+        found += _shared(settings)
+    return list(dict.fromkeys(found))
+
+
+def wanted_environments(settings: Settings, paths: Paths) -> list[str]:
+    """Return the environments of images/ that a portal needs, hub and proxy first.
+
+    One that the administrator has made is not in images/, and left to them.
+    """
+    apps = catalogue.read(settings, paths)[0]
+    profiles = (p.environment for p in settings.profiles)
+    named = [
+        *(p for p in profiles if not _elsewhere(settings, paths, p)),
+        "cellxgene",
+        *compilable(),
+    ]
+    named += [app.service.environment for app in apps]
+    if settings.webapps.groups or any(app.kind == "dash" for app in apps):
+        named.append("dash")
+    names = dict.fromkeys(named)
+    return ["hub", build.PROXY, *filter(build.exists, names)]
+
+
+def _elsewhere(settings: Settings, paths: Paths, name: str) -> bool:
+    """Whether an environment is the cluster's affair: a module, an image, another folder."""
+    slurm = settings.slurm if settings.target == "slurm" else None
+    return slurm is not None and (name in slurm.software or slurm.environments != paths.envs)
+
+
+def compilable() -> list[str]:
+    """Return the environments for jobs that this machine has the compilers for."""
+    return [name for name in COMPILED if not build.packages_missing(name)]
+
+
+def _target(settings: Settings) -> Iterator[Problem]:
+    try:
+        spawner_class(settings.target)
+    except LookupError as error:
+        yield Problem("target", str(error), "choose one of those")
+
+
+def _environments(settings: Settings, paths: Paths) -> Iterator[Problem]:
+    own = build.Environments(paths)
+    for profile in settings.profiles:
+        name = profile.environment
+        if _elsewhere(settings, paths, name):
+            continue
+        if build.exists(name):
+            missing = [] if own.is_current(name) else build.packages_missing(name)
+            if missing:
+                text = f"environment {name!r} needs {', '.join(missing)} from the system"
+                mend = f"apt-get install -y {' '.join(missing)}"
+                yield Problem(f"profiles.{profile.name}.environment", text, mend)
+        elif not paths.env_bin(name, "jupyterhub-singleuser").exists():
+            text = f"there is no environment {name!r}"
+            mend = f"name one of images/, or put your own at {paths.envs / name}"
+            yield Problem(f"profiles.{profile.name}.environment", text, mend)
+    for name in COMPILED:
+        missing = [] if own.is_current(name) else build.packages_missing(name)
+        if missing:
+            text = f"left out: its jobs would need {', '.join(missing)} from the system"
+            mend = f"for them: apt-get install -y {' '.join(missing)}, then labhub up"
+            yield Problem(f"environment {name}", text, mend, warning=True)
+
+
+def _files(settings: Settings) -> Iterator[Problem]:
+    logo = settings.lab.logo
+    if logo is not None:
+        if not _readable(logo):
+            yield Problem("lab.logo", f"{logo} cannot be read", "name a file that is there")
+        elif logo.suffix.lower() not in (".svg", ".png"):
+            yield Problem("lab.logo", f"{logo} is neither SVG nor PNG")
+        elif logo.stat().st_size > _LOGO_BYTES:
+            yield Problem("lab.logo", f"{logo} is larger than 2 MB", "make it smaller")
+    if settings.tls:
+        for key, file in (("certificate", settings.tls.certificate), ("key", settings.tls.key)):
+            if not _readable(file):
+                yield Problem(f"tls.{key}", f"{file} cannot be read", "name a file that is there")
+            elif b"-----BEGIN" not in file.read_bytes():
+                yield Problem(f"tls.{key}", f"{file} is no PEM file", "convert it to PEM")
+        if _readable(settings.tls.key) and settings.tls.key.stat().st_mode & 0o007:
+            mend = f"chmod o= {settings.tls.key}"
+            yield Problem("tls.key", f"everybody can read {settings.tls.key}", mend)
+
+
+def _ports(settings: Settings, paths: Paths) -> Iterator[Problem]:
+    host, port = settings.bind
+    local = settings.local
+    wanted = {
+        "listen" if settings.listen else "url": (host, port),
+        "local.hub_port": ("127.0.0.1", local.hub_port),
+        "local.proxy_api_port": ("127.0.0.1", local.proxy_api_port),
+        "local.gate_port": ("127.0.0.1", local.gate_port),
+    }
+    seen: dict[int, str] = {}
+    for place, (_, number) in wanted.items():
+        if number in seen:
+            yield Problem(place, f"port {number} is also {seen[number]}", "choose another")
+        seen[number] = place
+    if port < 1024 and os.geteuid() != 0:
+        start = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        if not start.is_file() or port < int(start.read_text()):
+            place = "listen" if settings.listen else "url"
+            mend = "start the portal as root, or choose a port from 1024 on"
+            yield Problem(place, f"port {port} needs root", mend)
+            return
+    own = set(_own_pids(paths))
+    for place, (address, number) in wanted.items():
+        reason = _taken(address, number)
+        if reason and not own & set(_listeners(number)):
+            who = ", ".join(_who(pid) for pid in _listeners(number)) or "another program"
+            mend = "stop it, or choose another port in the lab file"
+            text = f"port {number} of {address} cannot be used: {reason}"
+            yield Problem(place, f"{text} ({who})" if reason == "in use" else text, mend)
+
+
+def _own_pids(paths: Paths) -> list[int]:
+    """Return the running programs of this portal: their ports are taken by right."""
+    from hub.runtime.supervise import Supervisor
+
+    return [program.pid for program in Supervisor(paths).info().values() if program.pid]
+
+
+def _taken(address: str, port: int) -> str:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError as error:
+            return "in use" if error.errno == 98 else str(error.strerror)
+    return ""
+
+
+def _listeners(port: int) -> list[int]:
+    import psutil
+
+    return sorted(
+        {
+            entry.pid
+            for entry in psutil.net_connections("tcp")
+            if entry.status == psutil.CONN_LISTEN and entry.laddr[1:] == (port,) and entry.pid
+        }
+    )
+
+
+def _who(pid: int) -> str:
+    import psutil
+
+    try:
+        return f"{psutil.Process(pid).name()}, pid {pid}"
+    except psutil.Error:
+        return f"pid {pid}"
+
+
+def _people(settings: Settings) -> Iterator[Problem]:
+    """Warn of people in the lab file who have no account yet, where accounts are Unix's."""
+    if settings.authentication.effective_method != "pam":
+        return
+    for place, names in (
+        ("admins", settings.admins),
+        *((f"groups.{group}", members) for group, members in settings.groups.items()),
+    ):
+        missing = [name for name in names if not _has_account(name)]
+        if missing:
+            text = f"no account on this machine: {', '.join(missing)}"
+            mend = f"labhub user add {missing[0]}"
+            yield Problem(place, text, mend, warning=True)
+
+
+def _has_account(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _shared(settings: Settings) -> Iterator[Problem]:
+    for folder in settings.storage.shared:
+        if not folder.path.is_dir():
+            text, mend = f"{folder.path} is no folder", "make it, or mount its disk"
+            yield Problem("storage.shared", text, mend)
+
+
+def _readable(file: Path) -> bool:
+    return file.is_file() and os.access(file, os.R_OK)

@@ -1,0 +1,73 @@
+"""From the lab file to the walls."""
+
+from __future__ import annotations
+
+from traitlets.config import Config
+
+from hub.labfile.problems import ProblemsError
+from hub.labfile.schema import Settings
+from hub.sandbox import cgroups
+from hub.sandbox.accounts import Accounts
+from hub.sandbox.bubblewrap import environment_folders
+from hub.sandbox.checks import problems
+from hub.sandbox.instance import Instance
+from hub.sandbox.network import Network
+from hub.sandbox.sandboxes import Boxes, Shared
+from hub.state.paths import Paths
+
+
+def configure(c: Config, settings: Settings, paths: Paths) -> None:
+    """Set the local target's spawner, on a host that can keep people apart.
+
+    Raises
+    ------
+    ProblemsError
+        It cannot: nothing is started with a wall missing.
+    """
+    if settings.target != "local":
+        return
+    found = [problem for problem in problems(settings, paths) if not problem.warning]
+    if found:
+        raise ProblemsError(found)
+    c.LocalSpawner.term_timeout = 10
+
+
+def accounts_of(settings: Settings) -> Accounts:
+    """Return the Unix accounts that a lab file speaks of."""
+    return Accounts(settings.authentication.unix_group, settings.storage.homes)
+
+
+def boxes_of(settings: Settings, paths: Paths) -> Boxes:
+    """Return the boxes of a portal; nothing is made yet.
+
+    Raises
+    ------
+    CgroupError
+        This host cannot limit user servers.
+    """
+    from hub.apps.app_paths import Places  # it needs the accounts of this package
+
+    instance = Instance.of(paths)
+    gate = Places(paths).gate_uid()
+    network = Network(
+        instance,
+        settings.local.subnet,
+        settings.local.hub_port,
+        allow=settings.local.allow_networks,
+        uids=(0,) if gate is None else (0, gate),
+        gate_port=settings.local.gate_port,
+    )
+    return Boxes(instance, network, cgroups.detect(instance.cgroup), shared_view(settings, paths))
+
+
+def shared_view(settings: Settings, paths: Paths) -> Shared:
+    """Return what every user server sees beside the system, its home and its /tmp."""
+    shared = settings.storage.shared
+    return Shared(
+        read_only=[
+            *environment_folders(paths.envs),
+            *(folder.path for folder in shared if folder.mode == "ro"),
+        ],
+        read_write=[folder.path for folder in shared if folder.mode == "rw"],
+        hidden=[paths.state, settings.storage.homes],
+    )

@@ -1,0 +1,228 @@
+"""Backups: the hub's database, the secrets, the lab file and the lab's own apps in one archive.
+
+Of what apps have stored there is in it what their service.yaml names. Homes, Unix accounts,
+environments and logs are not.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+
+from hub.apps import backup
+from hub.labfile import read
+from hub.labfile.problems import Problem, ProblemsError
+from hub.state.create import make_folders
+from hub.state.paths import Paths
+
+MANIFEST = "labhub-backup.json"
+FORMAT = 1
+_FOLDERS = ("secrets", "config.d")
+_APPS = ("services", "webapps")  # the lab's and the members', with whatever is in them
+_FILES = ("lab.yaml", "jupyterhub.sqlite", "services.yaml")
+_NOT_KEPT = {"secrets/login_link.json"}  # works once, for a day
+_LARGEST = 4 << 30  # bytes of one file
+_LARGEST_OF_APPS = 1 << 40
+
+
+def create(paths: Paths, target: Path | None = None) -> Path:
+    """Write a backup, also while the portal runs.
+
+    Parameters
+    ----------
+    paths : Paths
+        Where the portal keeps its state.
+    target : Path, optional
+        The file, which must not be there; default: a new one in ``backups/``.
+
+    Returns
+    -------
+    Path
+        The archive, mode 0600: the secrets are in it.
+
+    Raises
+    ------
+    ProblemsError
+        There is nothing to save, or the file cannot be written.
+    """
+    if not paths.lab_file.exists():
+        mend = "start it once: labhub up"
+        raise ProblemsError([Problem(str(paths.state), "this portal has never run", mend)])
+    make_folders(paths)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    target = (target or paths.backups / f"labhub-{stamp}.tar.gz").absolute()
+    try:
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        text = f"cannot be written: {error.strerror}"
+        raise ProblemsError([Problem(str(target), text, "name another file")]) from None
+    try:
+        with (
+            os.fdopen(handle, "wb") as stream,
+            tarfile.open(fileobj=stream, mode="w:gz") as archive,
+            tempfile.TemporaryDirectory(dir=paths.run) as scratch,
+        ):
+            manifest = Path(scratch, MANIFEST)
+            made = {"format": FORMAT, "made": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            manifest.write_text(json.dumps(made))
+            archive.add(manifest, MANIFEST, filter=_anonymous)
+            for name in _names(paths):
+                source = paths.state / name
+                if name.endswith(".sqlite"):
+                    source = _copy_database(source, Path(scratch, Path(name).name))
+                archive.add(os.path.realpath(source), name, recursive=False, filter=_anonymous)
+            for name, what in backup.apps(paths):
+                backup.save(paths, name, what, archive)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def restore(paths: Paths, source: Path) -> Path:
+    """Put a backup back; the portal must not run.
+
+    Everything is read and checked before anything is changed. What was there is moved into
+    ``backups/before-restore-...``.
+
+    Returns
+    -------
+    Path
+        Where the earlier state is kept.
+
+    Raises
+    ------
+    ProblemsError
+        The archive is damaged, hostile or not one of ours; nothing was changed.
+    """
+    make_folders(paths)
+    with tempfile.TemporaryDirectory(dir=paths.run) as scratch:
+        fresh = Path(scratch)
+        _unpack(source, fresh)
+        _check(source, fresh)
+        aside = paths.backups / time.strftime("before-restore-%Y%m%d-%H%M%S")
+        aside.mkdir(mode=0o700)
+        for name in (
+            *_FILES,
+            *_FOLDERS,
+            *_APPS,
+            *(f"jupyterhub.sqlite-{end}" for end in ("wal", "shm")),
+        ):
+            old, new = paths.state / name, fresh / name
+            if old.exists() or old.is_symlink():
+                old.rename(aside / name)
+            if new.exists():
+                new.rename(old)
+        backup.put_back(paths, fresh, aside)
+    make_folders(paths)
+    return aside
+
+
+def _names(paths: Paths) -> Iterator[str]:
+    for name in _FILES:
+        if (paths.state / name).is_file():
+            yield name
+    for folder in _FOLDERS:
+        for file in sorted((paths.state / folder).glob("*")):
+            name = f"{folder}/{file.name}"
+            if file.is_file() and name not in _NOT_KEPT:
+                yield name
+    for folder in _APPS:
+        for file in sorted((paths.state / folder).rglob("*")):
+            place = file.relative_to(paths.state)
+            half_done = place.parts[1].startswith(".")
+            if file.is_file() and not file.is_symlink() and not half_done:
+                yield str(place)
+
+
+def _copy_database(source: Path, target: Path) -> Path:
+    """Copy a database as of one moment, by SQLite's own online backup."""
+    with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(target)) as copy:
+        live.backup(copy)
+    return target
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o700 if member.mode & 0o100 else 0o600
+    return member
+
+
+def _unpack(source: Path, target: Path) -> None:
+    """Unpack plain files of known names; a link, a device or a way out refuses the archive."""
+    try:
+        with gzip.open(source) as packed, tarfile.open(fileobj=packed, mode="r:") as archive:
+            for member in archive:
+                if not _is_ours(member):
+                    text = f"holds {member.name!r}, which no backup of a portal does"
+                    mend = "do not use this file; nothing was changed"
+                    raise ProblemsError([Problem(str(source), text, mend)])
+                place = target / member.name
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                content = archive.extractfile(member)
+                mode = 0o700 if member.mode & 0o100 else 0o600
+                handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                with os.fdopen(handle, "wb") as stream:
+                    if content is not None:
+                        shutil.copyfileobj(content, stream)
+            while packed.read(1 << 20):  # to the end, where the checksum is
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        text = f"cannot be read as a backup: {reason}"
+        raise ProblemsError([Problem(str(source), text, "nothing was changed")]) from None
+
+
+def _is_ours(member: tarfile.TarInfo) -> bool:
+    parts = PurePosixPath(member.name).parts
+    known = member.name in (MANIFEST, *_FILES) or (
+        len(parts) == 2 and parts[0] in _FOLDERS and parts[1] not in ("..", ".")
+    )
+    known = known or (len(parts) > 2 and parts[0] in _APPS and not {"..", "."} & set(parts))
+    plain = member.isreg() and "\0" not in member.name and "//" not in member.name
+    largest = _LARGEST
+    if backup.is_ours(member.name):
+        known, largest = True, _LARGEST_OF_APPS
+    return known and plain and member.size <= largest and member.name not in _NOT_KEPT
+
+
+def _check(source: Path, fresh: Path) -> None:
+    """Look into an unpacked backup before it replaces anything."""
+    found = []
+    place = str(source)
+    try:
+        manifest = json.loads((fresh / MANIFEST).read_text())
+        if manifest["format"] != FORMAT:
+            found.append(Problem(place, "was written by another version of Labhub"))
+    except (OSError, ValueError, KeyError, TypeError):
+        found.append(Problem(place, "is not a backup of a portal: it has no manifest"))
+    if not (fresh / "lab.yaml").is_file():
+        found.append(Problem(place, "has no lab file"))
+    else:
+        try:
+            read.read(fresh / "lab.yaml")
+        except ProblemsError as error:
+            found += [Problem(f"{place}, {p.place}", p.text, p.mend) for p in error.problems]
+    hubs = fresh / "jupyterhub.sqlite"
+    for file in (*((hubs,) if hubs.is_file() else ()), *backup.databases(fresh)):
+        with closing(sqlite3.connect(file)) as db:
+            try:
+                state = db.execute("PRAGMA integrity_check").fetchone()[0]
+            except sqlite3.DatabaseError as error:
+                state = str(error)
+        if state != "ok":
+            which = "its database" if file == hubs else f"the database {file.relative_to(fresh)}"
+            found.append(Problem(place, f"{which} is damaged: {state}"))
+    if found:
+        raise ProblemsError(found)

@@ -1,5 +1,0 @@
-"""Where jobs run: this machine, SLURM."""
-
-from labkit.backends.base import Backend, BackendError, Limits, Sighting, Sightings, get, names
-
-__all__ = ["Backend", "BackendError", "Limits", "Sighting", "Sightings", "get", "names"]

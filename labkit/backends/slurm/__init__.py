@@ -1,5 +1,0 @@
-"""A SLURM cluster as a backend: sbatch, squeue, scancel and scontrol, nothing else."""
-
-from labkit.backends.slurm.backend import SlurmBackend
-
-__all__ = ["SlurmBackend"]

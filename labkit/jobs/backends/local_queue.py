@@ -1,0 +1,152 @@
+"""Where submitters and the local supervisor of one user on one machine meet."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import labkit
+from labkit.jobs.worker.folder import read_json, write_json
+from labkit.viewers.paths import private_folder, state_folder
+
+
+class Spool:
+    """A folder with a queue, a lock that the supervisor holds, and a pipe to wake it.
+
+    Parameters
+    ----------
+    path : Path
+        Default: below the user's state folder, one per machine.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        if path is None:
+            host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "localhost"
+            path = private_folder(state_folder("jobs") / "local") / host
+        self.path = private_folder(path)
+        self.queue = private_folder(self.path / "queue")
+        self.lock = self.path / "supervisor.lock"
+        self.log = self.path / "supervisor.log"
+        self.pipe = self.path / "wake"
+
+    def entry(self, name: str) -> Path:
+        """Return the queue's entry of a submission."""
+        return self.queue / f"{name}.json"
+
+    def names(self) -> list[str]:
+        """Return the names of the submissions in the queue."""
+        return [
+            name.removesuffix(".json")
+            for name in os.listdir(self.queue)  # noqa: PTH208 -- names are enough
+            if name.endswith(".json") and not name.startswith(".") and ".status." not in name
+        ]
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return what was queued under this name: ``run``, ``number``, ``queued``."""
+        return read_json(self.entry(name))
+
+    def status(self, name: str) -> dict[str, Any] | None:
+        """Return what the supervisor said last of a submission."""
+        return read_json(self.queue / f"{name}.status.json")
+
+    def write_status(self, name: str, status: dict[str, Any]) -> None:
+        """Say what has become of a submission."""
+        write_json(self.queue / f"{name}.status.json", status)
+
+    def remove(self, name: str) -> None:
+        """Take a submission that is over out of the queue."""
+        self.entry(name).unlink(missing_ok=True)
+        (self.queue / f"{name}.status.json").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the supervisor's lock; False where another process has it."""
+        with self.lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def supervisor(self) -> int | None:
+        """Return the supervisor's process, None where none lives."""
+        with self.held() as free:
+            return None if free else int(self.lock.read_text() or 0)
+
+    def supervised(self) -> bool:
+        """Return whether a supervisor lives."""
+        with self.held() as free:
+            return not free
+
+    def ensure_supervisor(self) -> None:
+        """Start a supervisor where none lives; it outlives this process."""
+        if self.supervised():
+            return
+        environment = {
+            **clean_environment(),
+            "PYTHONPATH": str(Path(labkit.__file__).parent.parent),
+        }
+        long = self.log.exists() and self.log.stat().st_size > _LOG
+        with self.log.open("wb" if long else "ab") as log:
+            subprocess.run(
+                [sys.executable, "-c", _START, str(self.path)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                check=True,
+                cwd="/",
+            )
+
+    def wake(self) -> None:
+        """Tell the supervisor that there is something new."""
+        try:
+            descriptor = os.open(self.pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # none lives yet, or it just starts: it looks by itself
+            return
+        try:
+            os.write(descriptor, b"!")
+        except BlockingIOError:
+            return  # enough has been said
+        finally:
+            os.close(descriptor)
+
+
+_LOG = 1024**2  # bytes of the supervisor's log, beyond which the next one starts it anew
+
+# It detaches before it loads anything: nobody waits for that.
+_START = """\
+import os
+if os.fork():
+    os._exit(0)
+from labkit.jobs.backends.local_scheduler import main
+raise SystemExit(main())
+"""
+
+# What tasks and their supervisor see of the notebook server's environment. Tokens stay behind.
+_KEPT = (
+    "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PATH",
+    "LD_LIBRARY_PATH", "JAVA_HOME", "R_HOME", "R_LIBS_USER", "CUDA_VISIBLE_DEVICES",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    "http_proxy", "https_proxy", "no_proxy",
+)  # fmt: skip
+_KEPT_PREFIXES = ("LC_", "LABHUB_", "XDG_", "NVIDIA_")
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment of tasks: an allow-list, so that no token reaches them."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }

@@ -1,0 +1,279 @@
+"""The local scheduler, started by :class:`labkit.jobs.backends.local_queue.Spool`.
+
+One per user and machine. It detaches at once, outlives the kernel that started it, and ends when
+it has had nothing to do for a while. All it knows is in the run folders and the queue: when it is
+killed, the next one takes over its running workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from labkit.base.problems import LabkitError
+from labkit.jobs.backends.capacity import capacity, free_memory
+from labkit.jobs.backends.local_job import Job, Live, StageLeft
+from labkit.jobs.backends.local_queue import Spool, clean_environment
+from labkit.jobs.plan import show_bytes
+from labkit.jobs.runs.store import Run
+from labkit.jobs.worker import process_tree
+
+log = logging.getLogger("labkit.supervisor")
+
+_IDLE = 60.0  # seconds without work before it ends
+_LOOK = 1.0  # seconds between two looks where nothing wakes it
+_ADOPTED_LOOK = 0.25  # workers of an earlier supervisor send no signal when they end
+_STARVED = 30.0  # seconds a job waits before others may no longer pass it
+_BURST = 32  # workers started before the ended ones are looked at again
+_GONE = 600.0  # seconds a run folder may be away (an unmounted disk) before its job is dropped
+_TRIES = 20
+_MARGIN = 64 * 1024**2  # bytes of memory left to the machine
+
+
+class Supervisor:
+    """Runs what is in the queue, within the capacity of the machine or the cgroup around it.
+
+    Parameters
+    ----------
+    spool : Spool
+        The queue.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._jobs: dict[str, Job] = {}
+        self._missing: dict[str, float] = {}
+        self._said: dict[str, tuple[float, object]] = {}
+        self._capacity = capacity()
+        self._busy_until = time.monotonic() + _IDLE
+        self._pipe = _open_pipe(spool.pipe)
+        self._signals, waker = os.pipe()
+        os.set_blocking(waker, False)
+        os.set_blocking(self._signals, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def serve(self) -> None:
+        """Work until there has been nothing to do for a while."""
+        with ExitStack() as awake:
+            held = False
+            while True:
+                self._look()
+                self._spool.lock.touch()  # a sign of life for machines that share the home
+                if self._jobs:
+                    self._busy_until = time.monotonic() + _IDLE
+                    if not held:
+                        held = True
+                        awake.enter_context(_keep_server_awake())
+                else:
+                    held = False
+                    awake.close()
+                    if time.monotonic() > self._busy_until:
+                        return
+                self._sleep()
+
+    def _look(self) -> None:
+        self._take_queue()
+        self._attend()
+        while self._start_some():
+            self._attend()
+        for name, job in list(self._jobs.items()):
+            if job.over:
+                self._spool.remove(name)
+                self._said.pop(name, None)
+                del self._jobs[name]
+                log.info("%s is over", name)
+            elif not job.run.folder.manifest.exists():
+                self._abandon(name, job)
+            else:
+                self._tell(name, job)
+
+    def _attend(self) -> None:
+        for name, job in self._jobs.items():
+            try:
+                if not job.cancelled and job.run.folder.cancelled(job.submission.number).exists():
+                    job.cancel()
+                job.reap()
+            except OSError as error:  # one job's disk must not end the others
+                log.warning("%s: %s", name, error)
+
+    def _take_queue(self) -> None:
+        new = {
+            name: self._spool.read(name) for name in self._spool.names() if name not in self._jobs
+        }
+        for name, entry in sorted(new.items(), key=lambda item: (item[1] or {}).get("queued", 0)):
+            if entry is None:
+                continue
+            run = Run(Path(entry["run"]))
+            if not run.folder.manifest.exists():
+                since = self._missing.setdefault(name, time.monotonic())
+                if time.monotonic() - since > _GONE:
+                    self._spool.remove(name)
+                continue
+            self._missing.pop(name, None)
+            try:
+                self._jobs[name] = Job(run, entry["number"], self._capacity.memory)
+                log.info("%s is taken", name)
+            except (LabkitError, LookupError, OSError, ValueError, KeyError) as error:
+                log.warning("%s cannot be taken: %s", name, error)
+                self._missing.setdefault(name, time.monotonic())
+
+    def _abandon(self, name: str, job: Job) -> None:
+        """End what writes into a run folder that is gone; it is taken again when it is back."""
+        log.warning("%s: the run folder %s is gone", name, job.run.path)
+        for live in job.live:
+            process_tree.end(live.pid, 0)
+            process_tree.kill([live.pid])
+        self._missing.setdefault(name, time.monotonic())
+        del self._jobs[name]
+
+    def _start_some(self) -> bool:
+        """Start what fits; True where there may be more to start."""
+        started = 0
+        first = ""  # who has waited so long that nobody may pass any more
+        for job in sorted(self._jobs.values(), key=_running_cores):
+            if job.cancelled:
+                continue
+            left = job.next_stage_tasks()
+            if left is None:
+                continue
+            wait = f"waits for {first}, whose turn it is" if first else self._wait_for(job, left)
+            if wait:
+                job.waits_for = wait
+                job.waits_since = job.waits_since or time.monotonic()
+                starved = time.monotonic() - job.waits_since > _STARVED
+                # Where no task runs, it is not tasks that are in its way.
+                if starved and not first and any(j.live for j in self._jobs.values()):
+                    first = job.run.path.name
+                continue
+            job.waits_for, job.waits_since = "", None
+            if not self._start(job, left):
+                break
+            started += 1
+            if started >= _BURST:
+                break
+        return started > 0
+
+    def _wait_for(self, job: Job, left: StageLeft) -> str:
+        """Return what the next task has to wait for; empty where it can start."""
+        cpu, memory = job.asked(left, left.todo[0])
+        lives = [live for other in self._jobs.values() for live in other.live]
+        own_cpu = job.submission.options.get("cpu")
+        if own_cpu and lives and sum(live.cpu for live in job.live) + cpu > own_cpu + 1e-9:
+            return f"local_cpu={own_cpu:g} are in use"
+        if lives and sum(live.cpu for live in lives) + cpu > self._capacity.cpu + 1e-9:
+            return f"all {self._capacity.cpu:g} cores are in use"
+        if sum(live.memory for live in lives) + memory > self._capacity.memory:
+            return f"waits for {show_bytes(memory)} of memory: other tasks have it"
+        free = free_memory() - _MARGIN
+        if free - sum(live.memory for live in lives) >= memory:
+            return ""
+        # Tight: what running tasks asked for and do not use yet must stay theirs.
+        for live in lives:
+            used = process_tree.resident([live.pid, *process_tree.descendants(live.pid)])
+            free -= max(0, live.memory - used)
+        if free >= memory:
+            return ""
+        return (
+            f"waits for {show_bytes(memory)} of memory, {show_bytes(max(0, free))} are free: "
+            "close notebooks that hold data, or cancel and submit with less (memory=)"
+        )
+
+    def _start(self, job: Job, left: StageLeft) -> bool:
+        index = left.todo.popleft()
+        cpu, memory = job.asked(left, index)
+        attempt = job.claim(left, index)
+        command = [
+            sys.executable, "-I", "-S", str(job.run.path / "worker"), left.work.name, str(index),
+            "--attempt", str(attempt), "--submission", str(job.submission.number),
+            "--memory", str(memory), "--on-term", "LOST",
+        ]  # fmt: skip
+        environment = {**clean_environment(), "PATH": job.path}
+        if job.envs:
+            environment["LABHUB_ENVS"] = job.envs
+        try:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:  # no more processes: others must end first
+            log.warning("%s %s cannot be started: %s", left.work.name, index, error)
+            job.attempts[left.work.name, index] -= 1
+            left.todo.appendleft(index)
+            return False
+        start = process_tree.start_time(process.pid) or 0
+        left.live[index] = Live(
+            left.work.name, index, attempt, process.pid, start, cpu, memory, process
+        )
+        return True
+
+    def _tell(self, name: str, job: Job) -> None:
+        at, said = self._said.get(name, (-_LOOK, None))
+        if time.monotonic() - at < _LOOK:
+            return
+        status = job.status()
+        try:
+            if status != said:
+                self._spool.write_status(name, status)
+            self._said[name] = (time.monotonic(), status)
+        except OSError as error:
+            log.warning("the status of %s cannot be written: %s", name, error)
+
+    def _sleep(self) -> None:
+        adopted = any(live.process is None for job in self._jobs.values() for live in job.live)
+        wait = _ADOPTED_LOOK if adopted else _LOOK
+        ready, _, _ = select.select([self._pipe, self._signals], [], [], wait)
+        for descriptor in ready:
+            try:
+                os.read(descriptor, 4096)
+            except BlockingIOError:
+                continue
+
+
+def _running_cores(job: Job) -> float:
+    return sum(live.cpu for live in job.live)
+
+
+def _open_pipe(path: Path) -> int:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+    # Held for reading and writing: it never says "end of file".
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
+
+
+def _keep_server_awake() -> ExitStack:
+    """Tell the hub's idle culling that jobs run."""
+    stack = ExitStack()
+    try:
+        from labkit.portal import activity
+    except ImportError:
+        return stack
+    stack.enter_context(activity.hold("labkit jobs run on this machine"))
+    return stack
+
+
+def main() -> int:
+    """Supervise the spool that the first argument names, if nobody does."""
+    spool = Spool(Path(sys.argv[1]))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for _ in range(_TRIES):  # whoever looks whether a supervisor lives holds the lock for a moment
+        with spool.held() as free:
+            if free:
+                spool.lock.write_text(str(os.getpid()))
+                log.info("supervisor %s starts: %s", os.getpid(), capacity())
+                Supervisor(spool).serve()
+                log.info("supervisor %s ends: nothing to do", os.getpid())
+        if free and not spool.names():  # nothing came in while it ended
+            return 0
+        time.sleep(0.05)
+    return 0

@@ -1,0 +1,159 @@
+"""What stands against a plan on a cluster, told before anything is submitted."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from labkit.base.problems import Problem, unknown_name
+from labkit.jobs.backends.base import BackendError, SubmitRefusedError
+from labkit.jobs.backends.slurm.array_layout import Part
+from labkit.jobs.backends.slurm.options import Options
+from labkit.jobs.backends.slurm.script import Asked, arguments
+from labkit.jobs.plan import Plan, show_bytes
+from labkit.slurm import commands
+from labkit.slurm.cluster import Cluster, Partition
+
+_NOW = re.compile(r"\bdown\b|drain|busy|not available now", re.IGNORECASE)
+
+
+def chosen(have: Cluster, options: Options) -> Partition:
+    """Return the partition that a job goes to.
+
+    Raises
+    ------
+    SubmitRefusedError
+        There is none (any more).
+    """
+    found = have.partition(options.partition)
+    problems = partition(have, options)
+    if found is None or problems:
+        raise SubmitRefusedError("; ".join(map(str, problems)))
+    return found
+
+
+def partition(have: Cluster, options: Options) -> list[Problem]:
+    """Check the partition that a job would go to."""
+    valid = [part.name for part in have.usable]
+    where = "slurm_partition"
+    if not valid:
+        return [
+            Problem(
+                where,
+                f"no partition of {have.name} takes your jobs now.",
+                "Ask the cluster's admin; `scontrol show partition` shows their states.",
+            )
+        ]
+    found = have.partition(options.partition)
+    use = f"Use one of: {', '.join(valid)}."
+    if found is None and options.partition is None:
+        return [Problem(where, f"the cluster {have.name} has no default partition.", use)]
+    if found is None:
+        return [unknown_name("partition", str(options.partition), valid)]
+    problems = []
+    if found.state != "UP":
+        problems.append(Problem(where, f"the partition {found.name} is {found.state} now.", use))
+    if not found.open:
+        problems.append(Problem(where, f"the partition {found.name} is not for your groups.", use))
+    for name, allowed in (("account", found.accounts), ("qos", found.qos)):
+        value = getattr(options, name)
+        if allowed and value is not None and value not in allowed:
+            text = f"the partition {found.name} does not take {value!r}."
+            problems.append(Problem(f"slurm_{name}", text, f"It takes: {', '.join(allowed)}."))
+    return problems
+
+
+def stage(
+    asked: Asked, tasks: int, have: Cluster, part: Partition, options: Options
+) -> list[Problem]:
+    """Check what a stage asks for against a partition's nodes and limits."""
+    where = f"stage {asked.name}"
+    resources = asked.resources
+    problems = []
+    cpus, memory = math.ceil(resources.cpu), resources.memory
+    if cpus > part.most_cpus:
+        text = f"each task asks for {cpus} cores; {part.name} has at most {part.most_cpus} a node."
+        problems.append(Problem(where, text, _elsewhere(have, part, cpus, memory)))
+    if memory > part.most_memory:
+        text = (
+            f"each task asks for {show_bytes(memory)} of memory; {part.name} has at most "
+            f"{show_bytes(part.most_memory)} a node."
+        )
+        problems.append(Problem(where, text, _elsewhere(have, part, cpus, memory)))
+    if resources.time and part.longest and resources.time > part.longest:
+        text = f"each task asks for {resources.time}; {part.name} gives at most {part.longest}."
+        problems.append(Problem(where, text, "Ask for less, or name another partition."))
+    nodes = part.nodes
+    features = {word for word in re.split(r"[&|]", options.constraint or "") if word}
+    there = frozenset[str]().union(*(node.features for node in nodes))
+    for word in sorted(features - there):
+        problems.append(unknown_name(f"feature of {part.name}'s nodes", word, there))
+    gres = options.gres or (f"gpu:{resources.gpus}" if resources.gpus else "")
+    if gres:
+        kind, _, last = gres.rpartition(":")
+        name, count = (kind, int(last)) if kind and last.isdigit() else (gres, 1)
+        most = max((node.gres.get(name, 0) for node in nodes), default=0)
+        if count > most:
+            text = f"each task asks for {gres}; {part.name} has at most {most} of {name} a node."
+            problems.append(Problem(where, text, "`scontrol show node` lists what there is."))
+    if problems:
+        return problems
+    fits = [n for n in nodes if n.cpus >= cpus and n.memory >= memory]
+    if not fits:
+        text = f"no node of {part.name} has both {cpus} cores and {show_bytes(memory)} of memory."
+        problems.append(Problem(where, text, _elsewhere(have, part, cpus, memory)))
+    elif not any(node.usable for node in fits):
+        states = ", ".join(sorted({node.state for node in fits}))
+        text = f"all nodes of {part.name} that could run it are {states} now: it will wait."
+        problems.append(Problem(where, text, fatal=False))
+    image = asked.image(options)
+    if image and image.startswith("/") and not Path(image).exists():
+        text = f"there is no image {image} on this machine; it must be on the nodes."
+        problems.append(Problem(where, text, fatal=False))
+    if tasks and have.array < 1:
+        text = f"the cluster {have.name} has job arrays switched off (MaxArraySize=0)."
+        problems.append(Problem("slurm", text, "Ask the cluster's admin to allow them."))
+    return problems
+
+
+def _elsewhere(have: Cluster, part: Partition, cpus: int, memory: int) -> str:
+    others = [
+        other.name
+        for other in have.usable
+        if other.name != part.name
+        and any(node.cpus >= cpus and node.memory >= memory for node in other.nodes)
+        and min(other.cpus, other.most_cpus) >= cpus
+        and other.most_memory >= memory
+    ]
+    if others:
+        return f"slurm_partition={others[0]!r} has it" + (
+            f" (also: {', '.join(others[1:])})." if others[1:] else "."
+        )
+    return "Ask for less."
+
+
+def by_slurm(plan: Plan, part: Partition, options: Options) -> list[Problem]:
+    """Let SLURM itself judge what only it knows: account, QOS, reservation.
+
+    It plans the job for that, which costs a busy controller more than a question does: it is asked
+    only where one of them is given.
+    """
+    problems: dict[str, Problem] = {}
+    if not (options.account or options.qos or options.reservation):
+        return []
+    for stage in plan.stages:
+        if not stage.tasks:
+            continue
+        asked = Asked(stage.name, stage.resources, stage.environment)
+        words = arguments(asked, Part(stage.name, 0, 1, 1), "labkit-check", "/", part, options)
+        try:
+            commands.run("sbatch", "--test-only", *words, text="#!/bin/sh\n")
+        except SubmitRefusedError as error:
+            # Nodes that are down now come back; the job waits for them.
+            fatal = not _NOW.search(str(error))
+            problem = Problem("slurm", f"{error}.", "Check the slurm_ options.", fatal=fatal)
+            problems.setdefault(problem.text, problem)
+        except BackendError as error:
+            return [Problem("slurm", str(error))]
+    return list(problems.values())

@@ -1,0 +1,187 @@
+"""What sbatch is handed: its arguments and the job script. Every value is quoted."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from labkit.jobs.backends.slurm.array_layout import Part
+from labkit.jobs.backends.slurm.options import Options
+from labkit.jobs.model import Container, Environment, Resources
+from labkit.slurm.cluster import BOUNDLESS, Cluster, Partition
+
+MB = 1024**2
+_MARGIN = 64  # MB for the worker itself, so that it and not SLURM ends a task over its memory
+_SLACK = timedelta(minutes=2)  # of SLURM's time limit over the task's own
+_ENDING = timedelta(minutes=1)  # before SLURM's limit, where the task has none of its own
+_START = (
+    'import sys; sys.path.insert(0, sys.argv[1] + "/worker"); '
+    "from labkit.jobs.worker.slurm import main; raise SystemExit(main(sys.argv[1:]))"
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one stage asks SLURM for.
+
+    Attributes
+    ----------
+    name : str
+        The stage.
+    resources : Resources
+        Of each task.
+    environment : Environment, Container or None
+        Where its programs come from.
+    """
+
+    name: str
+    resources: Resources
+    environment: Environment | Container | None
+
+    def option(self, given: object) -> object:
+        """Return what an option by environment says for this stage, None for nothing."""
+        if not isinstance(given, dict):
+            return None
+        name = self.environment.name if isinstance(self.environment, Environment) else None
+        found = given.get(name) if name else None
+        return found or (given.get("") if self.name != "gather" else None)
+
+    def image(self, options: Options) -> str | None:
+        """Return the Apptainer image that its tasks run in."""
+        if isinstance(self.environment, Container):
+            return self.environment.image
+        found = self.option(options.apptainer)
+        return str(found) if found else None
+
+    def memory(self, partition: Partition) -> tuple[int, int]:
+        """Return the MB to ask for, and how much of it is for the worker itself."""
+        own = math.ceil(self.resources.memory / MB)
+        margin = max(0, min(_MARGIN, partition.most_memory // MB - own))
+        return own + margin, margin
+
+    def time(self, partition: Partition, each: int) -> timedelta | None:
+        """Return the time limit to ask for, None to leave it to the partition."""
+        if self.resources.time is None:
+            return None
+        wish = self.resources.time * each + _SLACK
+        return min(wish, partition.longest) if partition.longest else wish
+
+
+def arguments(
+    asked: Asked, part: Part, name: str, place: str, partition: Partition, options: Options
+) -> list[str]:
+    """Return the arguments of sbatch, without dependencies.
+
+    Parameters
+    ----------
+    name : str
+        Name of the job.
+    place : str
+        The run folder.
+    """
+    resources = asked.resources
+    logs = f"{place}/logs/{asked.name}/slurm-".replace("%", "%%")
+    throttle = f"%{options.array_limit}" if options.array_limit else ""
+    words = [
+        "--parsable", f"--job-name={name}", f"--array=0-{part.count - 1}{throttle}",
+        f"--partition={partition.name}", "--nodes=1", "--ntasks=1",
+        f"--cpus-per-task={math.ceil(resources.cpu)}",
+        # Ours is an allow-list already, see commands.environment.
+        "--export=ALL", "--requeue", "--open-mode=append", "--kill-on-invalid-dep=yes",
+        "--input=/dev/null", f"--output={logs}%A_%a.out", f"--chdir={place}",
+    ]  # fmt: skip
+    if partition.most_memory < BOUNDLESS:
+        words.append(f"--mem={asked.memory(partition)[0]}M")
+    if limit := asked.time(partition, part.each):
+        words.append(f"--time={math.ceil(limit.total_seconds() / 60)}")
+    if resources.scratch:
+        words.append(f"--tmp={math.ceil(resources.scratch / MB)}M")
+    if options.gres or resources.gpus:
+        words.append(f"--gres={options.gres or f'gpu:{resources.gpus}'}")
+    for option in ("account", "qos", "reservation", "constraint"):
+        if value := getattr(options, option):
+            words.append(f"--{option}={value}")
+    if options.exclusive:
+        words.append("--exclusive")
+    return words
+
+
+def script(
+    asked: Asked,
+    part: Part,
+    submission: int,
+    place: str,
+    path: str,
+    cluster: Cluster,
+    partition: Partition,
+    options: Options,
+    programs: str,
+) -> str:
+    """Return the job script.
+
+    Parameters
+    ----------
+    submission : int
+        Number of the submission.
+    place : str
+        The run folder.
+    path : str
+        PATH of the one who submits.
+    programs : str
+        Folder of SLURM's commands.
+    """
+    modules = asked.option(options.modules)
+    image = asked.image(options)
+    lines = [
+        "#!/bin/bash -l" if modules else "#!/bin/sh",
+        f"# labkit, stage {asked.name}",
+        "set -e",
+    ]
+    if modules:  # the login profile defines `module`, and may forget our PATH
+        lines += [f'export PATH="$PATH":{shlex.quote(path)}']
+        lines += _needs("module", "there is no `module` command")
+        lines += [f"module load {shlex.quote(name)}" for name in _words(modules)]
+    if modules or image:
+        lines.append("export LABKIT_ENVIRONMENT=path")
+    if options.environments:
+        lines.append(f"export LABHUB_ENVS={shlex.quote(options.environments)}")
+    prefix: list[str] = []
+    if image:
+        lines.append("apptainer=$(command -v apptainer || command -v singularity || true)")
+        lines += _needs('"$apptainer"', "Apptainer is not installed")
+        prefix = ["exec", "--bind", place]
+        prefix += [word for bind in options.binds for word in ("--bind", bind)]
+        prefix += ["--nv"] if options.gres or asked.resources.gpus else []
+        prefix.append(image)
+    lines += _needs("python3", "there is no python3")
+    _, margin = asked.memory(partition)
+    most = max(asked.resources.memory, partition.most_memory - margin * MB)
+    words = [
+        "python3", "-I", "-S", "-c", _START, place, asked.name,
+        "--submission", str(submission), "--start", str(part.start), "--each", str(part.each),
+        "--most", str(most), "--margin", str(margin * MB), "--bin", programs,
+        "--grace", f"{max(0.5, min(10.0, cluster.kill_wait / 2)):g}",
+    ]  # fmt: skip
+    if limit := asked.time(partition, part.each) or partition.limit:
+        words += ["--limit", f"{limit.total_seconds():.0f}"]
+        if asked.resources.time is None:
+            seconds = max(limit / 2, limit - _ENDING).total_seconds() / part.each
+            words += ["--time", f"{seconds:.0f}"]
+    command = shlex.join(words)
+    if prefix:
+        command += f' -- "$apptainer" {shlex.join(prefix)}'
+    return "\n".join([*lines, f"exec {command}", ""])
+
+
+def _needs(program: str, text: str) -> list[str]:
+    return [
+        f"command -v {program} >/dev/null 2>&1 || "
+        f'{{ echo "labkit: {text} on $(hostname)" >&2; exit 69; }}'.replace("`", "\\`")
+    ]
+
+
+def _words(value: object) -> Sequence[str]:
+    return value if isinstance(value, tuple) else ()

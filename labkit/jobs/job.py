@@ -1,0 +1,367 @@
+"""A job: what a submit returns, and what finds it again after any restart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.base.problems import LabkitError
+from labkit.jobs import submission as submitting
+from labkit.jobs.model import State
+from labkit.jobs.runs import tables
+from labkit.jobs.runs.index import Index
+from labkit.jobs.runs.store import Run
+from labkit.jobs.runs.watch import Snapshot, Watch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FASTEST = 0.1  # seconds between two looks at first
+_BACK_OFF = 1.3
+_TAIL = 1024**2  # bytes of a log that are read at once: some logs are large
+
+# A tool whose jobs can do more brings its own class.
+_CLASSES = {
+    "alignment": "labkit.workflows.alignment.job:AlignmentJob",
+    "cellprofiler": "labkit.workflows.cellprofiler.job:CellProfilerJob",
+    "variants": "labkit.workflows.alignment.job:VariantsJob",
+}
+
+
+class Detached(KeyboardInterrupt):
+    """Ctrl-C while waiting: the job goes on."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Say it in one line instead of a traceback (IPython asks for it)."""
+        return [str(self)]
+
+
+class Job:
+    """A submitted job. Its run folder is the truth; this object can be thrown away.
+
+    Parameters
+    ----------
+    run : Run
+        Its run folder.
+
+    Examples
+    --------
+    >>> job = labkit.Command("wc -l {reads}", over="samples.csv").submit()  # doctest: +SKIP
+    >>> job.wait().failed()  # doctest: +SKIP
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._watch: Watch | None = None
+        self.shown_in: int | None = None  # the cell that shows it already
+
+    @property
+    def name(self) -> str:
+        """Name of the run: the job's name and the start of its key."""
+        return self.run.path.name
+
+    @property
+    def key(self) -> str:
+        """Key of the work: the same work has the same key."""
+        return self.run.key
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.run.path
+
+    @property
+    def state(self) -> State:
+        """State now."""
+        return self.refresh().state
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend of the last submission."""
+        submissions = self.run.submissions()
+        return submissions[-1].backend if submissions else ""
+
+    def refresh(self) -> Snapshot:
+        """Look at the records and ask the backend; return what the job is now.
+
+        Raises
+        ------
+        LabkitError
+            The run folder is gone.
+        """
+        if not self.run.folder.manifest.exists():
+            raise LabkitError(
+                f"The run folder {self.path} is gone. If its disk comes back the job is there "
+                "again; else submit it anew."
+            )
+        if self._watch is None:
+            self._watch = Watch(self.run, submitting.grace(self.run))
+        return self._watch.look(submitting.sightings(self.run))
+
+    def wait(self, timeout: float | None = None) -> Job:
+        """Wait until the job has ended, well or not; show the card meanwhile.
+
+        Ctrl-C detaches: the job goes on.
+
+        Parameters
+        ----------
+        timeout : float
+            Longest time in seconds.
+
+        Returns
+        -------
+        Job
+            The job itself; see ``state`` and ``failed()``.
+
+        Raises
+        ------
+        TimeoutError
+            It had not ended then.
+        """
+        from labkit.jobs.notebook.live import shown
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            with shown(self) as show:
+                for snapshot, pause in self.looks():
+                    show(snapshot)
+                    if deadline is not None and time.monotonic() + pause > deadline:
+                        raise TimeoutError(f"{self.name} has not ended after {timeout:g} s.")
+                    time.sleep(pause)
+                show(self.refresh())
+        except KeyboardInterrupt:
+            raise Detached(
+                f"Detached: {self.name} goes on. job.wait() watches it again, job.cancel() ends it."
+            ) from None
+        return self
+
+    def __await__(self) -> Generator[Any, None, Job]:
+        """Wait without blocking the kernel: ``await job``."""
+        return self._wait_async().__await__()
+
+    async def _wait_async(self) -> Job:
+        from labkit.jobs.notebook.live import shown
+
+        with shown(self) as show:
+            for snapshot, pause in self.looks():
+                show(snapshot)
+                await asyncio.sleep(pause)
+            show(self.refresh())
+        return self
+
+    def looks(self) -> Iterator[tuple[Snapshot, float]]:
+        """Look until the job has ended; give each look and the pause after it."""
+        pause, slowest = _FASTEST, submitting.slowest(self.run)
+        while True:
+            began = time.thread_time()
+            snapshot = self.refresh()
+            if snapshot.state.final:
+                return
+            # Looking takes 1 % of a core at most, however many tasks there are.
+            yield snapshot, max(pause, 100 * (time.thread_time() - began))
+            pause = min(slowest, pause * _BACK_OFF)
+
+    def cancel(self) -> Job:
+        """End the job; what has succeeded stays."""
+        submitting.cancel(self.run)
+        return self
+
+    def retry(self, backend: str | None = None, **changes: Any) -> Job:
+        """Run again only what failed or was cancelled, and what depends on it.
+
+        Parameters
+        ----------
+        backend : str
+            Another backend than before.
+        changes
+            ``memory="x2"`` (or a size), ``cpu``, ``time``, ``retries``, and the backend's own.
+
+        Returns
+        -------
+        Job
+            The job itself.
+        """
+        submitting.resubmit(self.run, backend, changes)
+        return self
+
+    def failed(self) -> pd.DataFrame:
+        """Return what failed: one row per task (or image set), with its reason and log."""
+        return tables.failed(self.run, self.refresh())
+
+    def tasks(self) -> pd.DataFrame:
+        """Return all tasks: state, attempts, time, CPU and memory used against asked."""
+        snapshot = self.refresh()
+        assert self._watch is not None  # noqa: S101 -- refresh() sets it
+        return tables.tasks(self._watch, snapshot)
+
+    def results(self, name: str | None = None, *, engine: str = "pandas") -> Any:
+        """Return results.
+
+        Parameters
+        ----------
+        name : str
+            A table that the gather wrote (``"Nuclei"``), or a glob of files of the tasks
+            (``"*.csv"``). None: every task's result folder.
+        engine : {"pandas", "polars", "arrow"}
+            How a table is returned.
+
+        Returns
+        -------
+        DataFrame
+            The table, or one row per file with its task's key and ``path``.
+
+        Raises
+        ------
+        LabkitError
+            There is nothing of that name; the text lists what there is.
+        """
+        return tables.results(self.run, name, engine)
+
+    def logs(self, key: str | None = None, *, stage: str | None = None, lines: int = 50) -> str:
+        """Return the end of a task's log.
+
+        Parameters
+        ----------
+        key : str
+            The task; None: the first that failed, else the first that runs.
+        """
+        path = self.log_path(key, stage=stage)
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL))
+                text = file.read().decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def follow(self, key: str | None = None, *, stage: str | None = None) -> Iterator[str]:
+        """Give the lines of a task's log as they come, until the task has ended.
+
+        With a retry the next attempt's log follows.
+        """
+        where = self._task(key, stage)
+        attempt, position = 0, 0
+        while True:
+            over = not any(
+                (task.stage, task.index) == where and not task.state.final
+                for task in self.refresh().open
+            )
+            newest = max(self._attempts(*where), default=0)
+            if newest != attempt:
+                attempt, position = newest, 0
+            while attempt:
+                position, text = _read_from(self.run.folder.log(*where, attempt), position)
+                if not text:
+                    break
+                yield from text.splitlines()
+            if over:
+                return
+            time.sleep(0.5)
+
+    def log_path(self, key: str | None = None, *, stage: str | None = None) -> Path:
+        """Return the log file of a task's last attempt."""
+        where = self._task(key, stage)
+        return self.run.folder.log(*where, max(self._attempts(*where), default=1))
+
+    def _attempts(self, stage: str, index: int) -> list[int]:
+        folder = self.run.folder.path / "logs" / stage
+        return [int(path.name.split(".")[1]) for path in folder.glob(f"{index}.*.log")]
+
+    def _task(self, key: str | None, stage: str | None) -> tuple[str, int]:
+        stages = [info.name for info in self.run.manifest.stages]
+        if stage is not None and stage not in stages:
+            raise LabkitError(f"There is no stage {stage!r}; there are: {', '.join(stages)}.")
+        wanted = [stage] if stage else stages
+        if key is not None:
+            for name in wanted:
+                for task in self.run.folder.tasks(name):
+                    if task["key"] == str(key):
+                        return name, task["index"]
+            raise LabkitError(f"There is no task {key!r} in {', '.join(wanted)}.")
+        found = [task for task in self.refresh().open if task.stage in wanted]
+        found.sort(key=lambda task: (task.state is not State.FAILED, task.state is State.PENDING))
+        return (found[0].stage, found[0].index) if found else (wanted[0], 0)
+
+    def figure_html(self, snapshot: Snapshot) -> str:  # noqa: ARG002 -- for those who have one
+        """Return more for the card, as HTML: numbers and figures of the workflow's own."""
+        return ""
+
+    def __repr__(self) -> str:
+        from labkit.jobs.notebook.text import card
+
+        return card(self)
+
+    def _repr_html_(self) -> str:
+        from labkit.jobs.notebook.card import card
+
+        return card(self)
+
+    def _ipython_display_(self) -> None:
+        from labkit.jobs.notebook.live import display
+
+        display(self)
+
+
+def _read_from(path: Path, position: int) -> tuple[int, str]:
+    """Return the whole lines after a position (1 MB at once), and the position after them."""
+    if not path.exists():
+        return position, ""
+    with path.open("rb") as file:
+        file.seek(position)
+        data = file.read(_TAIL)
+    whole = data if len(data) == _TAIL else data[: data.rfind(b"\n") + 1]
+    return position + len(whole), whole.decode("utf-8", "replace")
+
+
+def open_job(run: Run | str | Path) -> Job:
+    """Open a job by its run folder, its name or the start of its key.
+
+    Raises
+    ------
+    LabkitError
+        There is none.
+    """
+    found = run if isinstance(run, Run) else Index().find(str(run))
+    tool = found.manifest.tool.split()[0]
+    if tool in _CLASSES:
+        module, _, name = _CLASSES[tool].partition(":")
+        job: Job = getattr(import_module(module), name)(found)
+        return job
+    return Job(found)
+
+
+class Jobs(list[Job]):
+    """Jobs, shown as a table."""
+
+    def __repr__(self) -> str:
+        from labkit.jobs.notebook.text import listing
+
+        return listing(self)
+
+    def _repr_html_(self) -> str:
+        from labkit.jobs.notebook.card import listing
+
+        return listing(self)
+
+
+def jobs(limit: int = 20) -> Jobs:
+    """Return my jobs, the newest first, after any restart of kernel, server or hub.
+
+    What a crash has left half submitted is found at its backend, or handed over now.
+
+    Parameters
+    ----------
+    limit : int
+        How many at most.
+    """
+    found = Jobs()
+    for run in Index().runs()[:limit]:
+        if any(s.handle is None and not s.cancelled for s in run.submissions()):
+            with run.lock():
+                submitting.reconcile(run)
+        found.append(open_job(run))
+    return found

@@ -1,0 +1,374 @@
+"""Run folders as labkit sees them: create once, lock, submissions, records."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from labkit.base.problems import LabkitError
+from labkit.jobs.model import Resources, from_ranges, to_ranges
+from labkit.jobs.plan import Plan
+from labkit.jobs.runs.manifest import Manifest, job_key, now, run_name, task_line
+from labkit.jobs.worker.folder import Folder, read_json, write_json
+
+_LOCK_TIMEOUT = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """What a submission runs of one stage.
+
+    Attributes
+    ----------
+    name : str
+        The stage.
+    tasks : tuple of int
+        Indices, rising.
+    resources : Resources
+        What each asks for at its first attempt of this submission.
+    depends_on : tuple of str
+        Stages of this same submission that must have ended before.
+    tolerate_failures : bool
+        Start also where tasks of those failed.
+    retries : int
+        Further attempts after a transient failure.
+    """
+
+    name: str
+    tasks: tuple[int, ...]
+    resources: Resources
+    depends_on: tuple[str, ...] = ()
+    tolerate_failures: bool = False
+    retries: int = 2
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An intent to run tasks, recorded before the backend is called.
+
+    Attributes
+    ----------
+    number : int
+        Counts from 1 in its run.
+    name : str
+        Deterministic and unique: what the backend carries, so that it can be found again.
+    backend : str
+        Name of the backend.
+    options : mapping
+        The backend's own options, without prefix.
+    stages : tuple of StageWork
+        In order.
+    handle : mapping or None
+        What the backend answered; None: not (known to be) handed over.
+    cancelled : bool
+        Whether somebody asked to cancel it.
+    """
+
+    number: int
+    name: str
+    backend: str
+    stages: tuple[StageWork, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+    handle: Mapping[str, Any] | None = None
+    cancelled: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the intent as plain JSON."""
+        return {
+            "number": self.number,
+            "name": self.name,
+            "backend": self.backend,
+            "options": dict(self.options),
+            "created": self.created,
+            "stages": [
+                {
+                    "name": stage.name,
+                    "tasks": to_ranges(stage.tasks),
+                    "resources": stage.resources.to_json(),
+                    "depends_on": list(stage.depends_on),
+                    "tolerate_failures": stage.tolerate_failures,
+                    "retries": stage.retries,
+                }
+                for stage in self.stages
+            ],
+        }
+
+    @classmethod
+    def from_json(
+        cls, data: Mapping[str, Any], handle: Mapping[str, Any] | None, cancelled: bool
+    ) -> Submission:
+        """Make it of what :meth:`to_json` wrote, with what has become of it."""
+        return cls(
+            number=data["number"],
+            name=data["name"],
+            backend=data["backend"],
+            options=data["options"],
+            created=data["created"],
+            stages=tuple(
+                StageWork(
+                    name=stage["name"],
+                    tasks=tuple(from_ranges(stage["tasks"])),
+                    resources=Resources.from_json(stage["resources"]),
+                    depends_on=tuple(stage["depends_on"]),
+                    tolerate_failures=stage["tolerate_failures"],
+                    retries=stage["retries"],
+                )
+                for stage in data["stages"]
+            ),
+            handle=handle,
+            cancelled=cancelled,
+        )
+
+
+class Run:
+    """One run folder.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it must have a manifest.
+
+    Attributes
+    ----------
+    folder : Folder
+        Its paths.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).absolute()
+        self.folder = Folder(self.path)
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.path == self.path
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, plan: Plan, root: Path) -> Run:
+        """Make the run folder of a plan, or open the one that is there.
+
+        It is written aside and renamed to its place: whoever sees it sees all of it, and of two
+        at once the second opens the first's.
+
+        Raises
+        ------
+        LabkitError
+            The place cannot be written.
+        """
+        tables = {
+            stage.name: "".join(f"{task_line(task)}\n" for task in stage.tasks)
+            for stage in plan.stages
+        }
+        key = job_key(plan, tables)
+        run = cls(root / run_name(plan.name, key))
+        if run.folder.manifest.exists():
+            return run
+        aside = run.path.with_name(f".{run.path.name}.{os.getpid()}.{time.monotonic_ns()}")
+        try:
+            aside.mkdir(parents=True, mode=0o700)
+            _fill(Folder(aside), plan, tables, Manifest.of(plan, key))
+            try:
+                aside.rename(run.path)
+            except OSError:
+                if not run.folder.manifest.exists():
+                    raise
+        except OSError as error:
+            raise LabkitError(
+                f"The run folder {run.path} cannot be made: {error.strerror or error}. "
+                "Choose another place with output=, or make room there."
+            ) from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return run
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What was asked for.
+
+        Raises
+        ------
+        LabkitError
+            It is gone, or is no manifest.
+        """
+        data = read_json(self.folder.manifest)
+        if data is None:
+            raise LabkitError(
+                f"{self.path} is no run folder (any more): its manifest.json is missing or broken."
+            )
+        return Manifest.from_json(data)
+
+    @property
+    def key(self) -> str:
+        """Key of the job."""
+        return self.manifest.key
+
+    @contextmanager
+    def lock(self, timeout: float = _LOCK_TIMEOUT) -> Iterator[None]:
+        """Hold the run against other submitters; ends with the process that holds it.
+
+        Raises
+        ------
+        LabkitError
+            Another one holds it for longer than ``timeout`` seconds.
+        """
+        try:
+            file = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise LabkitError(f"{self.path} cannot be written: {error.strerror}.") from error
+        with file:
+            deadline = time.monotonic() + timeout
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise LabkitError(
+                            f"Another kernel or terminal has held {self.path} for "
+                            f"{timeout:.0f} s. Try again, or end it."
+                        ) from None
+                    time.sleep(0.02)
+            yield
+
+    def submissions(self) -> list[Submission]:
+        """Return all submissions, the first first."""
+        try:
+            names = {entry.name for entry in os.scandir(self.path / "submissions")}
+        except FileNotFoundError:
+            return []
+        found = []
+        for name in sorted(names):
+            if not (name.endswith(".json") and name[:-5].isdigit()):
+                continue
+            number = int(name[:-5])
+            intent = read_json(self.folder.submission(number))
+            if intent is None:
+                continue
+            handle = read_json(self.folder.accepted(number))
+            cancelled = self.folder.cancelled(number).name in names
+            found.append(Submission.from_json(intent, handle, cancelled))
+        return found
+
+    def intend(
+        self, backend: str, stages: Sequence[StageWork], options: Mapping[str, Any]
+    ) -> Submission:
+        """Record the intent of the next submission; the caller holds the lock.
+
+        Raises
+        ------
+        LabkitError
+            The run folder is somebody else's: its worker would run as you.
+        """
+        owner = self.path.stat()
+        if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
+            raise LabkitError(
+                f"{self.path} belongs to somebody else, or others may write into it: what lies "
+                "there would run in your name. Choose another place with output=."
+            )
+        number = len(self.submissions()) + 1
+        # The same work in two folders is two runs.
+        place = hashlib.sha256(str(self.path).encode()).hexdigest()[:6]
+        submission = Submission(
+            number=number,
+            name=f"labkit-{self.manifest.run_name}-{place}-{number}",
+            backend=backend,
+            options=options,
+            created=now(),
+            stages=tuple(stages),
+        )
+        write_json(self.folder.submission(number), submission.to_json(), exclusive=True)
+        return submission
+
+    def accept(self, submission: Submission, handle: Mapping[str, Any]) -> None:
+        """Record that the backend has the submission."""
+        write_json(self.folder.accepted(submission.number), dict(handle))
+
+    def started(self, submission: Submission) -> bool:
+        """Return whether a task of the submission has ever started."""
+        for work in submission.stages:
+            for kind, place in (("running", self.folder.running), ("tasks", self.folder.record)):
+                for index, attempt in reversed(self.folder.attempts(kind, work.name)):
+                    told = read_json(place(work.name, index, attempt)) or {}
+                    if told.get("submission") == submission.number:
+                        return True
+        return False
+
+    def request_cancel(self, submission: Submission) -> None:
+        """Record the wish to cancel a submission, before the backend is asked."""
+        write_json(self.folder.cancelled(submission.number), {"at": now()})
+
+    def write_record(self, record: Mapping[str, Any]) -> bool:
+        """Write the record of an attempt that could not write its own; never over one.
+
+        Parameters
+        ----------
+        record : mapping
+            As in docs/reference/run-folder.md; ``stage``, ``index``, ``attempt``, ``state``.
+
+        Returns
+        -------
+        bool
+            Whether it was written.
+        """
+        stage, index, attempt = record["stage"], record["index"], record["attempt"]
+        written = write_json(
+            self.folder.record(stage, index, attempt), dict(record), exclusive=True
+        )
+        self.folder.running(stage, index, attempt).unlink(missing_ok=True)
+        self.folder.reserved(stage, index, attempt).unlink(missing_ok=True)
+        return written
+
+
+def _fill(folder: Folder, plan: Plan, tables: Mapping[str, str], manifest: Manifest) -> None:
+    for name in ("submissions", "stages", "files", "results", "worker"):
+        (folder.path / name).mkdir(parents=True)
+    for stage in plan.stages:
+        for kind in ("tasks", "running", "logs", "attempts", "results"):
+            (folder.path / kind / stage.name).mkdir(parents=True)
+        folder.table(stage.name).write_text(tables[stage.name], encoding="utf-8")
+        if stage.driver:
+            folder.drivers(stage.name).mkdir(parents=True)
+            for module in stage.driver:
+                shutil.copy(module, folder.drivers(stage.name))
+    for name, content in plan.files.items():
+        place = folder.files / name
+        if not place.resolve().is_relative_to(folder.files.resolve()):
+            raise ValueError(f"{name!r} would lie outside of the run folder")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Path):
+            shutil.copy(content, place)
+        elif isinstance(content, bytes):
+            place.write_bytes(content)
+        else:
+            place.write_text(content, encoding="utf-8")
+    _copy_worker(folder.path / "worker")
+    write_json(folder.manifest, manifest.to_json())
+
+
+def _copy_worker(place: Path) -> None:
+    """Copy the worker, so that a node needs nothing but Python and an update changes nothing."""
+    package = place / "labkit" / "jobs" / "worker"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    for module in resources.files("labkit.jobs.worker").iterdir():
+        if module.name.endswith(".py"):
+            (package / module.name).write_bytes(module.read_bytes())
+    (place / "__main__.py").write_text(
+        "from labkit.jobs.worker.main import main\n\nraise SystemExit(main())\n"
+    )

@@ -1,0 +1,294 @@
+"""Submitting: the same work is never done twice, and what was begun is found again."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.base.problems import LabkitError, Problem, refuse
+from labkit.jobs.backends import base
+from labkit.jobs.backends.base import Backend
+from labkit.jobs.model import Resources, State, grow_memory
+from labkit.jobs.plan import Plan
+from labkit.jobs.runs.index import Index, default_root
+from labkit.jobs.runs.store import Run, StageWork, Submission
+from labkit.jobs.runs.watch import Snapshot, Watch
+from labkit.workflows.base import OPTIONS, Workflow, checked, with_options
+
+if TYPE_CHECKING:
+    from labkit.jobs.job import Job
+
+
+def backend_of(name: str | None) -> Backend:
+    """Return the backend of this name; None: ``$LABKIT_BACKEND``, else local."""
+    return base.get(name or os.environ.get("LABKIT_BACKEND") or "local")
+
+
+def planned(
+    workflow: Workflow, backend: Backend, options: Mapping[str, Any]
+) -> tuple[Plan, dict[str, Any], Path]:
+    """Return a workflow's plan, the backend's own options and the place of the run folder.
+
+    Raises
+    ------
+    RefusedError
+        With all problems of the options, then of the workflow, then of the backend.
+    """
+    general, own, problems = base.split_options(options, OPTIONS, backend)
+    refuse(problems)
+    plan = with_options(checked(workflow, backend.name), general)
+    found = backend.check(plan, own)
+    refuse(found)
+    plan = replace(plan, problems=(*plan.problems, *found), payload=backend.payload(plan, own))
+    output = general.get("output") or workflow.output
+    root = Path(output).expanduser().absolute() if output else default_root()
+    return plan, own, root
+
+
+def submit(workflow: Workflow, name: str | None, options: Mapping[str, Any]) -> Job:
+    """Submit a workflow, or return the job that does, or has done, the same work."""
+    from labkit.jobs.job import open_job
+
+    backend = backend_of(name)
+    plan, own, root = planned(workflow, backend, options)
+    for problem in plan.problems:
+        warnings.warn(str(problem), stacklevel=3)
+    run = Run.create(plan, root)
+    remember(run)
+    with run.lock():
+        reconcile(run)
+        if not run.submissions():
+            works = [
+                StageWork(
+                    name=stage.name,
+                    tasks=tuple(range(len(stage.tasks))),
+                    resources=stage.resources,
+                    depends_on=stage.depends_on,
+                    tolerate_failures=stage.tolerate_failures,
+                    retries=stage.retries,
+                )
+                for stage in plan.stages
+                if stage.tasks
+            ]
+            hand_over(run, backend, works, own)
+        else:
+            snapshot = settled(run)
+            if snapshot.known and snapshot.state in (State.FAILED, State.CANCELLED):
+                asked = {stage.name: (stage.resources, stage.retries) for stage in plan.stages}
+                hand_over(run, backend, _missing(run, snapshot, asked), own)
+    return open_job(run)
+
+
+def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
+    """Run again only what failed or was cancelled, and the stages that depend on it.
+
+    Parameters
+    ----------
+    changes : mapping
+        ``memory`` (``"x2"`` or a size), ``cpu``, ``time``, ``retries``, and the backend's own.
+
+    Raises
+    ------
+    LabkitError
+        It still runs, or its state is unknown.
+    RefusedError
+        An option is wrong.
+    """
+    with run.lock():
+        reconcile(run)
+        submissions = run.submissions()
+        if not submissions:
+            raise LabkitError(f"{run.path.name} was never submitted: submit it again.")
+        backend = base.get(name or submissions[-1].backend)
+        changes = dict(changes)
+        growth = changes.pop("memory", None)
+        general, own, problems = base.split_options(
+            changes, [option for option in OPTIONS if option not in ("output", "memory")], backend
+        )
+        refuse(problems)
+        snapshot = settled(run)
+        if not snapshot.known:
+            raise LabkitError(f"Its state is unknown, so nothing was done: {snapshot.text}")
+        if not snapshot.state.final:
+            raise LabkitError(
+                f"{run.path.name} still runs ({snapshot.count(State.RUNNING)} tasks run, "
+                f"{snapshot.count(State.PENDING)} wait). Wait for it, or cancel it first."
+            )
+        if snapshot.state is State.SUCCEEDED:
+            return
+        asked = {
+            stage: _changed(work, general, growth)
+            for submission in submissions
+            for stage, work in ((work.name, work) for work in submission.stages)
+        }
+        works = _missing(run, snapshot, asked)
+        limits = backend.limits()
+        refuse(
+            Problem(f"stage {work.name}", f"asks for {over}; there are at most {limits.text}.")
+            for work in works
+            for over in base.over_limits(work.resources.cpu, work.resources.memory, limits)
+        )
+        if backend.name == submissions[-1].backend:
+            own = {**submissions[-1].options, **own}
+        hand_over(run, backend, works, own)
+
+
+def _changed(work: StageWork, general: Mapping[str, Any], growth: Any) -> tuple[Resources, int]:
+    plan = with_options(
+        Plan("retry", "", (_stage(work),)), {k: v for k, v in general.items() if v is not None}
+    )
+    stage = plan.stages[0]
+    resources = stage.resources
+    if growth is not None and work.name != "gather":
+        try:
+            resources = resources.with_memory(grow_memory(resources.memory, growth))
+        except ValueError as error:
+            refuse([Problem("memory", f"{error}.")])
+    return resources, stage.retries
+
+
+def _stage(work: StageWork) -> Any:
+    from labkit.jobs.model import Stage
+
+    return Stage(work.name, (), work.resources, retries=work.retries)
+
+
+def hand_over(
+    run: Run, backend: Backend, works: list[StageWork], options: Mapping[str, Any]
+) -> None:
+    """Record the intent, call the backend, record its answer; the caller holds the lock."""
+    if not works:
+        return
+    _call(run, backend, run.intend(backend.name, works, options))
+
+
+def _call(run: Run, backend: Backend, submission: Submission) -> None:
+    try:
+        run.accept(submission, backend.submit(run, submission))
+    except base.SubmitRefusedError:
+        run.request_cancel(submission)
+        raise
+
+
+def reconcile(run: Run) -> None:
+    """Bring to its end what a crash has left between intent and answer.
+
+    The backend is asked first: what it has is adopted, never doubled. The caller holds the lock.
+
+    Raises
+    ------
+    BackendError
+        It cannot be asked: nothing was done.
+    """
+    for submission in run.submissions():
+        if submission.handle is not None or submission.cancelled:
+            continue
+        backend = base.get(submission.backend)
+        handle = backend.find(run, submission)
+        if handle is None:
+            _call(run, backend, submission)
+        else:
+            run.accept(submission, handle)
+
+
+def look(run: Run) -> Snapshot:
+    """Return the run's state now, seen for the first time."""
+    return Watch(run, grace(run)).look(sightings(run))
+
+
+def settled(run: Run) -> Snapshot:
+    """Return the run's state when a task that is missing has had its time to appear."""
+    watch = Watch(run, grace(run))
+    while True:
+        snapshot = watch.look(sightings(run))
+        if not watch.unsettled:
+            return snapshot
+        time.sleep(min(1.0, watch.unsettled))
+
+
+def grace(run: Run) -> float:
+    """Return the longest grace of the backends that a run was handed to."""
+    return max((base.get(name).grace for name in _backends(run)), default=0.0)
+
+
+def slowest(run: Run) -> float:
+    """Return the seconds between two looks that suit the backends of a run."""
+    return min((base.get(name).slowest for name in _backends(run)), default=1.0)
+
+
+def _backends(run: Run) -> list[str]:
+    return sorted({submission.backend for submission in run.submissions()})
+
+
+def sightings(run: Run) -> base.Sightings:
+    """Ask the backends of a run's submissions what they have of it."""
+    answers = [base.get(name).poll([run])[run] for name in _backends(run)]
+    tasks: dict[tuple[str, int], base.Sighting] = {}
+    for answer in answers:
+        tasks.update(answer.tasks)
+    return base.Sightings(
+        known=all(answer.known for answer in answers),
+        tasks=tasks,
+        text="; ".join(dict.fromkeys(answer.text for answer in answers if answer.text)),
+    )
+
+
+def _missing(
+    run: Run, snapshot: Snapshot, asked: Mapping[str, tuple[Resources, int]]
+) -> list[StageWork]:
+    """Return what did not succeed, and all of the stages that depend on it."""
+    open_tasks: dict[str, list[int]] = {}
+    for task in snapshot.open:
+        open_tasks.setdefault(task.stage, []).append(task.index)
+    works: list[StageWork] = []
+    names: set[str] = set()
+    for info in run.manifest.stages:
+        indices = open_tasks.get(info.name, [])
+        if names & set(info.depends_on):
+            indices = list(range(info.tasks))
+        if not indices:
+            continue
+        names.add(info.name)
+        resources, retries = asked.get(info.name, (info.resources, info.retries))
+        works.append(
+            StageWork(
+                name=info.name,
+                tasks=tuple(indices),
+                resources=resources,
+                depends_on=tuple(name for name in info.depends_on if name in names),
+                tolerate_failures=info.tolerate_failures,
+                retries=retries,
+            )
+        )
+    return works
+
+
+def cancel(run: Run) -> None:
+    """Cancel what a run still has with its backends; the wish is recorded first.
+
+    A wish that did not reach the backend, because it was away, is brought to it again.
+    """
+    with run.lock():
+        snapshot = look(run)
+        if snapshot.known and snapshot.state.final:
+            return
+        submissions = run.submissions()
+        for submission in submissions:
+            if not submission.cancelled:
+                run.request_cancel(submission)
+        for name in _backends(run):
+            base.get(name).cancel(run, [s for s in submissions if s.backend == name])
+
+
+def remember(run: Run) -> None:
+    """Put a run into the index; a job never fails for want of the index."""
+    try:
+        Index().add(run)
+    except (OSError, sqlite3.Error) as error:
+        warnings.warn(f"labkit.jobs() may not list this job: {error}", stacklevel=3)

@@ -1,0 +1,82 @@
+"""What is left of an attempt whose worker was killed: its processes, groups and files, a record."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from labkit.jobs.worker import cgroup, process_tree
+from labkit.jobs.worker.folder import mark, unique_name
+
+_SILENCE = 45.0  # seconds: a heartbeat comes every ten
+
+
+def fresh(beat: Path) -> bool:
+    """Return whether a heartbeat is young enough for its worker to live."""
+    try:
+        return time.time() - beat.stat().st_mtime < _SILENCE
+    except OSError:
+        return False
+
+
+def lives(beat: dict[str, Any], path: Path) -> bool:
+    """Return whether a heartbeat's worker lives; from elsewhere its age has to tell."""
+    if beat["place"] == process_tree.place():
+        return bool(process_tree.start_time(beat["pid"]) == beat["pid_start"])
+    return fresh(path)
+
+
+def clear(run: Path, stage: str, index: int, attempt: int) -> None:
+    """End what still lives of an attempt on this machine, and remove what only it needed."""
+    name = mark(run, stage, index, attempt)
+    while leftover := process_tree.marked("LABKIT_ATTEMPT", name):
+        process_tree.kill(leftover)
+        time.sleep(0.02)
+    unique = unique_name(run, stage, index, attempt)
+    for group, _ in cgroup.groups("memory"):
+        if (group / unique).is_dir():
+            cgroup.remove(group / unique)
+    shutil.rmtree(Path(os.environ.get("TMPDIR") or "/tmp") / unique, ignore_errors=True)  # noqa: S108
+
+
+def record(
+    beat: dict[str, Any],
+    where: tuple[str, int, int],
+    submission: int,
+    verdict: tuple[str, str, str],
+    by: str,
+) -> dict[str, Any]:
+    """Return the record of an attempt that could not write its own.
+
+    Parameters
+    ----------
+    beat : dict
+        Its last heartbeat, or empty.
+    where : tuple of (str, int, int)
+        Stage, index, attempt.
+    submission : int
+        Number of the submission.
+    verdict : tuple of (str, str, str)
+        State, reason and text.
+    by : str
+        Who writes it.
+    """
+    (stage, index, attempt), (state, reason, text) = where, verdict
+    made = {
+        **beat,
+        "stage": stage,
+        "index": index,
+        "attempt": attempt,
+        "submission": submission,
+        "state": state,
+        "reason": reason,
+        "text": text,
+        "ended": round(time.time(), 3),
+        "by": by,
+    }
+    if "started" in beat:
+        made["seconds"] = round(made["ended"] - beat["started"], 3)
+    return made

@@ -1,0 +1,101 @@
+"""The user's own word: keep this server until then, at most so long."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from labkit.portal import activity
+
+DEFAULT_MOST = 24 * 3600.0  # seconds
+
+
+class Keep:
+    """What the user has asked for one server, in ``keep-until.json`` of the user's folder.
+
+    Parameters
+    ----------
+    server : str
+        Name of the server; the unnamed one is "". A user's servers share the home.
+    most : float
+        Seconds that may be asked for.
+    clock : callable, optional
+        Returns seconds since 1970.
+    """
+
+    def __init__(self, server: str, most: float, clock: Callable[[], float] = time.time) -> None:
+        self.most = most
+        self._server = server
+        self._clock = clock
+
+    @classmethod
+    def from_environment(cls) -> Keep:
+        """Read the server's name and the bound that the portal has set."""
+        try:
+            most = float(os.environ["LABHUB_KEEP_MAX_SECONDS"])
+        except (KeyError, ValueError):
+            most = DEFAULT_MOST
+        return cls(os.environ.get("JUPYTERHUB_SERVER_NAME", ""), most)
+
+    @property
+    def until(self) -> float | None:
+        """The time (seconds since 1970) until which the server is kept; None: it is not."""
+        now = self._clock()
+        until = self._read().get(self._server)
+        # Whoever writes the file by hand gets no more than by the page.
+        return min(until, now + self.most) if until and until > now else None
+
+    def set(self, seconds: float) -> float:
+        """Keep the server for so long from now.
+
+        Raises
+        ------
+        ValueError
+            It is not more than nothing, or more than the portal allows.
+        """
+        if not 0 < seconds <= self.most:
+            raise ValueError(
+                f"A server can be kept for at most {self.most / 3600:g} hours, "
+                f"not {seconds / 3600:g}."
+            )
+        until = self._clock() + seconds
+        self._change(until)
+        return until
+
+    def clear(self) -> None:
+        """Let the server go when it is idle."""
+        self._change(None)
+
+    def _read(self) -> dict[str, float]:
+        try:
+            fields = json.loads(self._path.read_text(encoding="utf-8"))
+            return {str(name): float(until) for name, until in fields["servers"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}
+
+    def _change(self, until: float | None) -> None:
+        with _lock(self._path.with_suffix(".lock")):
+            now = self._clock()
+            servers = {name: end for name, end in self._read().items() if end > now}
+            servers.pop(self._server, None)
+            if until is not None:
+                servers[self._server] = until
+            temporary = self._path.with_suffix(f".{os.getpid()}.new")
+            temporary.write_text(json.dumps({"servers": servers}), encoding="utf-8")
+            temporary.replace(self._path)
+
+    @property
+    def _path(self) -> Path:
+        return activity.folder() / "keep-until.json"
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

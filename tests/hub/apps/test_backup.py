@@ -1,0 +1,130 @@
+"""What apps have stored, in backups: whole, and nothing that is not the app's own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import sqlite3
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hub.apps.app_paths import Places
+from hub.labfile.problems import ProblemsError
+from hub.state import backups, create
+from hub.state.paths import Paths
+from tests.conftest import needs_root
+
+pytestmark = needs_root
+APP = """title: Plates
+command: [python, app.py]
+backup: [plates.sqlite3, pictures, notes.txt]
+"""
+
+
+@pytest.fixture
+def paths() -> Iterator[Paths]:
+    folder = Path(tempfile.mkdtemp(prefix="labhub-test-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    made = Paths(state=folder / "state", envs=folder / "envs")
+    create.make_folders(made)
+    create.make_lab_file(made)
+    create.make_secrets(made)
+    (made.state / "services" / "plates").mkdir(parents=True)
+    (made.state / "services" / "plates" / "service.yaml").write_text(APP)
+    yield made
+    begin = Places(made).account("")
+    for entry in pwd.getpwall():
+        if entry.pw_name.startswith(begin):
+            subprocess.run(["userdel", entry.pw_name], check=False, capture_output=True)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def data(paths: Paths) -> Path:
+    """The folder of an app that has stored things, as the app's account owns it."""
+    owner = Places(paths).make_app("plates")
+    made = Places(paths).data("plates")
+    (made / "pictures" / "deep").mkdir(parents=True)
+    (made / "pictures" / "deep" / "a.png").write_bytes(b"picture")
+    (made / "scratch").write_text("not named in service.yaml")
+    with closing(sqlite3.connect(made / "plates.sqlite3")) as db:
+        db.execute("CREATE TABLE wells (name TEXT)")
+        db.execute("INSERT INTO wells VALUES ('A01')")
+        db.commit()
+    for path in made.rglob("*"):
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+    return made
+
+
+def wells(data: Path) -> list[str]:
+    with closing(sqlite3.connect(data / "plates.sqlite3")) as db:
+        return [row[0] for row in db.execute("SELECT name FROM wells ORDER BY name")]
+
+
+def test_what_an_app_stored_comes_back_to_it(paths: Paths, data: Path) -> None:
+    with closing(sqlite3.connect(data / "plates.sqlite3")) as writer:
+        writer.execute("INSERT INTO wells VALUES ('half')")  # not committed
+        file = backups.create(paths)
+    with tarfile.open(file) as archive:
+        stored = {name for name in archive.getnames() if name.startswith("appdata/")}
+    assert stored == {"appdata/plates/plates.sqlite3", "appdata/plates/pictures/deep/a.png"}
+    assert not list(data.glob(".labhub*"))
+    with closing(sqlite3.connect(data / "plates.sqlite3")) as db:
+        db.execute("DELETE FROM wells")
+        db.commit()
+    (data / "pictures" / "deep" / "a.png").unlink()
+    aside = backups.restore(paths, file)
+    assert wells(data) == ["A01"]
+    assert (data / "pictures" / "deep" / "a.png").read_bytes() == b"picture"
+    assert wells(aside / "appdata" / "plates") == []
+    assert (aside / "appdata" / "plates" / "scratch").exists()
+    owner = data.stat().st_uid
+    assert owner == pwd.getpwnam(Places(paths).account("plates")).pw_uid
+    assert {path.stat().st_uid for path in data.rglob("*")} == {owner}
+
+
+def test_links_of_an_app_bring_nothing_of_others_into_a_backup(paths: Paths, data: Path) -> None:
+    secret = paths.state / "secrets" / "cookie_secret"
+    (data / "notes.txt").symlink_to(secret)
+    (data / "pictures" / "shadow").symlink_to("/etc/shadow")
+    (data / "pictures" / "etc").symlink_to("/etc")
+    os.mkfifo(data / "pictures" / "pipe")
+    with tarfile.open(backups.create(paths)) as archive:
+        stored = {name for name in archive.getnames() if name.startswith("appdata/")}
+    assert stored == {"appdata/plates/plates.sqlite3", "appdata/plates/pictures/deep/a.png"}
+
+
+def test_a_file_of_somebody_else_is_not_read_for_an_app(
+    paths: Paths, data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A hard link to root's file: the portal's root could read it, the app's account cannot."""
+    secret = data.parent / "secret"
+    secret.write_text("of root")
+    secret.chmod(0o600)
+    (data / "pictures" / "mine").hardlink_to(secret)
+    with pytest.raises(ProblemsError, match="cannot be copied"):
+        backups.create(paths)
+    assert "PermissionError" in capfd.readouterr().err
+    assert not list(paths.backups.glob("*.tar.gz"))
+
+
+def test_a_damaged_database_is_not_put_back(paths: Paths, data: Path, tmp_path: Path) -> None:
+    good, bad = backups.create(paths, tmp_path / "good.tar.gz"), tmp_path / "bad.tar.gz"
+    broken = tmp_path / "broken"
+    broken.write_bytes((data / "plates.sqlite3").read_bytes()[:5000])
+    with tarfile.open(good) as old, tarfile.open(bad, "w:gz") as new:
+        for member in old:
+            if member.name.endswith("plates.sqlite3"):
+                new.add(broken, member.name)
+            else:
+                new.addfile(member, old.extractfile(member))
+    with pytest.raises(ProblemsError, match=r"plates\.sqlite3 is damaged"):
+        backups.restore(paths, bad)
+    assert wells(data) == ["A01"]

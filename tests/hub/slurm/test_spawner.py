@@ -1,0 +1,230 @@
+"""User servers as jobs of a real SLURM, under real Unix accounts."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit.testing import SlurmCluster
+from tests.conftest import needs_root
+from tests.support.slurm_portal import SlurmPortal, held, labhub, needs_slurm, progress, wait_for
+
+pytestmark = [needs_root, needs_slurm]
+# The hub's picture of the cluster stays what it was at first.
+ONE_LOOK = "import hub.slurm.cluster\nhub.slurm.cluster.FRESH = 3600.0\n"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[SlurmCluster]:
+    partitions = {
+        "main": {"Default": "YES"},
+        "tiny": {"Nodes": "node4", "MaxTime": "1", "OverTimeLimit": "0"},
+    }
+    config = {"SlurmdTimeout": 5, "InactiveLimit": 0}
+    with SlurmCluster(cpus=8, partitions=partitions, config=config) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def portal(cluster: SlurmCluster) -> Iterator[SlurmPortal]:
+    slurm = {"partitions": ["main", "tiny", "nowhere"], "queue_timeout": "1m"}
+    profiles = [
+        {"name": "stub", "title": "Stub", "environment": "stub", "memory": "512M"},
+        {"name": "dies", "title": "Dies", "environment": "stub-dies", "memory": "512M"},
+        {"name": "whole", "title": "Whole", "environment": "stub", "cpu": 8, "memory": "512M"},
+        {"name": "huge", "title": "Huge", "environment": "stub", "memory": "900G"},
+    ]
+    with SlurmPortal(cluster, slurm, lab={"profiles": profiles}, config=ONE_LOOK) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def clean(portal: SlurmPortal, cluster: SlurmCluster) -> Iterator[None]:
+    yield
+    portal.stop_servers()
+    wait_for(lambda: not portal.jobs(), what="the end of all jobs")
+
+
+def start(portal: SlurmPortal, name: str, **options: str) -> threading.Thread:
+    """Ask for a server and do not wait: the hub answers 202 after ten seconds."""
+    portal.api("POST", f"/users/{name}")
+    thread = threading.Thread(
+        target=lambda: portal.api("POST", f"/users/{name}/server", json=options)
+    )
+    thread.start()
+    return thread
+
+
+def failure(portal: SlurmPortal, name: str, **options: str) -> str:
+    """Start a server that fails and return what its owner is told."""
+    portal.api("POST", f"/users/{name}")
+    answer = portal.api("POST", f"/users/{name}/server", json=options)
+    if answer.status_code < 400:  # it is pending
+        return str(progress(portal, name, lambda _: False)[-1].get("message", ""))
+    return str(answer.json()["message"])
+
+
+def test_a_server_is_its_owners_job(portal: SlurmPortal, cluster: SlurmCluster, ada: str) -> None:
+    portal.spawn(ada)
+    assert portal.run(ada, "import getpass; print(getpass.getuser())").strip() == ada
+    shown = cluster.command("squeue", "-h", "-o", "%u %P %C %m")
+    assert shown.split() == [ada, "main", "1", "512M"]
+    portal.stop_server(ada)
+    wait_for(lambda: not portal.jobs())
+
+
+def test_nothing_of_the_hubs_machine_is_in_its_variables(portal: SlurmPortal, ada: str) -> None:
+    portal.spawn(ada)
+    env = json.loads(portal.run(ada, "import json, os; print(json.dumps(dict(os.environ)))"))
+    assert env["HOME"] == f"/home/{ada}"
+    assert env["PATH"].startswith(str(portal.envs / "stub" / "bin"))
+    for name in ("VIRTUAL_ENV", "CONFIGPROXY_AUTH_TOKEN", "TEST_ADMIN_TOKEN", "SLURM_TIME_FORMAT"):
+        assert name not in env
+    assert portal.admin_token not in env.values()
+
+
+def test_no_secret_is_in_the_script_or_in_the_queue(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str, tmp_path: Path
+) -> None:
+    portal.spawn(ada)
+    token = portal.run(ada, "import os; print(os.environ['JUPYTERHUB_API_TOKEN'])").strip()
+    assert len(token) > 20
+    (job,) = portal.jobs()
+    cluster.command("scontrol", "write", "batch_script", job, str(tmp_path / "script"))
+    assert token not in (tmp_path / "script").read_text()
+    assert token not in cluster.command("scontrol", "show", "job", job)
+    assert token not in portal.hub_log()
+
+
+def test_named_servers_are_jobs_of_their_own(portal: SlurmPortal, ada: str) -> None:
+    portal.spawn(ada)
+    portal.spawn(ada, server="second")
+    assert len(portal.jobs("RUNNING")) == 2
+    portal.stop_server(ada, "second")
+    wait_for(lambda: len(portal.jobs()) == 1)
+    assert portal.run(ada, "print('still here')").strip() == "still here"
+
+
+def test_cancelling_a_pending_start_cancels_its_job(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str
+) -> None:
+    with held(cluster):
+        thread = start(portal, ada, profile="stub", partition="main")
+        wait_for(lambda: portal.jobs("PENDING"))
+        portal.stop_server(ada)
+        wait_for(lambda: not portal.jobs())
+        thread.join()
+
+
+def test_the_wait_is_told(portal: SlurmPortal, cluster: SlurmCluster, ada: str) -> None:
+    with held(cluster):
+        thread = start(portal, ada, profile="stub", partition="main")
+        wait_for(lambda: portal.jobs("PENDING"))
+        wait = progress(portal, ada, lambda event: event.get("wait"))[-1]["wait"]
+        assert wait["position"] == 1
+        assert wait["why"]
+    thread.join()
+    wait_for(lambda: portal.server(ada).get("ready"))
+
+
+def test_a_server_that_dies_shows_its_logs_end(portal: SlurmPortal, ada: str) -> None:
+    told = failure(portal, ada, profile="dies", partition="main")
+    assert "it ended with an error" in told
+    assert "the disk is on fire" in told
+
+
+REFUSED = [
+    ({"profile": "stub", "partition": "nowhere"}, "no such partition"),
+    ({"profile": "huge", "partition": "main"}, "no node is large enough"),
+    ({"profile": "stub", "partition": "tiny"}, "it gives a job at most 1m"),
+]
+
+
+@pytest.mark.parametrize("door", ["REST", "link", "form"])
+@pytest.mark.parametrize(("options", "words"), REFUSED, ids=["partition", "size", "time"])
+def test_what_the_page_does_not_offer_no_door_takes(
+    portal: SlurmPortal, ada: str, options: dict[str, str], words: str, door: str
+) -> None:
+    """Nothing is asked of SLURM for it."""
+    if door == "REST":
+        told = failure(portal, ada, **options)
+    else:
+        browser = portal.browser()
+        browser.login(ada)
+        page = browser.get(f"/hub/spawn/{ada}", params=options if door == "link" else None)
+        if door == "form":
+            data = {**options, "_xsrf": browser.xsrf}
+            page = browser.post(f"/hub/spawn/{ada}", data=data)
+        assert page.status_code == 400, page.text
+        told = page.text
+    assert words in told, told
+    assert not portal.server(ada)
+    assert not portal.jobs()
+
+
+def test_what_slurm_itself_refuses_is_told_with_its_reason(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str
+) -> None:
+    """The hub does not know yet that the partition was closed a moment ago."""
+    portal.spawn(ada)  # it has looked at the cluster
+    portal.stop_server(ada)
+    cluster.command("scontrol", "update", "partition=main", "state=drain")
+    try:
+        told = failure(portal, ada, profile="stub", partition="main")
+    finally:
+        cluster.command("scontrol", "update", "partition=main", "state=up")
+    assert "SLURM does not take the job" in told
+    assert not portal.jobs()
+
+
+def test_more_time_moves_the_end_that_a_server_is_told(portal: SlurmPortal, ada: str) -> None:
+    portal.spawn(ada)
+    ask = (
+        "import json, os, urllib.request\n"
+        "url = os.environ['JUPYTERHUB_API_URL'] + '/labhub/time-limit'\n"
+        "token = 'token ' + os.environ['JUPYTERHUB_API_TOKEN']\n"
+        "request = urllib.request.Request(url, headers={'Authorization': token})\n"
+        "ends = json.load(urllib.request.urlopen(request))['ends']\n"
+        "print(ends or 0, os.environ['LABHUB_ENDS_AT'])"
+    )
+
+    def ends() -> float:
+        return float(portal.run(ada, ask).split()[0])
+
+    wait_for(ends, what="SLURM's word")
+    first, by_itself = (float(word) for word in portal.run(ada, ask).split())
+    assert abs(first - by_itself) < 30
+    labhub(portal, "extend", ada, "2h")
+    wait_for(lambda: ends() == first + 7200, what="the later end")
+
+
+def test_the_time_limit_ends_a_server_and_the_hub_notices(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str
+) -> None:
+    portal.spawn(ada)
+    (job,) = portal.jobs("RUNNING")
+    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
+    cluster.command("scontrol", "update", f"jobid={job}", f"endtime={end}")
+    wait_for(lambda: not portal.server(ada), 120, "that the hub notices")
+    assert "reached its time limit" in portal.hub_log()
+
+
+def test_a_failed_node_is_noticed_and_another_start_works(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str
+) -> None:
+    portal.spawn(ada)
+    node = cluster.command("squeue", "-h", "-o", "%B").strip()
+    cluster.kill_node(node)
+    try:
+        cluster.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        wait_for(lambda: not portal.server(ada), 60, "that the hub notices")
+        assert f"the node {node} failed" in portal.hub_log()
+        portal.spawn(ada)
+        assert portal.run(ada, "print(1)").strip() == "1"
+    finally:
+        cluster.start_node(node)
