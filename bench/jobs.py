@@ -20,7 +20,7 @@ from pathlib import Path
 import labkit
 from labkit.jobs.backends.base import Sighting, Sightings
 from labkit.jobs.backends.local import LocalBackend
-from labkit.jobs.backends.local_queue import Spool
+from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.model import State
 from labkit.jobs.runs.watch import Watch
 from labkit.jobs.worker import process_tree
@@ -111,7 +111,7 @@ def find_again(job: labkit.Job) -> float:
 
 
 def one_task(count: int) -> tuple[float, float, float]:
-    """Return wall and CPU time per task that does nothing, and the supervisor's share."""
+    """Return wall and CPU time per task that does nothing, and the scheduler's share."""
     rows = [{"n": str(index)} for index in range(count)]
     cores = os.cpu_count() or 1
     began = time.perf_counter()
@@ -120,11 +120,11 @@ def one_task(count: int) -> tuple[float, float, float]:
         time.sleep(0.1)
     wall = time.perf_counter() - began
     assert snapshot.count(State.SUCCEEDED) == count
-    supervisor = Spool().supervisor()
-    assert supervisor
-    stat = Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()
+    scheduler = LocalQueue().scheduler_pid()
+    assert scheduler
+    stat = Path(f"/proc/{scheduler}/stat").read_text().rpartition(")")[2].split()
     own, children = (sum(int(v) for v in stat[i : i + 2]) / 100 for i in (11, 13))
-    assert process_tree.start_time(supervisor)
+    assert process_tree.start_time(scheduler)
     return wall / count * cores, (own + children) / count, own / count
 
 
@@ -165,7 +165,7 @@ def main() -> None:
         print("\n| one task that does nothing | labkit | xargs -P |\n|---|---|---|")
         print(f"| time on one core | {wall * 1e3:.0f} ms | {peer_wall * 1e3:.1f} ms |")
         print(f"| CPU | {cpu * 1e3:.0f} ms | {peer_cpu * 1e3:.1f} ms |")
-        print(f"| of it the supervisor | {own * 1e3:.1f} ms | |")
+        print(f"| of it the scheduler | {own * 1e3:.1f} ms | |")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ KEY = "gate_key"  # the secret's name
 
 
 @dataclass(frozen=True)
-class Places:
+class AppPaths:
     """The folders and files of the apps.
 
     Attributes

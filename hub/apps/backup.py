@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 from hub.apps import catalogue
-from hub.apps.app_paths import Places
+from hub.apps.app_paths import AppPaths
 from hub.apps.declaration import FILE, Service, name_problem
 from hub.apps.members import declare, records
 from hub.labfile.problems import Problem, ProblemsError
@@ -38,14 +38,14 @@ def apps(paths: Paths) -> Iterator[tuple[str, tuple[str, ...]]]:
     ProblemsError
         An app's declaration is wrong: nobody knows what to keep.
     """
-    places = Places(paths)
+    app_paths = AppPaths(paths)
     for name, folder, _ in catalogue.folders(paths):
-        if places.data(name).is_dir():
+        if app_paths.data(name).is_dir():
             service = read_as(Service, folder / FILE, f"{name}/{FILE}")
             if service.backup:
                 yield name, service.backup
     for name in records.read(paths):
-        if places.data(name).is_dir():
+        if app_paths.data(name).is_dir():
             yield name, (declare.KEPT,)
 
 
@@ -69,7 +69,7 @@ def save(paths: Paths, name: str, kept: tuple[str, ...], archive: tarfile.TarFil
     ProblemsError
         It cannot be read.
     """
-    data = Places(paths).data(name)
+    data = AppPaths(paths).data(name)
     owner = data.stat()
     with tempfile.TemporaryFile(dir=paths.run) as stream:
         child = os.fork()
@@ -173,13 +173,13 @@ def put_back(paths: Paths, fresh: Path, aside: Path) -> None:
     aside : Path
         Where what is there now is moved. Apps that are not in the backup keep what they have.
     """
-    places = Places(paths)
+    app_paths = AppPaths(paths)
     for folder in sorted((fresh / FOLDER).glob("*")):
-        data = places.data(folder.name)
+        data = app_paths.data(folder.name)
         if data.exists():
             (aside / FOLDER).mkdir(mode=0o700, exist_ok=True)
             data.rename(aside / FOLDER / folder.name)
-        owner = places.make_app(folder.name)
+        owner = app_paths.make_app(folder.name)
         for path in folder.rglob("*"):
             if os.geteuid() == 0:
                 os.chown(path, owner.pw_uid, owner.pw_gid)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from hub.apps.app_paths import SHIPPED, Places
+from hub.apps.app_paths import SHIPPED, AppPaths
 from hub.apps.declaration import FILE, Service, ServiceName, name_problem
 from hub.apps.members import declare, records
 from hub.labfile.fields import Frozen, GroupName
@@ -151,7 +151,7 @@ def member_app(record: records.Record, settings: Settings, paths: Paths) -> App:
 
 def stamp(paths: Paths) -> tuple[tuple[str, int], ...]:
     """Return what changes whenever `read` may answer otherwise."""
-    files = [Places(paths).choices, *(folder / FILE for _, folder, _ in folders(paths))]
+    files = [AppPaths(paths).choices, *(folder / FILE for _, folder, _ in folders(paths))]
     files += records.files(paths)
     return tuple((str(file), file.stat().st_mtime_ns) for file in files if file.exists())
 
@@ -207,8 +207,8 @@ def misfits(place: str, service: Service, settings: Settings) -> Iterator[Proble
     """
     if service.user_written and settings.isolation == "path":
         text = "with isolation: path a member's page could act as whoever opens it"
-        mend = "give the portal own origins (isolation: subdomain), or leave this app out"
-        yield Problem(place, text, mend)
+        hint = "give the portal own origins (isolation: subdomain), or leave this app out"
+        yield Problem(place, text, hint)
     if service.user_written and os.geteuid() != 0:
         text = "a member's app needs an account of its own, which only root can give"
         yield Problem(place, text, "run the portal as root, or leave this app out")
@@ -219,7 +219,7 @@ def folders(paths: Paths) -> Iterator[tuple[str, Path, bool]]:
     known = shipped()
     for name in known:
         yield name, shipped_folder(name), False
-    own = Places(paths).own
+    own = AppPaths(paths).own
     for folder in sorted(own.iterdir()) if own.is_dir() else ():
         if (folder / FILE).is_file() and folder.name not in known:
             yield folder.name, folder, True
@@ -233,7 +233,7 @@ def read_choices(paths: Paths) -> dict[str, Choice]:
     ProblemsError
         The file is wrong.
     """
-    file = Places(paths).choices
+    file = AppPaths(paths).choices
     return dict(read_as(Choices, file).services) if file.exists() else {}
 
 
@@ -250,4 +250,4 @@ def choose(paths: Paths, name: str, choice: Choice | None) -> None:
     out.write("# Written by `labhub app`.\n")
     content = Choices(services=choices).model_dump(mode="json", exclude_none=True)
     YAML().dump(content, out)
-    write(Places(paths).choices, out.getvalue())
+    write(AppPaths(paths).choices, out.getvalue())

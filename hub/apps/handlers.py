@@ -37,7 +37,7 @@ class Handler(APIHandler):
     paths: Paths
 
     def initialize(self, settings: Settings, paths: Paths) -> None:
-        """Remember the lab file and the portal's places."""
+        """Remember the lab file and the portal's app_paths."""
         self.settings_of_lab = settings
         self.paths = paths
 
@@ -119,11 +119,7 @@ class Sync(Handler):
         known = [app.name for app in jupyterhub_services.apps(self.settings_of_lab, self.paths)]
         now = await states(self.paths)
         self.write(
-            {
-                name: now.get(program_name(name), "sleeping")
-                for name in known
-                if self._may_open(name)
-            }
+            {name: now.get(program_name(name), "stopped") for name in known if self._may_open(name)}
         )
 
     def _may_open(self, name: str) -> bool:
@@ -183,7 +179,7 @@ class Thumbnail(BaseHandler):
     """``/hub/app-picture/NAME``: the picture on an app's card."""
 
     def initialize(self, settings: Settings, paths: Paths) -> None:
-        """Remember the lab file and the portal's places."""
+        """Remember the lab file and the portal's app_paths."""
         self.settings_of_lab = settings
         self.paths = paths
 

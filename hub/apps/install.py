@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hub.apps import catalogue
-from hub.apps.app_paths import Places, make_readable
+from hub.apps.app_paths import AppPaths, make_readable
 from hub.apps.catalogue import App, Choice
 from hub.apps.declaration import FILE, name_problem, thumbnail_of
 from hub.apps.members import records
@@ -69,9 +69,9 @@ def add(source: str, groups: Sequence[str] | None, settings: Settings, paths: Pa
     found += [] if shipped else _copy_problems(folder)
     if found:
         raise ProblemsError(found)
-    Places(paths).make()
+    AppPaths(paths).make()
     if not shipped:
-        _copy(folder, Places(paths).own / name)
+        _copy(folder, AppPaths(paths).own / name)
     catalogue.choose(paths, name, Choice(groups=tuple(groups) if groups is not None else None))
     return catalogue.find(name, settings, paths)
 
@@ -84,7 +84,7 @@ def remove(name: str, settings: Settings, paths: Paths) -> None:
     ProblemsError
         There is no such app.
     """
-    own = Places(paths).own / name
+    own = AppPaths(paths).own / name
     if name in catalogue.shipped():
         catalogue.find(name, settings, paths)
         catalogue.choose(paths, name, Choice(on=False))
@@ -112,12 +112,12 @@ def forget(name: str, paths: Paths) -> None:
     AccountError
         Its account is still in use.
     """
-    places = Places(paths)
-    for folder in (places.data(name), places.socket_folder(name)):
+    app_paths = AppPaths(paths)
+    for folder in (app_paths.data(name), app_paths.socket_folder(name)):
         shutil.rmtree(folder, ignore_errors=True)
-    places.address(name).unlink(missing_ok=True)
+    app_paths.address(name).unlink(missing_ok=True)
     if os.geteuid() == 0:
-        remove_system_account(places.account(name), "Labhub app")
+        remove_system_account(app_paths.account(name), "Labhub app")
 
 
 def apply(settings: Settings, paths: Paths) -> bool:
@@ -169,8 +169,8 @@ def unknown_groups(
         return []
     text = f"names groups that do not exist: {', '.join(unknown)}"
     there = ", ".join(sorted(known)) or "none"
-    mend = f"make them in the lab file or on the admin page; there are: {there}"
-    return [Problem(f"{name} groups", text, mend)]
+    hint = f"make them in the lab file or on the admin page; there are: {there}"
+    return [Problem(f"{name} groups", text, hint)]
 
 
 def _groups_of_hub(paths: Paths) -> set[str]:
@@ -210,8 +210,8 @@ def _copy_problems(folder: Path) -> list[Problem]:
             size, count = size + status.st_size, count + 1
     if size > _MOST_BYTES or count > _MOST_FILES:
         text = f"has {format_bytes(size)} in {count} files: too much for an app's own folder"
-        mend = f"keep data in a shared folder; at most {format_bytes(_MOST_BYTES)}"
-        found.append(Problem(str(folder), text, mend))
+        hint = f"keep data in a shared folder; at most {format_bytes(_MOST_BYTES)}"
+        found.append(Problem(str(folder), text, hint))
     return found
 
 

@@ -1,6 +1,6 @@
 """Start one app and stay with it: ``python -m hub.apps.launch NAME``, for the supervisor.
 
-As root the app runs in a box, like a person's server: own account, network, view of the files
+As root the app runs in a sandbox, like a person's server: own account, network, view of the files
 and limits. Without root it is a plain process of the portal's owner.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hub.apps import catalogue
-from hub.apps.app_paths import KEY, SHIPPED, Places
+from hub.apps.app_paths import KEY, SHIPPED, AppPaths
 from hub.apps.catalogue import App
 from hub.apps.declaration import filled
 from hub.labfile import read
@@ -30,17 +30,17 @@ from hub.labfile.schema import Settings
 from hub.sandbox.accounts import AccountError
 from hub.sandbox.bubblewrap import environment_folders
 from hub.sandbox.cgroups import Limits
-from hub.sandbox.configure import boxes_of
-from hub.sandbox.instance import box_key
-from hub.sandbox.sandboxes import Boxes, Shared
+from hub.sandbox.configure import sandboxes_of
+from hub.sandbox.instance import sandbox_key
+from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.create import read_secret
 from hub.state.paths import REPOSITORY, Paths
 from services.gate import keys
 
 _PORT = 8000  # in the app's own network
-_PATIENCE = 10.0  # seconds that an app may take to end
+_TIMEOUT = 10.0  # seconds that an app may take to end
 _KNOCK = 0.05
-# Where a box shows what is not at its own place there.
+# Where a sandbox shows what is not at its own place there.
 _FOLDER, _LIBRARY = "/labhub/app", "/labhub/lib"
 
 
@@ -61,9 +61,9 @@ class Start:
         self.app = app
         self.settings = settings
         self.paths = paths
-        self.places = Places(paths)
+        self.app_paths = AppPaths(paths)
         self.boxed = os.geteuid() == 0
-        self.account: pwd.struct_passwd = self.places.make_app(app.name)
+        self.account: pwd.struct_passwd = self.app_paths.make_app(app.name)
 
     # -- what it is started with ------------------------------------------------------
 
@@ -71,12 +71,12 @@ class Start:
         """Return what the places in the declaration stand for."""
         name = self.app.name
         return {
-            "socket": str(self.places.socket(name)),
+            "socket": str(self.app_paths.socket(name)),
             "host": host,
             "port": str(port),
             "prefix": self.app.prefix,
             "folder": _FOLDER if self.boxed else str(self.app.folder),
-            "data": str(self.places.data(name)),
+            "data": str(self.app_paths.data(name)),
             "url": self.app.url(self.settings),
         }
 
@@ -134,12 +134,12 @@ class Start:
             own["PYTHONPATH"] = library
         return {**variables, **own}
 
-    # -- in a box ---------------------------------------------------------------------
+    # -- in a sandbox ---------------------------------------------------------------------
 
-    def boxes(self) -> Boxes:
-        """Return the portal's boxes, with what this app sees."""
-        boxes = boxes_of(self.settings, self.paths)
-        app, shared = self.app, boxes.shared
+    def sandboxes(self) -> Sandboxes:
+        """Return the portal's sandboxes, with what this app sees."""
+        sandboxes = sandboxes_of(self.settings, self.paths)
+        app, shared = self.app, sandboxes.shared
         mounts: list[tuple[Path, str]] = [(app.folder, _FOLDER)]
         if app.imports:
             mounts += [(SHIPPED, f"{_LIBRARY}/services")]
@@ -148,13 +148,13 @@ class Start:
         view = Shared(
             read_only=environment_folders(self.paths.envs) if plain else shared.read_only,
             read_write=[
-                self.places.socket_folder(app.name),
+                self.app_paths.socket_folder(app.name),
                 *(() if plain else shared.read_write),
             ],
             hidden=shared.hidden,
             mounts=mounts,
         )
-        return Boxes(boxes.instance, boxes.network, boxes.groups, view)
+        return Sandboxes(sandboxes.instance, sandboxes.network, sandboxes.groups, view)
 
     def run(self) -> int:
         """Start it, wait for its end and clean up; returns the exit status."""
@@ -162,39 +162,39 @@ class Start:
         return self._run_boxed() if self.boxed else self._run_plain()
 
     def _run_boxed(self) -> int:
-        service, boxes = self.app.service, self.boxes()
+        service, sandboxes = self.app.service, self.sandboxes()
         limits = Limits(cpu=service.cpu, memory=service.memory, processes=service.processes)
-        key = box_key(self.account.pw_uid, "")
-        ending = _Ending(lambda: boxes.terminate(key))
-        box = boxes.create(key, self.account, limits)
+        key = sandbox_key(self.account.pw_uid, "")
+        ending = _Ending(lambda: sandboxes.terminate(key))
+        sandbox = sandboxes.create(key, self.account, limits)
         try:
             values = self.values("0.0.0.0", _PORT)  # noqa: S104 - in a network of its own
-            self._tell_address(box.link.address, _PORT)
-            arguments = box.open_arguments()
+            self._tell_address(sandbox.link.address, _PORT)
+            arguments = sandbox.open_arguments()
             try:
                 process = subprocess.Popen(
-                    [*box.command(arguments), *self.command(values)],
+                    [*sandbox.command(arguments), *self.command(values)],
                     env=self.environment(values),
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     pass_fds=[arguments],
                     umask=0o007,  # the socket is the app's and the gate's
-                    preexec_fn=lambda: _join(box.join_files),
+                    preexec_fn=lambda: _join(sandbox.join_files),
                 )
             finally:
                 os.close(arguments)
-            boxes.started(key)
-            status = ending.wait(process, lambda: boxes.serving(key))
-            if boxes.oom_kills(key):
+            sandboxes.started(key)
+            status = ending.wait(process, lambda: sandboxes.serving(key))
+            if sandboxes.oom_kills(key):
                 memory = format_size(service.memory)
                 print(
                     f"labhub: it used more memory than service.yaml allows ({memory})", flush=True
                 )
             return status
         finally:
-            # First: the address may soon be another box's.
-            self.places.address(self.app.name).unlink(missing_ok=True)
-            boxes.destroy(key)
+            # First: the address may soon be another sandbox's.
+            self.app_paths.address(self.app.name).unlink(missing_ok=True)
+            sandboxes.destroy(key)
             self._clear_socket()
 
     def _run_plain(self) -> int:
@@ -213,22 +213,22 @@ class Start:
         try:
             return ending.wait(process, lambda: False)
         finally:
-            self.places.address(self.app.name).unlink(missing_ok=True)
+            self.app_paths.address(self.app.name).unlink(missing_ok=True)
             _signal_group(process, signal.SIGKILL)
             self._clear_socket()
 
     def _tell_address(self, host: str, port: int) -> None:
         """Tell the gate where it listens, in a file that the app itself cannot write."""
         if self.app.service.listen == "port":
-            file = self.places.address(self.app.name)
+            file = self.app_paths.address(self.app.name)
             write(file, json.dumps({"host": host, "port": port}), 0o640)
-            gate = self.places.gate_uid()
+            gate = self.app_paths.gate_uid()
             if self.boxed and gate is not None:
                 os.chown(file, 0, pwd.getpwuid(gate).pw_gid)
 
     def _clear_socket(self) -> None:
         """Remove what an earlier run has left; nothing else is in the folder."""
-        folder = self.places.socket_folder(self.app.name)
+        folder = self.app_paths.socket_folder(self.app.name)
         for entry in folder.iterdir():
             with contextlib.suppress(OSError):
                 entry.unlink()
@@ -259,7 +259,7 @@ class _Ending:
             if self._asked and not told:
                 told = True
                 self._ask()
-            if self._asked and time.monotonic() - self._asked > _PATIENCE:
+            if self._asked and time.monotonic() - self._asked > _TIMEOUT:
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_KNOCK if told else 0.5)

@@ -41,7 +41,7 @@ No cookie and no token of the hub reaches it. Cookies that the app sets are boun
 The person's browser sends it nothing else than what the app's own pages ask for: a changing request or a
 WebSocket from a page of another origin is refused.
 
-Its process runs under an account of its own (on a portal that runs as root), in a box like the people's
+Its process runs under an account of its own (on a portal that runs as root), in a sandbox like the people's
 servers: own network, own /tmp, no homes, the limits below. These variables are set:
 
 | variable | place | |

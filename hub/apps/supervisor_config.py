@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from hub.apps import catalogue
-from hub.apps.app_paths import Places, make_readable
+from hub.apps.app_paths import AppPaths, make_readable
 from hub.apps.catalogue import App
 from hub.labfile.read import write
 from hub.labfile.schema import Settings
@@ -34,7 +34,7 @@ def state_word(state: str, status: int = 0) -> str:
         return "running"
     if state in ("STARTING", "BACKOFF"):
         return "starting"
-    return "failed" if state == "FATAL" or (state == "EXITED" and status) else "sleeping"
+    return "failed" if state == "FATAL" or (state == "EXITED" and status) else "stopped"
 
 
 def prepare(settings: Settings, paths: Paths) -> list[App]:
@@ -43,11 +43,11 @@ def prepare(settings: Settings, paths: Paths) -> list[App]:
     Call it before the gate or an app is started, and after a change. What is there already
     stays.
     """
-    places = Places(paths)
-    places.make()
+    app_paths = AppPaths(paths)
+    app_paths.make()
     found, _ = catalogue.read(settings, paths)
     for app in found:
-        places.make_app(app.name)
+        app_paths.make_app(app.name)
         if app.own:
             make_readable(app.folder)  # a restored backup is closed
     write_gate_file(found, settings, paths)
@@ -56,9 +56,9 @@ def prepare(settings: Settings, paths: Paths) -> list[App]:
 
 def write_gate_file(apps: list[App], settings: Settings, paths: Paths) -> None:
     """Tell the gate which apps there are; a gate that runs takes it up by itself."""
-    places = Places(paths)
+    app_paths = AppPaths(paths)
     text = gate.dump(gate_config(apps, settings, paths))
-    file = places.gate_file
+    file = app_paths.gate_file
     if file.exists() and file.read_text(encoding="utf-8") == text:
         return
     write(file, text, 0o640)
@@ -71,7 +71,7 @@ def gate_config(apps: list[App], settings: Settings, paths: Paths) -> gate.Confi
     import pwd
 
     root = os.geteuid() == 0
-    places = Places(paths)
+    app_paths = AppPaths(paths)
     local = settings.local
     gateway = f"{local.subnet[1]}:{GATE_PORT}" if root else f"127.0.0.1:{local.gate_port}"
     if settings.target == "slurm" and settings.slurm is not None:
@@ -84,7 +84,7 @@ def gate_config(apps: list[App], settings: Settings, paths: Paths) -> gate.Confi
         own_origins=settings.isolation == "subdomain",
         port=local.gate_port,
         internal_host=gateway,
-        account=places.gate_account if root else "",
+        account=app_paths.gate_account if root else "",
         **_outside(settings, paths),
     )
     found = {}
@@ -97,9 +97,9 @@ def gate_config(apps: list[App], settings: Settings, paths: Paths) -> gate.Confi
             title=service.title,
             prefix=app.prefix,
             origin=app.origin(settings),
-            socket=str(places.socket(app.name)) if on_socket else "",
-            address_file="" if on_socket else str(places.address(app.name)),
-            uid=pwd.getpwnam(places.account(app.name)).pw_uid if root else os.geteuid(),
+            socket=str(app_paths.socket(app.name)) if on_socket else "",
+            address_file="" if on_socket else str(app_paths.address(app.name)),
+            uid=pwd.getpwnam(app_paths.account(app.name)).pw_uid if root else os.geteuid(),
             strip_prefix=service.strip_prefix,
             health=service.health,
             start_timeout=service.start_timeout.total_seconds(),

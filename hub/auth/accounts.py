@@ -123,8 +123,8 @@ class SignupDirectory:
 
     def _opened(self) -> Any:
         if not self._paths.database.exists():
-            text, mend = "the portal has not run yet", "start it once: labhub up"
-            raise ProblemsError([Problem(str(self._paths.database), text, mend)])
+            text, hint = "the portal has not run yet", "start it once: labhub up"
+            raise ProblemsError([Problem(str(self._paths.database), text, hint)])
         return signup_people.opened(self._paths)
 
 
@@ -143,11 +143,11 @@ def directory(settings: Settings, paths: Paths) -> Directory:
         return SignupDirectory(settings, paths)
     if method == "owner":
         text = "this portal runs without root and is for the person who started it"
-        mend = "for several people start it as root: sudo ./labhub up"
+        hint = "for several people start it as root: sudo ./labhub up"
     else:
         text = f"people come from the identity provider ({method}), not from this command"
-        mend = "let them in by authentication.oauth in the lab file, then: labhub up"
-    raise ProblemsError([Problem("authentication.method", text, mend)])
+        hint = "let them in by authentication.oauth in the lab file, then: labhub up"
+    raise ProblemsError([Problem("authentication.method", text, hint)])
 
 
 def entries(settings: Settings, paths: Paths) -> list[Entry]:

@@ -155,15 +155,15 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         found.append(Problem(f"{place}.allowed_organizations", text, "remove it"))
     if method == "google" and len(oauth.hosted_domains) != 1:
         text = "Google's user names are e-mail addresses: name the one domain to take off"
-        mend = "hosted_domains: [uni.example]"
-        found.append(Problem(f"{place}.hosted_domains", text, mend))
+        hint = "hosted_domains: [uni.example]"
+        found.append(Problem(f"{place}.hosted_domains", text, hint))
     elif len(oauth.hosted_domains) > 1:
         text = "ada@a.example and ada@b.example would both become ada: name one domain"
         found.append(Problem(f"{place}.hosted_domains", text, "keep one"))
     if method == "cilogon" and not oauth.allowed_idps:
         text = "cilogon needs the entity ids of the identity providers whose people may come"
-        mend = "find them on https://cilogon.org/idplist/"
-        found.append(Problem(f"{place}.allowed_idps", text, mend))
+        hint = "find them on https://cilogon.org/idplist/"
+        found.append(Problem(f"{place}.allowed_idps", text, hint))
     if oauth.issuer and not oauth.issuer.startswith("https://"):
         host = oauth.issuer.partition("://")[2].partition("/")[0].rpartition(":")[0]
         if not oauth.issuer.startswith("http://") or host not in ("127.0.0.1", "localhost"):

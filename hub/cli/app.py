@@ -95,11 +95,11 @@ def remove(name: str, delete_data: bool, yes: bool) -> None:
       labhub app remove plates
     """  # noqa: D301
     from hub.apps import install
-    from hub.apps.app_paths import Places
+    from hub.apps.app_paths import AppPaths
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
-    data = Places(paths).data(name)
+    data = AppPaths(paths).data(name)
     if not yes:
         what = f"delete {data} with all its files" if delete_data else "keep its data"
         click.confirm(f"Take {name} away and {what}?", abort=True)
@@ -176,7 +176,7 @@ def status(name: str, as_json: bool) -> None:
 
 
 def _row(one: Any, settings: Any, paths: Paths) -> dict[str, Any]:
-    from hub.apps.app_paths import Places
+    from hub.apps.app_paths import AppPaths
     from hub.apps.supervisor_config import program_name, state_word
     from hub.runtime.supervise import Supervisor
 
@@ -187,8 +187,8 @@ def _row(one: Any, settings: Any, paths: Paths) -> dict[str, Any]:
         "url": one.url(settings),
         "groups": list(one.groups),
         "own": one.own,
-        "state": state_word(program.state, program.status) if program else "sleeping",
+        "state": state_word(program.state, program.status) if program else "stopped",
         "pid": program.pid if program and program.pid else None,
         "since_seconds": int(time.time() - program.since) if program and program.pid else None,
-        "data": str(Places(paths).data(one.name)),
+        "data": str(AppPaths(paths).data(one.name)),
     }

@@ -19,7 +19,7 @@ from hub.state.paths import REPOSITORY, Paths
 @config_option
 @json_option
 def check(config: Path | None, as_json: bool) -> None:
-    """Name every problem of the lab file and this machine, each with its place and mend.
+    """Name every problem of the lab file and this machine, each with its place and a hint.
 
     Changes nothing. Exits with 0 where the portal can run (warnings or not), else with 1.
 

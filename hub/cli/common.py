@@ -32,14 +32,14 @@ def print_json(value: Any) -> None:
 
 
 def print_problems(problems: Iterable[Problem]) -> None:
-    """Print problems on stderr, each with its mend below it."""
+    """Print problems on stderr, each with a hint below it."""
     for problem in problems:
         kind, color = ("warning", "yellow") if problem.warning else ("problem", "red")
         click.echo(
             f"{click.style(kind, fg=color, bold=True)} {problem.place}: {problem.text}", err=True
         )
-        if problem.mend:
-            click.echo(f"        {problem.mend}", err=True)
+        if problem.hint:
+            click.echo(f"        {problem.hint}", err=True)
 
 
 def told(error: Exception) -> bool:
@@ -66,8 +66,8 @@ def read_settings(paths: Paths) -> Settings:
         It is wrong, or there is none yet.
     """
     if not paths.lab_file.exists():
-        mend = "start the portal once: labhub up"
-        raise ProblemsError([Problem(str(paths.lab_file), "there is no lab file yet", mend)])
+        hint = "start the portal once: labhub up"
+        raise ProblemsError([Problem(str(paths.lab_file), "there is no lab file yet", hint)])
     return read.read(paths.lab_file)
 
 

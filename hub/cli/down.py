@@ -62,9 +62,9 @@ def _remove_walls(paths: Paths) -> None:
         return
     settings = read_settings(paths)
     if settings.target == "local":
-        from hub.sandbox import boxes_of, remove_all
+        from hub.sandbox import remove_all, sandboxes_of
 
-        remove_all(boxes_of(settings, paths))
+        remove_all(sandboxes_of(settings, paths))
 
 
 def _stop_servers(settings: Settings, paths: Paths) -> None:
@@ -86,9 +86,9 @@ def _stop_servers(settings: Settings, paths: Paths) -> None:
                 return
             names = ", ".join(map(str, servers))
             text = f"cannot be stopped now: {error}"
-            mend = "start the portal ('labhub up'), or leave them: labhub down --keep-servers"
-            raise ProblemsError([Problem(f"user servers {names}", text, mend)]) from None
+            hint = "start the portal ('labhub up'), or leave them: labhub down --keep-servers"
+            raise ProblemsError([Problem(f"user servers {names}", text, hint)]) from None
     if left:
         text = f"did not stop within {_WAIT} s"
-        mend = "call 'labhub down' again, or leave them: labhub down --keep-servers"
-        raise ProblemsError([Problem(", ".join(map(str, left)), text, mend)])
+        hint = "call 'labhub down' again, or leave them: labhub down --keep-servers"
+        raise ProblemsError([Problem(", ".join(map(str, left)), text, hint)])

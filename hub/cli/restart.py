@@ -40,6 +40,6 @@ def restart(program: str) -> None:
         try:
             ready.wait(settings, supervisor, say)
         except ready.NotReadyError as error:
-            mend = f"see: labhub logs {error.program}"
-            raise ProblemsError([Problem(error.program, str(error), mend)]) from None
+            hint = f"see: labhub logs {error.program}"
+            raise ProblemsError([Problem(error.program, str(error), hint)]) from None
     click.echo(f"  {', '.join(names)} restarted")

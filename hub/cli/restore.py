@@ -27,8 +27,8 @@ def restore(file: Path, yes: bool) -> None:
 
     paths = Paths.from_environment()
     if Supervisor(paths).running():
-        text, mend = "runs, and would overwrite what is restored", "stop it first: labhub down"
-        raise ProblemsError([Problem("the portal", text, mend)])
+        text, hint = "runs, and would overwrite what is restored", "stop it first: labhub down"
+        raise ProblemsError([Problem("the portal", text, hint)])
     if not yes:
         click.confirm(f"Replace the portal's state in {paths.state} by {file}?", abort=True)
     aside = backups.restore(paths, file)

@@ -253,8 +253,8 @@ class Environments:
         missing = packages_missing(name)
         if missing:
             text = f"needs {', '.join(missing)} from the system"
-            mend = f"apt-get install -y {' '.join(missing)}"
-            raise ProblemsError([Problem(f"images/{name}/apt.txt", text, mend)])
+            hint = f"apt-get install -y {' '.join(missing)}"
+            raise ProblemsError([Problem(f"images/{name}/apt.txt", text, hint)])
 
     def _verify(self, name: str) -> None:
         script = _verify_script(name)
@@ -307,8 +307,8 @@ class Environments:
             stream = (self.paths.envs / f".{name}.lock").open("a")
         except OSError as error:
             text = f"cannot be written: {error.strerror}"
-            mend = "use the account that owns it, or ask its owner to build the environment"
-            raise ProblemsError([Problem(str(self.paths.envs), text, mend)]) from None
+            hint = "use the account that owns it, or ask its owner to build the environment"
+            raise ProblemsError([Problem(str(self.paths.envs), text, hint)]) from None
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -37,5 +37,5 @@ def problems(settings: Settings) -> Iterator[Problem]:
     """Yield what keeps people from RStudio."""
     if has_r(settings.profiles) and not may_be_there(settings):
         text = "RStudio Server is not on this machine: profiles with R come without its tile"
-        mend = "install its package from posit.co/download/rstudio-server (docs/how-to/rstudio.md)"
-        yield Problem("rstudio", text, mend, warning=True)
+        hint = "install its package from posit.co/download/rstudio-server (docs/how-to/rstudio.md)"
+        yield Problem("rstudio", text, hint, warning=True)

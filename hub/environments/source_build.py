@@ -70,8 +70,8 @@ def install(
             say(f"fetching the source of {package.stem}")
             wrong = fetch(f"{base}/{path}", package, digest)
             if wrong:
-                mend = "LABHUB_CRATES names another registry"
-                raise BuildError(f"a source could not be fetched: {wrong} ({mend})")
+                hint = "LABHUB_CRATES names another registry"
+                raise BuildError(f"a source could not be fetched: {wrong} ({hint})")
             _unpack(package, folder)
         say("compiling")
         run(lock.with_name("build"), folder, environment, cwd=folder)

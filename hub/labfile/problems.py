@@ -1,4 +1,4 @@
-"""One shape for everything that is wrong: where, what, and how to mend it."""
+"""One shape for everything that is wrong: where, what, and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that a person has to mend.
+    """Something that a person has to fix.
 
     Attributes
     ----------
@@ -16,7 +16,7 @@ class Problem:
         Where it is: ``lab.yaml:12 profiles.0.memory``, a path, a port.
     text : str
         What is wrong, in one sentence.
-    mend : str
+    hint : str
         What to do about it, in one sentence; may be empty where ``text`` says it all.
     warning : bool
         True where the portal runs all the same.
@@ -24,12 +24,12 @@ class Problem:
 
     place: str
     text: str
-    mend: str = ""
+    hint: str = ""
     warning: bool = False
 
     def __str__(self) -> str:
         line = f"{self.place}: {self.text}"
-        return f"{line}\n    {self.mend}" if self.mend else line
+        return f"{line}\n    {self.hint}" if self.hint else line
 
 
 class ProblemsError(Exception):

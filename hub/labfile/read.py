@@ -1,4 +1,4 @@
-"""Read the lab file: every problem at once, each with its line and a mend."""
+"""Read the lab file: every problem at once, each with its line and a hint."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def validated(model: type[Model], text: str, name: str) -> Model:
         mark = error.problem_mark
         place = f"{name}:{mark.line + 1}" if mark else name
         what = str(error.problem or error)
-        raise ProblemsError([Problem(place, what, "mend the YAML at this line")]) from None
+        raise ProblemsError([Problem(place, what, "correct the YAML at this line")]) from None
     except YAMLError as error:
-        raise ProblemsError([Problem(name, str(error), "mend the YAML")]) from None
+        raise ProblemsError([Problem(name, str(error), "correct the YAML")]) from None
     if document is None:
         document = CommentedMap()
     if not isinstance(document, CommentedMap):
@@ -112,16 +112,16 @@ def _problems(
         dotted = ".".join(str(part) for part in where)
         place = f"{name}:{line}" if line else name
         message = item["msg"].removeprefix("Value error, ")
-        mend = ""
+        hint = ""
         if item["type"] == "extra_forbidden":
             message = f"{where[-1]} is no setting"
             keys = _keys(model, where[:-1])
             near = difflib.get_close_matches(str(where[-1]), keys, n=1)
             known = ", ".join(keys)
-            mend = f"did you mean {near[0]}?" if near else f"known here: {known}"
+            hint = f"did you mean {near[0]}?" if near else f"known here: {known}"
         elif item["type"] == "missing":
             message = f"{where[-1]} is missing"
-        found.append(Problem(f"{place} {dotted}".strip(), message, mend))
+        found.append(Problem(f"{place} {dotted}".strip(), message, hint))
     return found
 
 

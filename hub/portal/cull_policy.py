@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 
-class Patience:
+class CullPolicy:
     """Cull a server only when it was seen idle for a while, without a pause in the watch.
 
     Parameters

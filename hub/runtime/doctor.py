@@ -1,4 +1,4 @@
-"""Look into a portal and its machine: what is well, what is not, and how to mend it."""
+"""Look into a portal and its machine: what is well, what is not, and how to fix it."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def versions(settings: Settings, paths: Paths) -> Finding:
                 floor = FLOOR.get(package)
                 if floor and Version(entry.version) < Version(floor):
                     text = f"{package} {entry.version} has a known hole; {floor} closes it"
-                    mend = "labhub up makes the environment anew from images/"
-                    found.append(Problem(f"environment {name}", text, mend))
+                    hint = "labhub up makes the environment anew from images/"
+                    found.append(Problem(f"environment {name}", text, hint))
                 elif package in ("jupyterhub", "jupyter-server"):
                     shown.append(f"{name}: {package} {entry.version}")
     try:
@@ -206,8 +206,8 @@ def clock(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
         command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
         shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
         if shown.stdout.strip() == "no":
-            mend = "timedatectl set-ntp true"
-            found.append(Problem("clock", "is not set by the network", mend, warning=True))
+            hint = "timedatectl set-ntp true"
+            found.append(Problem("clock", "is not set by the network", hint, warning=True))
         else:
             detail += ", set by the network"
     return Finding("clock", detail, tuple(found))
@@ -227,8 +227,8 @@ def names(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
             socket.getaddrinfo(name, None)
         except OSError:
             entry = f"*.{host}" if name != host else host
-            mend = f"add a DNS entry {entry}, or choose isolation: path if there can be none"
-            found.append(Problem("url", f"{name} has no address", mend))
+            hint = f"add a DNS entry {entry}, or choose isolation: path if there can be none"
+            found.append(Problem("url", f"{name} has no address", hint))
     return Finding("names", ", ".join(wanted), tuple(found))
 
 
@@ -237,8 +237,8 @@ def portal(settings: Settings, paths: Paths) -> Finding:
     supervisor = Supervisor(paths)
     known = supervisor.info()
     if not known:
-        text, mend = "is down", "labhub up"
-        return Finding("portal", "down", (Problem("portal", text, mend, warning=True),))
+        text, hint = "is down", "labhub up"
+        return Finding("portal", "down", (Problem("portal", text, hint, warning=True),))
     found = []
     for name in programs(settings):
         if name not in known or not known[name].running:
@@ -266,8 +266,8 @@ def database(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
             said = str(error)
     found = []
     if said != "ok":
-        mend = "labhub down, then labhub restore with the newest backup"
-        found.append(Problem(str(paths.database), f"is damaged: {said}", mend))
+        hint = "labhub down, then labhub restore with the newest backup"
+        found.append(Problem(str(paths.database), f"is damaged: {said}", hint))
     size = paths.database.stat().st_size / (1 << 20)
     return Finding("database", f"{size:.1f} MB", tuple(found))
 
@@ -307,7 +307,7 @@ def apps(settings: Settings, paths: Paths) -> Finding:
                 found.append(Problem(f"apps.{app.name}", text, "ask who runs it"))
         except OSError as error:
             text = f"{app.url} does not answer: {getattr(error, 'reason', error)}"
-            found.append(Problem(f"apps.{app.name}", text, "start it, or mend its url"))
+            found.append(Problem(f"apps.{app.name}", text, "start it, or correct its url"))
     if rstudio.has_r(settings.profiles) and (place := rstudio.rserver()):
         shown.append(f"RStudio Server at {place}")
     found += rstudio.problems(settings)

@@ -100,18 +100,18 @@ def _environments(settings: Settings, paths: Paths) -> Iterator[Problem]:
             missing = [] if own.is_current(name) else build.packages_missing(name)
             if missing:
                 text = f"environment {name!r} needs {', '.join(missing)} from the system"
-                mend = f"apt-get install -y {' '.join(missing)}"
-                yield Problem(f"profiles.{profile.name}.environment", text, mend)
+                hint = f"apt-get install -y {' '.join(missing)}"
+                yield Problem(f"profiles.{profile.name}.environment", text, hint)
         elif not paths.env_bin(name, "jupyterhub-singleuser").exists():
             text = f"there is no environment {name!r}"
-            mend = f"name one of images/, or put your own at {paths.envs / name}"
-            yield Problem(f"profiles.{profile.name}.environment", text, mend)
+            hint = f"name one of images/, or put your own at {paths.envs / name}"
+            yield Problem(f"profiles.{profile.name}.environment", text, hint)
     for name in COMPILED:
         missing = [] if own.is_current(name) else build.packages_missing(name)
         if missing:
             text = f"left out: its jobs would need {', '.join(missing)} from the system"
-            mend = f"for them: apt-get install -y {' '.join(missing)}, then labhub up"
-            yield Problem(f"environment {name}", text, mend, warning=True)
+            hint = f"for them: apt-get install -y {' '.join(missing)}, then labhub up"
+            yield Problem(f"environment {name}", text, hint, warning=True)
 
 
 def _files(settings: Settings) -> Iterator[Problem]:
@@ -130,8 +130,8 @@ def _files(settings: Settings) -> Iterator[Problem]:
             elif b"-----BEGIN" not in file.read_bytes():
                 yield Problem(f"tls.{key}", f"{file} is no PEM file", "convert it to PEM")
         if _readable(settings.tls.key) and settings.tls.key.stat().st_mode & 0o007:
-            mend = f"chmod o= {settings.tls.key}"
-            yield Problem("tls.key", f"everybody can read {settings.tls.key}", mend)
+            hint = f"chmod o= {settings.tls.key}"
+            yield Problem("tls.key", f"everybody can read {settings.tls.key}", hint)
 
 
 def _ports(settings: Settings, paths: Paths) -> Iterator[Problem]:
@@ -152,17 +152,17 @@ def _ports(settings: Settings, paths: Paths) -> Iterator[Problem]:
         start = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
         if not start.is_file() or port < int(start.read_text()):
             place = "listen" if settings.listen else "url"
-            mend = "start the portal as root, or choose a port from 1024 on"
-            yield Problem(place, f"port {port} needs root", mend)
+            hint = "start the portal as root, or choose a port from 1024 on"
+            yield Problem(place, f"port {port} needs root", hint)
             return
     own = set(_own_pids(paths))
     for place, (address, number) in wanted.items():
         reason = _taken(address, number)
         if reason and not own & set(_listeners(number)):
             who = ", ".join(_who(pid) for pid in _listeners(number)) or "another program"
-            mend = "stop it, or choose another port in the lab file"
+            hint = "stop it, or choose another port in the lab file"
             text = f"port {number} of {address} cannot be used: {reason}"
-            yield Problem(place, f"{text} ({who})" if reason == "in use" else text, mend)
+            yield Problem(place, f"{text} ({who})" if reason == "in use" else text, hint)
 
 
 def _own_pids(paths: Paths) -> list[int]:
@@ -216,8 +216,8 @@ def _people(settings: Settings) -> Iterator[Problem]:
         missing = [name for name in names if not _has_account(name)]
         if missing:
             text = f"no account on this machine: {', '.join(missing)}"
-            mend = f"labhub user add {missing[0]}"
-            yield Problem(place, text, mend, warning=True)
+            hint = f"labhub user add {missing[0]}"
+            yield Problem(place, text, hint, warning=True)
 
 
 def _has_account(name: str) -> bool:
@@ -231,8 +231,8 @@ def _has_account(name: str) -> bool:
 def _shared(settings: Settings) -> Iterator[Problem]:
     for folder in settings.storage.shared:
         if not folder.path.is_dir():
-            text, mend = f"{folder.path} is no folder", "make it, or mount its disk"
-            yield Problem("storage.shared", text, mend)
+            text, hint = f"{folder.path} is no folder", "make it, or mount its disk"
+            yield Problem("storage.shared", text, hint)
 
 
 def _readable(file: Path) -> bool:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from hub.apps import jupyterhub_services
-from hub.apps.app_paths import KEY, Places
+from hub.apps.app_paths import KEY, AppPaths
 from hub.environments.toolchain import BuildError, node_programs
 from hub.labfile import read
 from hub.labfile.problems import ProblemsError
@@ -43,7 +43,7 @@ def command(program: str, settings: Settings, paths: Paths) -> list[str]:
     if program == "proxy":
         return _proxy(settings, paths)
     if program == "gate":
-        file = Places(paths).gate_file
+        file = AppPaths(paths).gate_file
         return [sys.executable, "-P", "-m", "services.gate", str(file)]
     if program == "hub":
         config = REPOSITORY / "hub" / "jupyterhub_config.py"

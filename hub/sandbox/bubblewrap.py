@@ -46,7 +46,7 @@ class View:
     hidden : sequence of Path
         Folders that must not be seen, though one above them is.
     mounts : sequence of (Path, str)
-        Read-only: (folder, place in the box).
+        Read-only: (folder, place in the sandbox).
     """
 
     account: pwd.struct_passwd

@@ -79,7 +79,7 @@ class Cgroups(ABC):
 
     @abstractmethod
     def views(self, key: str) -> list[tuple[Path, str]]:
-        """Return what the server may read of its own limits: (folder, place in the box)."""
+        """Return what the server may read of its own limits: (folder, place in the sandbox)."""
 
     def join_files(self, key: str) -> list[str]:
         """Return the files into which a process writes ``0`` to join the group."""
@@ -154,7 +154,7 @@ class CgroupsV1(Cgroups):
         return _field(self.parents["memory"] / key / "memory.oom_control", "oom_kill")
 
     def views(self, key: str) -> list[tuple[Path, str]]:
-        """Return what the server may read of its own limits: (folder, place in the box)."""
+        """Return what the server may read of its own limits: (folder, place in the sandbox)."""
         return [(self.parents[c] / key, f"/sys/fs/cgroup/{c}") for c in CONTROLLERS]
 
 
@@ -191,7 +191,7 @@ class CgroupsV2(Cgroups):
         return _field(self.parents["memory"] / key / "memory.events", "oom_kill")
 
     def views(self, key: str) -> list[tuple[Path, str]]:
-        """Return what the server may read of its own limits: (folder, place in the box)."""
+        """Return what the server may read of its own limits: (folder, place in the sandbox)."""
         return [(self.parents["pids"] / key, "/sys/fs/cgroup")]
 
 

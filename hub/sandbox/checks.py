@@ -1,4 +1,4 @@
-"""What this host lacks for user servers of several people, each with its mend."""
+"""What this host lacks for user servers of several people, each with a hint."""
 
 from __future__ import annotations
 
@@ -191,12 +191,12 @@ def _firewalls(instance: Instance) -> list[Problem]:
             name = f"{chain['family']} {chain['table']} {chain['name']}"
             ways = ("iifname",) if chain["hook"] == "input" else ("iifname", "oifname")
             rules = (f'insert rule {name} {way} "{instance.interfaces}*" accept' for way in ways)
-            mend = "; ".join(f"nft '{rule}'" for rule in rules)
+            hint = "; ".join(f"nft '{rule}'" for rule in rules)
             found.append(
                 Problem(
                     _PLACE,
                     f"another firewall ({name}) drops by default, user servers' packets too",
-                    f"let it leave them to the portal's own rules: {mend}",
+                    f"let it leave them to the portal's own rules: {hint}",
                     warning=True,
                 )
             )

@@ -12,7 +12,7 @@ from hub.sandbox.bubblewrap import environment_folders
 from hub.sandbox.checks import problems
 from hub.sandbox.instance import Instance
 from hub.sandbox.network import Network
-from hub.sandbox.sandboxes import Boxes, Shared
+from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.paths import Paths
 
 
@@ -37,18 +37,18 @@ def accounts_of(settings: Settings) -> Accounts:
     return Accounts(settings.authentication.unix_group, settings.storage.homes)
 
 
-def boxes_of(settings: Settings, paths: Paths) -> Boxes:
-    """Return the boxes of a portal; nothing is made yet.
+def sandboxes_of(settings: Settings, paths: Paths) -> Sandboxes:
+    """Return the sandboxes of a portal; nothing is made yet.
 
     Raises
     ------
     CgroupError
         This host cannot limit user servers.
     """
-    from hub.apps.app_paths import Places  # it needs the accounts of this package
+    from hub.apps.app_paths import AppPaths  # it needs the accounts of this package
 
     instance = Instance.of(paths)
-    gate = Places(paths).gate_uid()
+    gate = AppPaths(paths).gate_uid()
     network = Network(
         instance,
         settings.local.subnet,
@@ -57,7 +57,9 @@ def boxes_of(settings: Settings, paths: Paths) -> Boxes:
         uids=(0,) if gate is None else (0, gate),
         gate_port=settings.local.gate_port,
     )
-    return Boxes(instance, network, cgroups.detect(instance.cgroup), shared_view(settings, paths))
+    return Sandboxes(
+        instance, network, cgroups.detect(instance.cgroup), shared_view(settings, paths)
+    )
 
 
 def shared_view(settings: Settings, paths: Paths) -> Shared:

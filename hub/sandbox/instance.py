@@ -51,10 +51,10 @@ class Instance:
         return f"labhub-{self.id}"
 
 
-def box_key(uid: int, server_name: str) -> str:
+def sandbox_key(uid: int, server_name: str) -> str:
     """Name one user server by numbers alone.
 
-    Each *named* server has a box of its own: two of them may then use the same port, each
+    Each *named* server has a sandbox of its own: two of them may then use the same port, each
     has its profile's limits, and one that is stopped takes nothing from the other.
     """
     if not server_name:

@@ -1,7 +1,7 @@
 """A network of its own for each user server: a veth pair, routed and filtered by nftables.
 
-Every box has one address and sees one neighbour, the gateway, which has the same address in
-all of them: ``gateway:8081`` is the hub for the box that asks, and nobody else's. The rules
+Every sandbox has one address and sees one neighbour, the gateway, which has the same address in
+all of them: ``gateway:8081`` is the hub for the sandbox that asks, and nobody else's. The rules
 name interfaces by their common beginning, so they are written once and not per server.
 """
 
@@ -23,14 +23,14 @@ from hub.sandbox.instance import Instance
 HUB_PORT = 8081
 GATE_PORT = 8082
 _TRIES = 64
-_FLOWS = 4096  # connections of one box at once
+_FLOWS = 4096  # connections of one sandbox at once
 _NO = "reject with icmpx admin-prohibited"  # at once: a program that is refused should not hang
 _NAMESPACES = Path("/run/netns")
 _SYSCTL = Path("/proc/sys/net/ipv4")
 
 # Where no user server has business unless the lab file says so (RFC 6890), with the metadata
 # services of the clouds: 169.254.169.254, 100.100.100.200, 192.0.0.192 are in these, Azure's is
-# a public address. IPv6 is off in the boxes altogether.
+# a public address. IPv6 is off in the sandboxes altogether.
 CLOSED = (
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -55,7 +55,7 @@ class NetworkError(OSError):
 
 @dataclass(frozen=True)
 class Link:
-    """How one box is reached.
+    """How one sandbox is reached.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Link:
     interface : str
         The host's end.
     address : str
-        The box's address.
+        The sandbox's address.
     """
 
     namespace: Path
@@ -80,13 +80,13 @@ class Network:
     instance : Instance
         Gives the names.
     subnet : IPv4Network
-        Addresses for the boxes; the first is the gateway's.
+        Addresses for the sandboxes; the first is the gateway's.
     hub_port : int
         Where the hub listens on 127.0.0.1.
     allow : iterable of networks
-        Private networks that the boxes may reach all the same.
+        Private networks that the sandboxes may reach all the same.
     uids : iterable of int
-        The host's accounts that may connect to a box: those of hub, proxy and gate.
+        The host's accounts that may connect to a sandbox: those of hub, proxy and gate.
     gate_port : int
         Where the gate before the apps listens on 127.0.0.1; 0: there is none.
     """
@@ -110,42 +110,44 @@ class Network:
 
     @property
     def gateway(self) -> str:
-        """The host, as each box sees it."""
+        """The host, as each sandbox sees it."""
         return str(self.subnet[1])
 
     @property
     def hub_url(self) -> str:
-        """Where a box reaches the hub."""
+        """Where a sandbox reaches the hub."""
         return f"http://{self.gateway}:{HUB_PORT}"
 
     @property
     def services_url(self) -> str:
-        """Where a box reaches the gate before the apps; empty where there is none."""
+        """Where a sandbox reaches the gate before the apps; empty where there is none."""
         return f"http://{self.gateway}:{GATE_PORT}" if self.gate_port else ""
 
     # -- the rules --------------------------------------------------------------------
 
     def ruleset(self) -> str:
         """Return the nftables rules: one transaction that replaces the table."""
-        table, box = self.instance.table, f'"{self.instance.interfaces}*"'
+        table, sandbox = self.instance.table, f'"{self.instance.interfaces}*"'
         resolvers, loopback = resolvers_of_host()
         closed = [*CLOSED, *(str(net) for net in attached_networks())]
         dns = "meta l4proto { tcp, udp } th dport 53"
         to_resolvers = _rule("ip daddr", resolvers, f"{dns} accept")
         local_dns = ""
         if loopback:
-            local_dns = f"iifname {box} ip daddr {self.gateway} {dns} dnat ip to {loopback}"
-        doors = {HUB_PORT: self.hub_port, GATE_PORT: self.gate_port}
-        to_doors = "\n    ".join(
-            f"iifname {box} ip daddr {self.gateway} tcp dport {port} dnat ip to 127.0.0.1:{own}"
-            for port, own in doors.items()
+            local_dns = f"iifname {sandbox} ip daddr {self.gateway} {dns} dnat ip to {loopback}"
+        open_ports = {HUB_PORT: self.hub_port, GATE_PORT: self.gate_port}
+        to_open_ports = "\n    ".join(
+            f"iifname {sandbox} ip daddr {self.gateway} tcp dport {port} dnat ip to 127.0.0.1:{own}"
+            for port, own in open_ports.items()
             if own
         )
-        own_ports = _rule("tcp dport", [own for own in doors.values() if own], "ct status dnat")
-        # What proxy and gate send to a box that is gone must not leave the host: it has cookies.
+        own_ports = _rule(
+            "tcp dport", [own for own in open_ports.values() if own], "ct status dnat"
+        )
+        # What proxy and gate send to a sandbox that is gone must stay on the host: it has cookies.
         # Not on lo: the gateway is this host's own, and refusals travel back to it there.
         stays = f'ip daddr {self.subnet} oifname != "lo" oifname != "lh*" {_NO}'
-        # One box must not use up the host's table of connections.
+        # One sandbox must not use up the host's table of connections.
         many = f"ct state new add @flows {{ ip saddr ct count over {_FLOWS} }} {_NO}"
         return f"""\
 table inet {table}
@@ -160,7 +162,7 @@ table inet {table} {{
   }}
   chain to_host {{
     type nat hook prerouting priority dstnat
-    {to_doors}
+    {to_open_ports}
     {local_dns}
   }}
   chain to_world {{
@@ -169,7 +171,7 @@ table inet {table} {{
   }}
   chain host {{
     type filter hook input priority filter
-    iifname != {box} accept
+    iifname != {sandbox} accept
     ct state established,related accept
     {many}
     ip daddr 127.0.0.1 {own_ports} accept
@@ -179,10 +181,10 @@ table inet {table} {{
   }}
   chain world {{
     type filter hook forward priority filter
-    oifname {box} ct state established,related accept
+    oifname {sandbox} ct state established,related accept
     iifname "lh*" oifname "lh*" {_NO}
-    oifname {box} drop
-    iifname != {box} accept
+    oifname {sandbox} drop
+    iifname != {sandbox} accept
     meta nfproto ipv6 drop
     {many}
     {to_resolvers}
@@ -192,7 +194,7 @@ table inet {table} {{
   chain from_host {{
     type filter hook output priority filter
     {stays}
-    oifname != {box} accept
+    oifname != {sandbox} accept
     ct state established,related accept
     meta skuid {{ {", ".join(str(uid) for uid in self.uids)} }} accept
     {_NO}
@@ -232,10 +234,10 @@ table inet {table} {{
         done = subprocess.run(command, capture_output=True, check=False, env=_environment())
         return done.returncode == 0
 
-    # -- one box ----------------------------------------------------------------------
+    # -- one sandbox ----------------------------------------------------------------------
 
     def connect(self, key: str) -> Link:
-        """Make the network of one box.
+        """Make the network of one sandbox.
 
         The address begins at the account's number; where it is taken (two portals on one
         host, or more accounts than addresses) the next free one is used.
@@ -288,7 +290,7 @@ table inet {table} {{
         return Link(namespace=namespace, interface=interface, address=address)
 
     def disconnect(self, key: str) -> None:
-        """Remove the network of one box, where there is one."""
+        """Remove the network of one sandbox, where there is one."""
         namespace = self.namespace(key)
         if namespace.exists():
             # The link goes now; the namespace itself goes with its last process.
@@ -296,17 +298,17 @@ table inet {table} {{
             _run(["ip", "netns", "del", namespace.name], check=False)
 
     def namespace(self, key: str) -> Path:
-        """Return where the network namespace of a box is found."""
+        """Return where the network namespace of a sandbox is found."""
         return _NAMESPACES / f"{self.instance.namespaces}{key}"
 
     def keys(self) -> set[str]:
-        """Return the boxes that have a network."""
+        """Return the sandboxes that have a network."""
         prefix = self.instance.namespaces
         found = _NAMESPACES.glob(f"{prefix}*") if _NAMESPACES.is_dir() else ()
         return {entry.name.removeprefix(prefix) for entry in found}
 
     def resolv_conf(self) -> str:
-        """Return /etc/resolv.conf as a box needs it."""
+        """Return /etc/resolv.conf as a sandbox needs it."""
         resolvers, loopback = resolvers_of_host()
         lines = [f"nameserver {address}" for address in resolvers]
         if loopback:
@@ -321,7 +323,7 @@ table inet {table} {{
 
 
 def resolvers_of_host() -> tuple[list[str], str | None]:
-    """Return the host's name servers: those that a box can reach, and one on loopback.
+    """Return the host's name servers: those that a sandbox can reach, and one on loopback.
 
     systemd-resolved answers on 127.0.0.53 to its own host alone, so the servers behind it are
     used, as containers do.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from hub.sandbox.sandboxes import Boxes
+from hub.sandbox.sandboxes import Sandboxes
 
 log = logging.getLogger(__name__)
 
 
-def reap(boxes: Boxes) -> list[str]:
-    """Remove every box whose server has ended, or whose start was cut off by the hub's end.
+def reap(sandboxes: Sandboxes) -> list[str]:
+    """Remove every sandbox whose server has ended, or whose start was cut off by the hub's end.
 
     Call it when the hub starts, before its first server: a server that runs is kept, since
     the hub adopts it again.
@@ -18,19 +18,23 @@ def reap(boxes: Boxes) -> list[str]:
     Returns
     -------
     list of str
-        The boxes removed.
+        The sandboxes removed.
     """
-    gone = [key for key in sorted(boxes.known()) if boxes.starting(key) or not boxes.serving(key)]
+    gone = [
+        key
+        for key in sorted(sandboxes.known())
+        if sandboxes.starting(key) or not sandboxes.serving(key)
+    ]
     for key in gone:
-        boxes.destroy(key)
+        sandboxes.destroy(key)
     if gone:
         log.warning("Removed what %d ended user servers had left: %s", len(gone), ", ".join(gone))
     return gone
 
 
-def remove_all(boxes: Boxes) -> None:
+def remove_all(sandboxes: Sandboxes) -> None:
     """End every user server of the portal and remove all that it has made in the kernel."""
-    for key in boxes.known():
-        boxes.destroy(key)
-    boxes.network.remove()
-    boxes.groups.remove_parents()
+    for key in sandboxes.known():
+        sandboxes.destroy(key)
+    sandboxes.network.remove()
+    sandboxes.groups.remove_parents()

@@ -1,4 +1,4 @@
-"""The boxes of one portal: each user server's cgroup, network and folder, as one thing."""
+"""The sandboxes of one portal: each user server's cgroup, network and folder, as one thing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SERVER = 2  # its number in its own pid namespace: 1 is bwrap's
 
 @dataclass(frozen=True)
 class Shared:
-    """What every box sees, and what none may see.
+    """What every sandbox sees, and what none may see.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Shared:
     hidden : sequence of Path
         The portal's state and the homes.
     mounts : sequence of (Path, str)
-        Read-only: (folder, place in the box).
+        Read-only: (folder, place in the sandbox).
     """
 
     read_only: Sequence[Path] = ()
@@ -44,8 +44,8 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Box:
-    """One box, ready for its server.
+class Sandbox:
+    """One sandbox, ready for its server.
 
     Attributes
     ----------
@@ -86,8 +86,8 @@ class Box:
         return [*outside, "--args", str(arguments), "--", *self.as_user]
 
 
-class Boxes:
-    """Make, watch and remove the boxes. All calls block: call them in a thread.
+class Sandboxes:
+    """Make, watch and remove the sandboxes. All calls block: call them in a thread.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Boxes:
     groups : Cgroups
         Its cgroups.
     shared : Shared
-        What the boxes see.
+        What the sandboxes see.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class Boxes:
         self._locks: dict[str, threading.RLock] = {}
         self._lock = threading.Lock()
 
-    def create(self, key: str, account: pwd.struct_passwd, limits: Limits) -> Box:
-        """Make a box; what an earlier one of that name left is removed first.
+    def create(self, key: str, account: pwd.struct_passwd, limits: Limits) -> Sandbox:
+        """Make a sandbox; what an earlier one of that name left is removed first.
 
         Raises
         ------
@@ -127,7 +127,7 @@ class Boxes:
                 self.destroy(key)
                 raise
 
-    def _create(self, key: str, account: pwd.struct_passwd, limits: Limits) -> Box:
+    def _create(self, key: str, account: pwd.struct_passwd, limits: Limits) -> Sandbox:
         folder = self.folder(key)
         tmp = folder / "tmp"
         folder.mkdir(mode=0o700, parents=True)
@@ -150,7 +150,7 @@ class Boxes:
             hidden=self.shared.hidden,
             mounts=[*self.groups.views(key), *self.shared.mounts],
         )
-        return Box(
+        return Sandbox(
             key=key,
             link=link,
             join_files=self.groups.join_files(key),
@@ -159,11 +159,11 @@ class Boxes:
         )
 
     def started(self, key: str) -> None:
-        """Note that the hub knows of this box: from now on a hub's crash is no end of it."""
+        """Note that the hub knows of this sandbox: from now on a hub's crash is no end of it."""
         (self.folder(key) / _STARTING).unlink(missing_ok=True)
 
     def starting(self, key: str) -> bool:
-        """Whether the hub that made this box has not come to know it yet."""
+        """Whether the hub that made this sandbox has not come to know it yet."""
         return (self.folder(key) / _STARTING).exists()
 
     def serving(self, key: str) -> bool:
@@ -171,7 +171,7 @@ class Boxes:
         return self._server(key) is not None
 
     def _server(self, key: str) -> int | None:
-        # It has the lowest numbers of the box, so this ends early.
+        # It has the lowest numbers of the sandbox, so this ends early.
         pids = sorted(self.groups.pids(key))
         return next((pid for pid in pids if _pid_inside(pid) == _SERVER), None)
 
@@ -198,7 +198,7 @@ class Boxes:
         return self.groups.oom_kills(key)
 
     def destroy(self, key: str) -> None:
-        """End what runs in a box and remove all that was made for it."""
+        """End what runs in a sandbox and remove all that was made for it."""
         with self._changing(key):
             if not self.groups.kill(key):
                 log.error("Box %s: a process does not end; its files stay until it does", key)
@@ -209,17 +209,17 @@ class Boxes:
             shutil.rmtree(self.folder(key), ignore_errors=True)
 
     def _changing(self, key: str) -> threading.RLock:
-        """Return the lock of a box: a start that was given up may still be at work."""
+        """Return the lock of a sandbox: a start that was given up may still be at work."""
         with self._lock:
             return self._locks.setdefault(key, threading.RLock())
 
     def known(self) -> set[str]:
-        """Return every box of which anything is left."""
+        """Return every sandbox of which anything is left."""
         folders = {entry.name for entry in _entries(self.instance.folder)}
         return self.groups.keys() | self.network.keys() | folders
 
     def folder(self, key: str) -> Path:
-        """Return where a box's own files are."""
+        """Return where a sandbox's own files are."""
         return self.instance.folder / key
 
 

@@ -24,7 +24,7 @@ from hub.slurm.script import server_words
 from hub.state.paths import Paths
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 _NAME = re.compile(r"[a-z_][a-z0-9_-]*")
 
 
@@ -80,8 +80,8 @@ def _listen(slurm: Slurm) -> Iterator[Problem]:
     own = own_addresses()
     if slurm.bind_address not in (EVERYWHERE, *own):
         text = f"this host has no address {slurm.bind_address} to listen on"
-        mend = f"slurm.listen: one of {', '.join(own)} (or {EVERYWHERE}: all of them)"
-        yield Problem("slurm.listen", text, mend)
+        hint = f"slurm.listen: one of {', '.join(own)} (or {EVERYWHERE}: all of them)"
+        yield Problem("slurm.listen", text, hint)
 
 
 def exposure(settings: Settings) -> list[Problem]:
@@ -97,8 +97,8 @@ def exposure(settings: Settings) -> list[Problem]:
     ports = f"{settings.local.hub_port} and {settings.local.gate_port}"
     where = f"of the internet ({', '.join(public)})" if public else f"({', '.join(heard)})"
     text = f"hub and gate listen on {'all ' if everywhere else ''}addresses {where}"
-    mend = f"slurm.listen: the address that nodes use; let a firewall close {ports} to all others"
-    return [Problem("slurm.listen", text, mend, warning=True)]
+    hint = f"slurm.listen: the address that nodes use; let a firewall close {ports} to all others"
+    return [Problem("slurm.listen", text, hint, warning=True)]
 
 
 def _environments(settings: Settings, slurm: Slurm, paths: Paths) -> Iterator[Problem]:
@@ -113,18 +113,18 @@ def _environments(settings: Settings, slurm: Slurm, paths: Paths) -> Iterator[Pr
         program = server_words(slurm, profile.environment)[0]
         if "/" in program and not Path(program).is_file():
             text = f"{program} is not there"
-            mend = f"LABHUB_ENVS={folder} labhub up makes the environments there"
-            yield Problem(f"profiles.{profile.name}.environment", text, mend)
+            hint = f"LABHUB_ENVS={folder} labhub up makes the environments there"
+            yield Problem(f"profiles.{profile.name}.environment", text, hint)
 
 
 async def _cluster(slurm: Slurm) -> list[Problem]:
     """Compare the lab file with the cluster itself, if it answers."""
     try:
-        text = await run_slurm("sinfo", "-h", "-a", "-o", "%R", timeout=_PATIENCE)
-        config = await run_slurm("scontrol", "show", "config", timeout=_PATIENCE)
+        text = await run_slurm("sinfo", "-h", "-a", "-o", "%R", timeout=_TIMEOUT)
+        config = await run_slurm("scontrol", "show", "config", timeout=_TIMEOUT)
     except SlurmUnavailable as error:
-        mend = "scontrol ping; without SLURM no server starts"
-        return [Problem("slurm", str(error), mend, warning=True)]
+        hint = "scontrol ping; without SLURM no server starts"
+        return [Problem("slurm", str(error), hint, warning=True)]
     there = set(text.split())
     private = re.search(r"(?m)^PrivateData\s*=.*\b(jobs|all)\b", config)
     hidden = [
@@ -182,7 +182,7 @@ def sudoers(settings: Settings, account: str) -> str:
 def _rights(settings: Settings) -> Iterator[Problem]:
     if os.geteuid() == 0 or settings.authentication.effective_method == "owner":
         return
-    mend = "labhub render sudoers, and install it as root"
+    hint = "labhub render sudoers, and install it as root"
     if not Path(SUDO).exists():
         yield Problem("sudo", "is not installed", "apt-get install -y sudo, or run labhub as root")
         return
@@ -197,9 +197,9 @@ def _rights(settings: Settings) -> Iterator[Problem]:
         text = f"the group {settings.authentication.unix_group} has no member"
         yield Problem("authentication.unix_group", text, "gpasswd --add", warning=True)
     elif not _may(members[0]):
-        yield Problem("sudo", f"the hub may not submit jobs as {members[0]}", mend)
+        yield Problem("sudo", f"the hub may not submit jobs as {members[0]}", hint)
     if _may("root"):
-        yield Problem("sudo", "the hub could do the same as root: the rule is too wide", mend)
+        yield Problem("sudo", "the hub could do the same as root: the rule is too wide", hint)
 
 
 def _may(user: str) -> bool:
@@ -208,6 +208,6 @@ def _may(user: str) -> bool:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        timeout=_PATIENCE,
+        timeout=_TIMEOUT,
     )
     return done.returncode == 0

@@ -28,7 +28,7 @@ from hub.slurm.reasons import aws_reason
 log = logging.getLogger(__name__)
 
 FRESH = 10.0  # seconds for which an answer, good or bad, is used again
-PATIENCE = 5.0  # seconds that the page waits for SLURM
+TIMEOUT = 5.0  # seconds that the page waits for SLURM
 _STATES = {
     "DOWN": "It starts no jobs at the moment",
     "DRAIN": "It takes no new jobs at the moment",
@@ -163,8 +163,8 @@ class Cluster:
     async def _look(self) -> ClusterView:
         try:
             nodes, rules = await asyncio.gather(
-                self._run("sinfo", *NODES, timeout=PATIENCE),
-                self._run("scontrol", *PARTITIONS, timeout=PATIENCE),
+                self._run("sinfo", *NODES, timeout=TIMEOUT),
+                self._run("scontrol", *PARTITIONS, timeout=TIMEOUT),
             )
             queues = await asyncio.to_thread(read_queues, self._slurm.cluster_config)
             return ClusterView(

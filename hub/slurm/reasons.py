@@ -18,14 +18,14 @@ class Reason:
     ----------
     text : str
         One sentence.
-    mend : str
+    hint : str
         What a person can do; empty where waiting is all there is to do.
     hopeless : bool
         Whether the job never starts unless somebody does something.
     """
 
     text: str
-    mend: str = ""
+    hint: str = ""
     hopeless: bool = False
 
 

@@ -23,7 +23,7 @@ class Wait:
         What happens, in one sentence.
     why : str
         Why it waits; may be empty.
-    mend : str
+    hint : str
         What the person can do; may be empty.
     hopeless : bool
         Whether it never starts unless somebody does something.
@@ -38,7 +38,7 @@ class Wait:
 
     title: str
     why: str = ""
-    mend: str = ""
+    hint: str = ""
     hopeless: bool = False
     partition: str = ""
     position: int | None = None
@@ -89,7 +89,7 @@ def wait_of(
     return Wait(
         title=title,
         why=text,
-        mend=reason.mend,
+        hint=reason.hint,
         hopeless=reason.hopeless,
         partition=job.partition,
         position=place,

@@ -1,4 +1,4 @@
-"""User servers on this machine: each in its own box as root, else its owner's alone."""
+"""User servers on this machine: each in its own sandbox as root, else its owner's alone."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from traitlets import Integer
 
 from hub.labfile.fields import format_bytes
 from hub.labfile.schema import Settings
-from hub.sandbox import AccountError, accounts_of, boxes_of, log_writer, reap
+from hub.sandbox import AccountError, accounts_of, log_writer, reap, sandboxes_of
 from hub.sandbox.cgroups import Limits
-from hub.sandbox.instance import box_key
-from hub.sandbox.sandboxes import Boxes
+from hub.sandbox.instance import sandbox_key
+from hub.sandbox.sandboxes import Sandboxes
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
 from hub.state.paths import Paths
 
-PORT = 8888  # on the box's own address: its 127.0.0.1:8888 stays free
+PORT = 8888  # on the sandbox's own address: its 127.0.0.1:8888 stays free
 _KNOCK = 0.05  # seconds between two looks whether a server has ended
 _GUARD = 30.0  # seconds between two looks whether the firewall's rules are there
 
@@ -32,15 +32,15 @@ _GUARD = 30.0  # seconds between two looks whether the firewall's rules are ther
 class LocalSpawner(LabSpawner, LocalProcessSpawner):
     """Start the user's server as a process of this machine.
 
-    As root each server has a box (`hub.sandbox.sandboxes`), by which a new hub finds it again:
+    As root each server has a sandbox (`hub.sandbox.sandboxes`), by which a new hub finds it again:
     the hub may come and go. Without root the portal serves the person who
     started it, as a plain process on 127.0.0.1.
     """
 
     log_bytes = Integer(8 << 20, config=True, help="The most that a server's log may take.")
 
-    box: str = ""
-    _ready: ClassVar[dict[Path, asyncio.Future[Boxes]]] = {}
+    sandbox: str = ""
+    _ready: ClassVar[dict[Path, asyncio.Future[Sandboxes]]] = {}
     _guarded: ClassVar[float] = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -55,12 +55,12 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
     async def start(self) -> Any:
         """Start the server and wait until it answers."""
         where = await super().start()
-        if self.box:
-            (await self.boxes()).started(self.box)
+        if self.sandbox:
+            (await self.sandboxes()).started(self.sandbox)
         return where
 
     async def launch(self) -> tuple[str, int]:
-        """Make the box and start the server in it.
+        """Make the sandbox and start the server in it.
 
         Raises
         ------
@@ -80,16 +80,16 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         limits = Limits(cpu=profile.cpu, memory=profile.memory, processes=profile.processes)
         account = await asyncio.to_thread(self._account)
         self.say("Preparing its network and its limits")
-        boxes = await self.boxes()
-        key = box_key(account.pw_uid, self.name)
-        self.box = key  # stop() finds it, even where this is cut short
-        box = await asyncio.to_thread(boxes.create, key, account, limits)
-        self.ip, self.port = box.link.address, PORT
-        self.hub_connect_url = boxes.network.hub_url
-        self.services_url = boxes.network.services_url
-        plain, arguments = list(self.cmd), box.open_arguments()
-        self.cmd = [*box.command(arguments), *plain]
-        self._join_files = box.join_files
+        sandboxes = await self.sandboxes()
+        key = sandbox_key(account.pw_uid, self.name)
+        self.sandbox = key  # stop() finds it, even where this is cut short
+        sandbox = await asyncio.to_thread(sandboxes.create, key, account, limits)
+        self.ip, self.port = sandbox.link.address, PORT
+        self.hub_connect_url = sandboxes.network.hub_url
+        self.services_url = sandboxes.network.services_url
+        plain, arguments = list(self.cmd), sandbox.open_arguments()
+        self.cmd = [*sandbox.command(arguments), *plain]
+        self._join_files = sandbox.join_files
         try:
             return await self._launch_logged({"cwd": "/", "pass_fds": [arguments]})
         finally:
@@ -136,7 +136,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
             os.close(writing)
 
     def make_preexec_fn(self, name: str) -> Any:  # noqa: ARG002
-        """Return what a new process does first: come under the box's limits."""
+        """Return what a new process does first: come under the sandbox's limits."""
         files = self._join_files
 
         def join() -> None:
@@ -156,8 +156,8 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         except AccountError as error:
             raise StartError(f"No server for {self.user.name}: {error}.", status_code=403) from None
 
-    async def boxes(self) -> Boxes:
-        """Return the portal's boxes; the first call cleans what a crash has left."""
+    async def sandboxes(self) -> Sandboxes:
+        """Return the portal's sandboxes; the first call cleans what a crash has left."""
         ready = self._ready.get(self.paths.state)
         if ready is None:
             work = asyncio.to_thread(_prepare, self.settings, self.paths)
@@ -173,48 +173,50 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
     def get_state(self) -> dict[str, Any]:
         """Return what a new hub needs to find the server again."""
         state: dict[str, Any] = super().get_state()
-        if self.box:
-            state["box"] = self.box
+        if self.sandbox:
+            state["box"] = self.sandbox  # the name that running servers were stored under
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Find a server again that an earlier hub has started."""
         super().load_state(state)
-        self.box = state.get("box", "")
+        self.sandbox = state.get("box", "")
 
     def clear_state(self) -> None:
         """Forget the server."""
         super().clear_state()
-        self.box = ""
+        self.sandbox = ""
 
     async def poll(self) -> int | None:
-        """Return None while the server lives in its box, else its exit status.
+        """Return None while the server lives in its sandbox, else its exit status.
 
         JupyterHub does not call `stop` for a server that ended by itself, so what was made
         for it goes here.
         """
         if os.geteuid() != 0:
             return await super().poll()
-        boxes = await self.boxes()
-        if not self.box:
+        sandboxes = await self.sandboxes()
+        if not self.sandbox:
             return await super().poll()
-        if self._lives(boxes):
-            await self._guard(boxes)
+        if self._lives(sandboxes):
+            await self._guard(sandboxes)
             return None
         async with self._changing:
-            if not self.box:  # another poll was first
+            if not self.sandbox:  # another poll was first
                 return self._status()
-            if self._lives(boxes):
+            if self._lives(sandboxes):
                 return None
-            self._out_of_memory = await asyncio.to_thread(boxes.oom_kills, self.box) > 0
-            await asyncio.to_thread(boxes.destroy, self.box)
+            self._out_of_memory = await asyncio.to_thread(sandboxes.oom_kills, self.sandbox) > 0
+            await asyncio.to_thread(sandboxes.destroy, self.sandbox)
             self.clear_state()
             return self._status()
 
-    def _lives(self, boxes: Boxes) -> bool:
+    def _lives(self, sandboxes: Sandboxes) -> bool:
         # Before the server's first breath there is bwrap alone, and when somebody has killed
         # bwrap there is the server alone.
-        return (self.proc is not None and self.proc.poll() is None) or boxes.serving(self.box)
+        return (self.proc is not None and self.proc.poll() is None) or sandboxes.serving(
+            self.sandbox
+        )
 
     def ending(self, status: int) -> str:
         """Say in words how the server ended."""
@@ -232,37 +234,37 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
             return 0  # it was another hub's child
         return 128 - status if 128 < status < 192 else int(status)
 
-    async def _guard(self, boxes: Boxes) -> None:
+    async def _guard(self, sandboxes: Sandboxes) -> None:
         """Put the firewall's rules back where an administrator has reloaded the firewall."""
         if time.monotonic() - LocalSpawner._guarded < _GUARD:
             return
         LocalSpawner._guarded = time.monotonic()
-        if not await asyncio.to_thread(boxes.network.in_force):
+        if not await asyncio.to_thread(sandboxes.network.in_force):
             self.log.warning("The portal's firewall rules were gone; they are put back")
-            await asyncio.to_thread(boxes.network.ensure)
+            await asyncio.to_thread(sandboxes.network.ensure)
 
     # -- stopping ---------------------------------------------------------------------
 
     async def stop(self, now: bool = False) -> None:
         """End the server and remove all that was made for it."""
-        if not self.box:
+        if not self.sandbox:
             await super().stop(now)
             return
-        boxes = await self.boxes()
+        sandboxes = await self.sandboxes()
         async with self._changing:
-            key = self.box
+            key = self.sandbox
             if not now:
-                await asyncio.to_thread(boxes.terminate, key)
+                await asyncio.to_thread(sandboxes.terminate, key)
                 deadline = time.monotonic() + self.term_timeout
-                while self._lives(boxes) and time.monotonic() < deadline:
+                while self._lives(sandboxes) and time.monotonic() < deadline:
                     await asyncio.sleep(_KNOCK)
-            await asyncio.to_thread(boxes.destroy, key)
+            await asyncio.to_thread(sandboxes.destroy, key)
             self._status()
             self.clear_state()
 
 
-def _prepare(settings: Settings, paths: Paths) -> Boxes:
-    boxes = boxes_of(settings, paths)
-    reap(boxes)
-    boxes.network.ensure()  # the lab file may have changed for those that run
-    return boxes
+def _prepare(settings: Settings, paths: Paths) -> Sandboxes:
+    sandboxes = sandboxes_of(settings, paths)
+    reap(sandboxes)
+    sandboxes.network.ensure()  # the lab file may have changed for those that run
+    return sandboxes

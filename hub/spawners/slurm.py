@@ -40,7 +40,7 @@ from hub.spawners.startup import StartError
 SERVER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 _LOOKS = (2.0, 4.0, 8.0)  # seconds after the submission; then as the poller looks anyway
 _SETTLES = 1.0  # seconds after which SLURM mostly knows how a job ended
-_PATIENCE = 10.0  # seconds to wait for its word on that
+_TIMEOUT = 10.0  # seconds to wait for its word on that
 _FIRST_ANSWER = 10.0  # seconds that a new hub waits for SLURM's first answer
 # Of the hub's own variables; what else it has is not for other machines.
 _NOT_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "CONDA_ROOT", "CONDA_DEFAULT_ENV")
@@ -296,7 +296,7 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
         if row is not None and row.state == "COMPLETING":
             await asyncio.sleep(_SETTLES)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.poller.news(time.monotonic()), _PATIENCE)
+                await asyncio.wait_for(self.poller.news(time.monotonic()), _TIMEOUT)
 
     def _waiting(self, row: JobRow) -> str:
         if row.state in WAITING:

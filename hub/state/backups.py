@@ -56,8 +56,8 @@ def create(paths: Paths, target: Path | None = None) -> Path:
         There is nothing to save, or the file cannot be written.
     """
     if not paths.lab_file.exists():
-        mend = "start it once: labhub up"
-        raise ProblemsError([Problem(str(paths.state), "this portal has never run", mend)])
+        hint = "start it once: labhub up"
+        raise ProblemsError([Problem(str(paths.state), "this portal has never run", hint)])
     make_folders(paths)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     target = (target or paths.backups / f"labhub-{stamp}.tar.gz").absolute()
@@ -166,8 +166,8 @@ def _unpack(source: Path, target: Path) -> None:
             for member in archive:
                 if not _is_ours(member):
                     text = f"holds {member.name!r}, which no backup of a portal does"
-                    mend = "do not use this file; nothing was changed"
-                    raise ProblemsError([Problem(str(source), text, mend)])
+                    hint = "do not use this file; nothing was changed"
+                    raise ProblemsError([Problem(str(source), text, hint)])
                 place = target / member.name
                 place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 content = archive.extractfile(member)
@@ -213,7 +213,7 @@ def _check(source: Path, fresh: Path) -> None:
         try:
             read.read(fresh / "lab.yaml")
         except ProblemsError as error:
-            found += [Problem(f"{place}, {p.place}", p.text, p.mend) for p in error.problems]
+            found += [Problem(f"{place}, {p.place}", p.text, p.hint) for p in error.problems]
     hubs = fresh / "jupyterhub.sqlite"
     for file in (*((hubs,) if hubs.is_file() else ()), *backup.databases(fresh)):
         with closing(sqlite3.connect(file)) as db:

@@ -42,9 +42,9 @@ def make_folders(paths: Paths) -> None:
         if paths.envs.parent == paths.state and paths.envs.stat().st_uid == os.geteuid():
             paths.envs.chmod(0o755)
     except OSError as error:
-        mend = "use the account that owns it, or set LABHUB_STATE to a folder of your own"
+        hint = "use the account that owns it, or set LABHUB_STATE to a folder of your own"
         text = f"cannot be used: {error.strerror}"
-        raise ProblemsError([Problem(str(error.filename), text, mend)]) from None
+        raise ProblemsError([Problem(str(error.filename), text, hint)]) from None
 
 
 def make_lab_file(paths: Paths, source: Path | None = None) -> bool:

@@ -57,7 +57,7 @@ const STATES = {
   running: ["Running", "state state-good"],
   starting: ["Starting", "state state-warn"],
   failed: ["Down", "state state-bad"],
-  sleeping: ["Sleeping", "state"],
+  stopped: ["Stopped", "state"],
 };
 
 /** Show the states of the apps behind the gate. */

@@ -61,7 +61,7 @@ function showWait(wait) {
   waitBox.classList.toggle("notice-bad", wait.hopeless);
   write("wait-title", wait.title);
   write("wait-why", wait.why);
-  write("wait-mend", wait.mend);
+  write("wait-hint", wait.hint);
   const facts = document.getElementById("wait-facts");
   facts.replaceChildren();
   const fact = (name, value) => {

@@ -21,7 +21,7 @@ class Problem:
         What it is about, e.g. ``"row 3, reads"``.
     text : str
         What is wrong.
-    mend : str
+    hint : str
         What to do about it.
     fatal : bool
         A fatal problem refuses the submit; the others are warnings.
@@ -29,12 +29,12 @@ class Problem:
 
     where: str
     text: str
-    mend: str = ""
+    hint: str = ""
     fatal: bool = True
 
     def __str__(self) -> str:
-        mend = f" {self.mend}" if self.mend else ""
-        return f"{self.where}: {self.text}{mend}"
+        hint = f" {self.hint}" if self.hint else ""
+        return f"{self.where}: {self.text}{hint}"
 
 
 class RefusedError(LabkitError, ValueError):

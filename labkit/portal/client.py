@@ -204,7 +204,7 @@ class AppClient:
         if not isinstance(told, dict):
             told = {}
         problems = tuple(
-            Problem(str(one.get("where", "")), str(one.get("text", "")), str(one.get("mend", "")))
+            Problem(str(one.get("where", "")), str(one.get("text", "")), str(one.get("hint", "")))
             for one in told.get("problems", ())
             if isinstance(one, dict)
         )

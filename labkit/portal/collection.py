@@ -1,4 +1,4 @@
-"""What published things have in common in a notebook: a card for one, a shelf of all."""
+"""What published things have in common in a notebook: a card for one, a collection of all."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def lines(title: str, facts: Sequence[tuple[str, str]], url: str) -> str:
     return "\n".join([f"{title}  {url}", *(f"  {name:<{width}}  {value}" for name, value in facts)])
 
 
-class Shelf(ABC, Generic[Item]):
+class Collection(ABC, Generic[Item]):
     """All things of a kind that a person may see, by name.
 
     Parameters

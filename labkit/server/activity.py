@@ -16,7 +16,7 @@ from typing import Any
 from tornado.ioloop import PeriodicCallback
 
 from labkit.portal import activity
-from labkit.server.cull_exemption import Keep
+from labkit.server.cull_exemption import CullExemption
 
 SETTING = "labkit_last_activity"
 _CHECK = 5.0  # seconds between two looks
@@ -82,7 +82,7 @@ class Activity:
     ----------
     settings : dict
         The web application's.
-    keep : Keep
+    keep : CullExemption
         What the user has asked for.
     rules : Rules
         What the portal has set.
@@ -95,7 +95,7 @@ class Activity:
     def __init__(
         self,
         settings: dict[str, Any],
-        keep: Keep,
+        keep: CullExemption,
         rules: Rules,
         clock: Callable[[], float] = time.time,
         more: Sequence[Callable[[], list[Reason]]] = (),

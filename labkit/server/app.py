@@ -14,7 +14,7 @@ from labkit.portal import activity
 from labkit.relay.upstream import Upstreams
 from labkit.server import pages, routes, rstudio, shiny, tutorials, viewer
 from labkit.server.activity import Activity, Rules
-from labkit.server.cull_exemption import Keep
+from labkit.server.cull_exemption import CullExemption
 from labkit.server.previews import Previews
 from labkit.server.proxy import UPSTREAMS
 from labkit.server.tiles import DATA, tiles
@@ -41,7 +41,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         settings = self._web_app.settings
         self.activity = Activity(
             settings,
-            Keep.from_environment(),
+            CullExemption.from_environment(),
             Rules.from_environment(),
             more=() if rstudio.lacks() else (rstudio.Sessions().reasons,),
         )

@@ -15,7 +15,7 @@ from labkit.portal import activity
 DEFAULT_MOST = 24 * 3600.0  # seconds
 
 
-class Keep:
+class CullExemption:
     """What the user has asked for one server, in ``keep-until.json`` of the user's folder.
 
     Parameters
@@ -34,7 +34,7 @@ class Keep:
         self._clock = clock
 
     @classmethod
-    def from_environment(cls) -> Keep:
+    def from_environment(cls) -> CullExemption:
         """Read the server's name and the bound that the portal has set."""
         try:
             most = float(os.environ["LABHUB_KEEP_MAX_SECONDS"])
@@ -51,7 +51,7 @@ class Keep:
         return min(until, now + self.most) if until and until > now else None
 
     def set(self, seconds: float) -> float:
-        """Keep the server for so long from now.
+        """CullExemption the server for so long from now.
 
         Raises
         ------

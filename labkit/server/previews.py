@@ -25,7 +25,7 @@ _MOST = 4  # an R process each, of 150 MB and more
 _REMEMBERED = 20
 _START = 120.0  # seconds; an app may load its data first
 _KNOCK = 0.1
-_PATIENCE = 5.0
+_TIMEOUT = 5.0
 _TAIL = 8000  # bytes of what the app says
 _LONGEST = 70  # bytes of the folder for temporary files: a socket's path has 107 at most
 # The app needs nothing of the server's own: its tokens are among these.
@@ -148,13 +148,13 @@ class Previews:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _PATIENCE)
+                await asyncio.wait_for(process.wait(), _TIMEOUT)
 
     async def close(self) -> None:
         """End all of them."""
         await asyncio.gather(*map(self.stop, self._previews.values()))
         if self._tasks:  # what left the process' group may hold its output open
-            await asyncio.wait(self._tasks, timeout=_PATIENCE)
+            await asyncio.wait(self._tasks, timeout=_TIMEOUT)
 
     async def _run(self, preview: Preview) -> None:
         try:

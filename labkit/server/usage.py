@@ -60,13 +60,13 @@ class Meter:
 def own_processes() -> Iterator[psutil.Process]:
     """Yield this server's processes.
 
-    In a box of its own (its own process ids) these are all of the user's; elsewhere this
+    In a sandbox of its own (its own process ids) these are all of the user's; elsewhere this
     process and its descendants, since the rest may be the user's desktop.
     """
     candidates: Iterable[psutil.Process]
     me = psutil.Process()
     try:
-        first = psutil.Process(1)  # the portal's box begins with bubblewrap, which is root's
+        first = psutil.Process(1)  # the portal's sandbox begins with bubblewrap, which is root's
         mine = first.uids().real == os.getuid() or first.name() == "bwrap"
         boxed = mine and os.getuid() != 0
         candidates = psutil.process_iter() if boxed else [me, *me.children(recursive=True)]

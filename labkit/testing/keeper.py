@@ -26,7 +26,7 @@ _MAIN = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
     "from labkit.testing.keeper import main; main(sys.argv[1:])"
 )
-_PATIENCE = 10.0  # seconds
+_TIMEOUT = 10.0  # seconds
 
 
 class Kept:
@@ -75,7 +75,7 @@ class Kept:
         """Send the daemon a signal, and wait until it is gone; what it has started goes on."""
         if self.running:
             os.kill(self.pid, number)
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while self.running:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"process {self.pid} did not end by {number.name}")

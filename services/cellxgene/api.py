@@ -21,7 +21,7 @@ from services.cellxgene.uploads import described as upload_described
 
 def refusal(problems: Iterable[Problem], status: int = 422) -> web.Response:
     """Return an answer that names all problems."""
-    body = [{"where": one.where, "text": one.text, "mend": one.mend} for one in problems]
+    body = [{"where": one.where, "text": one.text, "hint": one.hint} for one in problems]
     message = "; ".join(f"{one['where']}: {one['text']}" for one in body)
     return web.json_response({"message": message, "problems": body}, status=status)
 

@@ -29,7 +29,7 @@ from services.cellxgene.answers import Answer, Key
 SERVE = Path(viewers.__file__).with_name("serve.py")
 _SOCKET_LENGTH = 100
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "OMP_NUM_THREADS")
-_PATIENCE = 5.0
+_TIMEOUT = 5.0
 State = Literal["starting", "ready", "failed", "stopped"]
 
 
@@ -256,7 +256,7 @@ class Viewer:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _PATIENCE)
+                await asyncio.wait_for(process.wait(), _TIMEOUT)
         if self._session is not None:
             await self._session.close()
         shutil.rmtree(self.folder, ignore_errors=True)

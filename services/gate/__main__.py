@@ -18,7 +18,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from services.gate import keys, pages
-from services.gate.app_registry import Doors
+from services.gate.app_registry import AppRegistry
 from services.gate.config import Portal
 from services.gate.handler import Callback, Gate, State
 
@@ -28,12 +28,12 @@ KEY = "LABHUB_GATE_KEY"
 _GRACE = 5.0  # seconds for what is under way when the gate ends
 
 
-def application(doors: Doors, key: str) -> web.Application:
+def application(registry: AppRegistry, key: str) -> web.Application:
     """Return the gate as a web application.
 
     Parameters
     ----------
-    doors : Doors
+    registry : AppRegistry
         The apps.
     key : str
         The gate's key.
@@ -41,13 +41,13 @@ def application(doors: Doors, key: str) -> web.Application:
     app = r"/services/[a-z0-9-]+"
     return web.Application(
         [
-            (rf"{app}/oauth_callback", Callback, {"doors": doors}),
-            (rf"{app}/\.labhub/state", State, {"doors": doors}),
+            (rf"{app}/oauth_callback", Callback, {"registry": registry}),
+            (rf"{app}/\.labhub/state", State, {"registry": registry}),
             (rf"{app}/\.labhub/static/([a-z.]+)", pages.Static),
-            (rf"{app}(?:/.*)?", Gate, {"doors": doors}),
+            (rf"{app}(?:/.*)?", Gate, {"registry": registry}),
         ],
         cookie_secret=keys.derived(key, keys.COOKIES),
-        portal=doors.portal,
+        portal=registry.portal,
         log_function=_log_request,
     )
 
@@ -88,19 +88,19 @@ def tls(portal: Portal) -> ssl.SSLContext | None:
 
 async def serve(file: Path, key: str) -> None:
     """Serve until a signal comes."""
-    doors = Doors(file, key)
-    portal = doors.portal
+    registry = AppRegistry(file, key)
+    portal = registry.portal
     # With root's rights still: the key is not for the gate's own account.
     secure = tls(portal)
     everywhere = portal.outside == "0.0.0.0"  # noqa: S104 - the lab file's word
     sockets = [] if everywhere else bind_sockets(portal.port, "127.0.0.1")
     outside = bind_sockets(portal.port, portal.outside) if portal.outside else []
-    if doors.portal.account and os.geteuid() == 0:
-        give_up_root(doors.portal.account)
+    if registry.portal.account and os.geteuid() == 0:
+        give_up_root(registry.portal.account)
     servers = []
     for places, context in ((sockets, None), (outside, secure)):
         server = HTTPServer(
-            application(doors, key),
+            application(registry, key),
             max_buffer_size=8 << 20,
             idle_connection_timeout=75,
             ssl_options=context,
@@ -109,7 +109,7 @@ async def serve(file: Path, key: str) -> None:
         servers.append(server)
     for one in (*sockets, *outside):
         log.info("The gate listens on %s:%d", *one.getsockname()[:2])
-    watch = asyncio.ensure_future(doors.watch())
+    watch = asyncio.ensure_future(registry.watch())
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -120,7 +120,7 @@ async def serve(file: Path, key: str) -> None:
     with contextlib.suppress(TimeoutError):
         closing = (server.close_all_connections() for server in servers)
         await asyncio.wait_for(asyncio.gather(*closing), _GRACE)
-    await doors.close()
+    await registry.close()
 
 
 def main() -> None:

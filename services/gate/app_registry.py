@@ -32,7 +32,7 @@ class Open(Protocol):
 
 
 @dataclass
-class Door:
+class AppRoute:
     """One app, as the gate sees it."""
 
     app: App
@@ -50,7 +50,7 @@ class Door:
         self.open.pop(request, None)
 
 
-class Doors:
+class AppRegistry:
     """All apps of a portal.
 
     Parameters
@@ -64,29 +64,31 @@ class Doors:
     def __init__(self, file: Path, key: str) -> None:
         self._file = file
         self._key = key
-        self._doors: dict[str, Door] = {}
+        self._registry: dict[str, AppRoute] = {}
         self._stamp = self._stamp_of(file)
         config = load(file)
         self.portal: Portal = config.portal
         self._take(config)
 
-    def get(self, name: str) -> Door | None:
+    def get(self, name: str) -> AppRoute | None:
         """Return the app of a name."""
-        return self._doors.get(name)
+        return self._registry.get(name)
 
     @staticmethod
     def _stamp_of(file: Path) -> tuple[int, int]:
         status = file.stat()
         return status.st_mtime_ns, status.st_ino
 
-    def _take(self, config: Config) -> list[Door]:
+    def _take(self, config: Config) -> list[AppRoute]:
         """Take up a new list of apps; returns those that are gone or were changed."""
-        gone = [door for name, door in self._doors.items() if config.apps.get(name) != door.app]
-        for door in gone:
-            del self._doors[door.app.name]
+        gone = [
+            route for name, route in self._registry.items() if config.apps.get(name) != route.app
+        ]
+        for route in gone:
+            del self._registry[route.app.name]
         for app in config.apps.values():
-            if app.name not in self._doors:
-                self._doors[app.name] = Door(
+            if app.name not in self._registry:
+                self._registry[app.name] = AppRoute(
                     app,
                     Identity(app, self.portal, self._key),
                     Upstream(app, self.portal, self._key),
@@ -98,7 +100,7 @@ class Doors:
     async def watch(self) -> None:
         """Take up changes, end what nobody may any longer, stop what nobody uses."""
         asked = 0.0
-        await asyncio.gather(*(door.upstream.look() for door in self._doors.values()))
+        await asyncio.gather(*(route.upstream.look() for route in self._registry.values()))
         while True:
             await asyncio.sleep(_TICK)
             await _told(self._reload)
@@ -118,45 +120,45 @@ class Doors:
             return
         self._stamp = stamp
         gone = self._take(config)
-        log.info("Apps: %s", ", ".join(self._doors) or "none")
-        for door in gone:
-            for request in list(door.open):
+        log.info("Apps: %s", ", ".join(self._registry) or "none")
+        for route in gone:
+            for request in list(route.open):
                 request.revoke()
-            await door.upstream.close()
-        await asyncio.gather(*(door.upstream.look() for door in self._doors.values()))
+            await route.upstream.close()
+        await asyncio.gather(*(route.upstream.look() for route in self._registry.values()))
 
     async def _ask_again(self) -> None:
         """Ask the hub about everybody who has had something open for a while."""
         then = time.monotonic() - FRESH
         waiting = [
-            (door, request)
-            for door in self._doors.values()
-            for request, since in list(door.open.items())
+            (route, request)
+            for route in self._registry.values()
+            for request, since in list(route.open.items())
             if since <= then
         ]
         for start in range(0, len(waiting), _AT_ONCE):
             await asyncio.gather(*(_check(*one) for one in waiting[start : start + _AT_ONCE]))
 
     async def _stop_idle(self) -> None:
-        for door in self._doors.values():
-            idle, upstream = door.app.idle, door.upstream
+        for route in self._registry.values():
+            idle, upstream = route.app.idle, route.upstream
             if idle is None or upstream.state != "ready" or upstream.active:
                 continue
             if time.monotonic() - upstream.used > idle:
-                log.info("%s: nobody has used it for %.0f s, it is stopped", door.app.name, idle)
+                log.info("%s: nobody has used it for %.0f s, it is stopped", route.app.name, idle)
                 await upstream.stop()
 
     async def close(self) -> None:
         """Close all connections to apps."""
-        for door in self._doors.values():
-            await door.upstream.close()
+        for route in self._registry.values():
+            await route.upstream.close()
 
 
-async def _check(door: Door, request: Open) -> None:
+async def _check(route: AppRoute, request: Open) -> None:
     person = request.person
     # While the hub is away nobody can have been thrown out: it would have to say so.
     with contextlib.suppress(HubAwayError):
-        if person is not None and await door.identity.still(person) is None:
+        if person is not None and await route.identity.still(person) is None:
             request.revoke()
 
 

@@ -16,7 +16,7 @@ from labkit.relay.relay import Relay
 from labkit.relay.upstream import HOP_BY_HOP, named_in_connection
 from labkit.relay.websockets import WebSocketRelay
 from services.gate import headers, pages
-from services.gate.app_registry import Door, Doors
+from services.gate.app_registry import AppRegistry, AppRoute
 from services.gate.config import App
 from services.gate.identity import HubAwayError, Person
 
@@ -30,9 +30,9 @@ _METHODS = (*_METHODS, "MOVE", "LOCK", "UNLOCK", "REPORT")
 class _Behind(HubOAuthenticated, web.RequestHandler):
     """What every handler of one app knows."""
 
-    door: Door
+    route: AppRoute
 
-    def find(self, doors: Doors) -> None:
+    def find(self, registry: AppRegistry) -> None:
         """Find the app that is asked for, on its own origin.
 
         Raises
@@ -41,20 +41,20 @@ class _Behind(HubOAuthenticated, web.RequestHandler):
             There is none there.
         """
         name = self.request.path.split("/", 3)[2]
-        door = doors.get(name)
-        if door is None:
+        route = registry.get(name)
+        if route is None:
             raise web.HTTPError(404, "There is no such app")
-        self.door = door
-        self.hub_auth = door.identity.oauth
+        self.route = route
+        self.hub_auth = route.identity.oauth
         host = self.request.headers.get("Host", "")
-        self.inside = host == doors.portal.internal_host
-        if host != door.app.host and not self.inside:
+        self.inside = host == registry.portal.internal_host
+        if host != route.app.host and not self.inside:
             raise web.HTTPError(421, "This app has another address")
 
     @property
     def app(self) -> App:
         """Which app."""
-        return self.door.app
+        return self.route.app
 
     def check_xsrf_cookie(self) -> None:
         """Leave it to `headers.is_foreign`: the app's own pages know nothing of the hub's."""
@@ -73,7 +73,7 @@ class _Behind(HubOAuthenticated, web.RequestHandler):
         """Write the gate's own page for an error."""
         error = (kwargs.get("exc_info") or (None, None))[1]
         text = error.log_message if isinstance(error, web.HTTPError) else None
-        pages.refuse(self, status_code, text or "", getattr(self, "door", None))
+        pages.refuse(self, status_code, text or "", getattr(self, "route", None))
 
 
 class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
@@ -82,9 +82,9 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
     SUPPORTED_METHODS = _METHODS  # type: ignore[assignment]
     person: Person | None = None
 
-    def initialize(self, doors: Doors) -> None:
+    def initialize(self, registry: AppRegistry) -> None:
         """Remember the apps."""
-        self.doors = doors
+        self.registry = registry
 
     # -- who may come in --------------------------------------------------------------
 
@@ -111,20 +111,20 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         It asks by the gate's own address, under which there is no app: it gets an empty answer.
         """
         request = self.request
-        door = self.doors.get(request.path.split("/", 3)[2])
+        route = self.registry.get(request.path.split("/", 3)[2])
         return (
-            door is not None
-            and request.path == door.app.prefix
+            route is not None
+            and request.path == route.app.prefix
             and request.method == "GET"
             and not self.is_websocket
             and not self.has_body
-            and request.headers.get("Host") == f"127.0.0.1:{self.doors.portal.port}"
+            and request.headers.get("Host") == f"127.0.0.1:{self.registry.portal.port}"
             # Without root the people's servers come by this address, too: with who they are.
             and not {"Authorization", "Cookie"} & set(request.headers)
         )
 
     async def _admit(self) -> None:
-        self.find(self.doors)
+        self.find(self.registry)
         if not self.request.path.startswith(self.app.prefix):
             # The gate's cookie is not sent there, so a login would never end.
             query = f"?{self.request.query}" if self.request.query else ""
@@ -133,7 +133,7 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         if any(unquote(part) in (".", "..") for part in self.request.path.split("/")):
             raise web.HTTPError(400, "An address has no dots for folders")
         try:
-            person = await self.door.identity.person(self)
+            person = await self.route.identity.person(self)
             self._tokens = await self._hub_tokens(person)
         except HubAwayError:
             raise web.HTTPError(503, "hub-away") from None
@@ -155,7 +155,7 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         self.person = person
         self.current_user = person.model
         self.accept()
-        self.door.enter(self)
+        self.route.enter(self)
         if not self.is_websocket:
             self.begin_upload()
 
@@ -164,7 +164,7 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         tokens = {person.token} if person else set()
         for value in self.request.query_arguments.get("token", [])[:1]:
             named = value.decode("utf-8", "replace")
-            if person and await self.door.identity.model(named) is not None:
+            if person and await self.route.identity.model(named) is not None:
                 tokens.add(named)
         return tokens
 
@@ -182,13 +182,13 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
     def on_finish(self) -> None:
         """Forget the request; also a WebSocket that was not let in."""
         if self.person is not None and self.ws_connection is None:
-            self.door.leave(self)
+            self.route.leave(self)
 
     def on_connection_close(self) -> None:
         """Forget the request when the browser has gone."""
         super().on_connection_close()
         if self.person is not None:
-            self.door.leave(self)
+            self.route.leave(self)
 
     def revoke(self) -> None:
         """End what is open: this person may no longer."""
@@ -209,11 +209,11 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         if self._late is not None:
             raise self._late
         page = pages.is_page(self.request) and self.request.method == "GET"
-        upstream = self.door.upstream
+        upstream = self.route.upstream
         for last in (False, True):
             patience = _GLANCE if page else self.app.start_timeout + 1
             if not await upstream.ready(patience):
-                pages.not_ready(self, self.door, self.current_user.get("admin") is True)
+                pages.not_ready(self, self.route, self.current_user.get("admin") is True)
                 return
             try:
                 uri = upstream.url(self._path())
@@ -246,19 +246,19 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         return f"{path}?{query}" if query else path
 
     def _to_app(self) -> httputil.HTTPHeaders:
-        door = self.door
+        route = self.route
         return headers.to_app(
             self.request.headers,
-            door.app,
+            route.app,
             self.current_user,
-            secret=door.upstream.secret,
+            secret=route.upstream.secret,
             tokens=self._tokens,
-            app_made=lambda cookie: door.cookies.made(door.app.name, cookie),
+            app_made=lambda cookie: route.cookies.made(route.app.name, cookie),
         )
 
     def confine_header(self, name: str, value: str) -> str | None:
         """Return a header of the app's answer, within the app's prefix."""
-        cookies, app = self.door.cookies, self.app
+        cookies, app = self.route.cookies, self.app
         path = urlsplit(self._path()).path
         return headers.from_app(
             name, value, app, path, lambda cookie: cookies.remember(app.name, cookie)
@@ -272,7 +272,7 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
 
     def record_use(self) -> None:
         """Note that the app was used; what it sends to an open page is use, too."""
-        self.door.upstream.use()
+        self.route.upstream.use()
 
     def broke_off(self, error: Exception) -> None:
         """Log that the app did not finish its answer."""
@@ -285,7 +285,7 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         if not self.is_websocket:
             await self._pass()
             return
-        upstream = self.door.upstream
+        upstream = self.route.upstream
         if not await upstream.ready(self.app.start_timeout + 1):
             raise web.HTTPError(503, "app")
         try:
@@ -303,21 +303,21 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
         """Hang up at the app, and forget the connection."""
         super().on_close()
         if self.person is not None:
-            self.door.leave(self)
+            self.route.leave(self)
 
 
 class Callback(_Behind, HubOAuthCallbackHandler):
     """The end of a login: the hub sends people here."""
 
-    def initialize(self, doors: Doors) -> None:
+    def initialize(self, registry: AppRegistry) -> None:
         """Remember the apps."""
-        self.doors = doors
+        self.registry = registry
 
     async def prepare(self) -> None:
         """Find the app, and who is logged in there already."""
-        self.find(self.doors)
+        self.find(self.registry)
         try:
-            person = await self.door.identity.person(self)
+            person = await self.route.identity.person(self)
         except HubAwayError:
             raise web.HTTPError(503, "hub-away") from None
         self.current_user = person.model if person and person.allowed else None
@@ -337,19 +337,19 @@ class Callback(_Behind, HubOAuthCallbackHandler):
 class State(_Behind):
     """What the starting page asks, until the app is ready."""
 
-    def initialize(self, doors: Doors) -> None:
+    def initialize(self, registry: AppRegistry) -> None:
         """Remember the apps."""
-        self.doors = doors
+        self.registry = registry
 
     async def get(self) -> None:
         """Answer who may open the app with its state."""
-        self.find(self.doors)
+        self.find(self.registry)
         try:
-            person = await self.door.identity.person(self)
+            person = await self.route.identity.person(self)
         except HubAwayError:
             raise web.HTTPError(503, "hub-away") from None
         if person is None or not person.allowed:
             raise web.HTTPError(403, "login")
         self.set_header("Cache-Control", "no-store")
-        upstream = self.door.upstream
+        upstream = self.route.upstream
         self.write({"state": upstream.state, "reason": upstream.reason})

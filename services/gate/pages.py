@@ -15,7 +15,7 @@ from tornado import web
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 if TYPE_CHECKING:
-    from services.gate.app_registry import Door
+    from services.gate.app_registry import AppRoute
     from services.gate.config import Portal
 
 HERE = Path(__file__).resolve().parent
@@ -77,22 +77,22 @@ def is_page(request: HTTPServerRequest) -> bool:
     return "text/html" in request.headers.get("Accept", "")
 
 
-def not_ready(handler: web.RequestHandler, door: Door, admin: bool) -> None:
+def not_ready(handler: web.RequestHandler, route: AppRoute, admin: bool) -> None:
     """Write what there is to say of an app that does not answer yet, or not at all."""
-    down = door.upstream.state == "down"
-    title = door.app.title
+    down = route.upstream.state == "down"
+    title = route.app.title
     if down:
-        message = f"{title} did not start: {door.upstream.reason}"
+        message = f"{title} did not start: {route.upstream.reason}"
         advice = "Try again. If it stays so, tell who looks after the portal."
         if admin:
-            advice = f"Try again. Its log says why: labhub app status {door.app.name}"
+            advice = f"Try again. Its log says why: labhub app status {route.app.name}"
     else:
         message = f"{title} is starting"
         advice = "It takes a few seconds. Try again then."
-    _answer(handler, 503, "starting.html", message, advice, door, down=down)
+    _answer(handler, 503, "starting.html", message, advice, route, down=down)
 
 
-def refuse(handler: web.RequestHandler, status: int, reason: str, door: Door | None) -> None:
+def refuse(handler: web.RequestHandler, status: int, reason: str, route: AppRoute | None) -> None:
     """Write why a request ends here.
 
     Parameters
@@ -103,11 +103,11 @@ def refuse(handler: web.RequestHandler, status: int, reason: str, door: Door | N
         The HTTP status.
     reason : str
         One of those above, or what the app itself has said.
-    door : Door or None
+    route : AppRoute or None
         The app, where there is one.
     """
     message, advice = _REASONS.get(reason) or _STATUS.get(status) or _ELSE
-    _answer(handler, status, "message.html", message, advice, door)
+    _answer(handler, status, "message.html", message, advice, route)
 
 
 def _answer(
@@ -116,7 +116,7 @@ def _answer(
     template: str,
     message: str,
     advice: str,
-    door: Door | None,
+    route: AppRoute | None,
     down: bool = False,
 ) -> None:
     handler.set_status(status)
@@ -133,7 +133,7 @@ def _answer(
         handler.finish(json.dumps({"message": f"{message}.", "advice": advice}))
         return
     portal: Portal = handler.application.settings["portal"]
-    static = f"{door.app.prefix}.labhub/" if door else ""
+    static = f"{route.app.prefix}.labhub/" if route else ""
     handler.set_header("Content-Type", "text/html; charset=utf-8")
     handler.set_header("Content-Security-Policy", _POLICY)
     handler.finish(
@@ -142,7 +142,7 @@ def _answer(
             contact=portal.contact,
             home=f"{portal.url}/hub/home",
             base=static,
-            app=door.app.title if door else "",
+            app=route.app.title if route else "",
             down=down,
             title=message,
             advice=advice,

@@ -21,7 +21,7 @@ SETTINGS = {
     "preload_app": True,
     "timeout": 600,
     "graceful_timeout": 8,
-    "worker_tmp_dir": "/dev/shm",  # noqa: S108 - the box's own
+    "worker_tmp_dir": "/dev/shm",  # noqa: S108 - the sandbox's own
     "control_socket_disable": True,
     "loglevel": "warning",
 }

@@ -14,7 +14,7 @@ _QUIET = {
     "LABEL_STUDIO_SENTRY_DSN": "",
     "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
     "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
-    # The box closes the cloud's metadata; boto3 would wait for it.
+    # The sandbox closes the cloud's metadata; boto3 would wait for it.
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 

@@ -32,7 +32,7 @@ PASSED = (
     "LABHUB_HOME_URL",
     "LABHUB_MEMORY_BYTES",
 )
-_PATIENCE = 8.0  # seconds for it to end
+_TIMEOUT = 8.0  # seconds for it to end
 _NOT_DUMPABLE = 4  # PR_SET_DUMPABLE of prctl(2)
 
 
@@ -109,7 +109,7 @@ async def _end(process: asyncio.subprocess.Process, gone: asyncio.Future[int]) -
             return
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
-        await asyncio.wait([gone], timeout=_PATIENCE)
+        await asyncio.wait([gone], timeout=_TIMEOUT)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What stands before a member's code in its box: only the gate's requests reach it.
+"""What stands before a member's code in its sandbox: only the gate's requests reach it.
 
 The member's code runs in a process of its own and listens on a socket that nobody else enters.
 This process alone knows the app's secret; neither the variable nor the header is passed on.

@@ -1,6 +1,6 @@
 """Serve a member's Dash app: ``python run_dash.py SOCKET FOLDER``, in the environment `dash`.
 
-It runs in the app's box and knows no secret; `front` stands before it.
+It runs in the app's sandbox and knows no secret; `front` stands before it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SETTINGS = {
     "preload_app": True,
     "timeout": 600,
     "graceful_timeout": 8,
-    "worker_tmp_dir": "/dev/shm",  # noqa: S108 - the box's own
+    "worker_tmp_dir": "/dev/shm",  # noqa: S108 - the sandbox's own
     "control_socket_disable": True,
     "loglevel": "warning",
     "umask": 0o077,

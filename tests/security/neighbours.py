@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hub.labfile.read import read
-from hub.sandbox.configure import boxes_of
-from hub.sandbox.sandboxes import Boxes
+from hub.sandbox.configure import sandboxes_of
+from hub.sandbox.sandboxes import Sandboxes
 from hub.state.paths import Paths
 from tests.support.portal import Portal
 
-# Run in a box: what a connection meets. A refusal by the firewall is "no route", by an empty
+# Run in a sandbox: what a connection meets. A refusal by the firewall is "no route", by an empty
 # port "refused"; both differ from an open door.
 REACH = """
 import errno, socket
@@ -84,19 +84,21 @@ def wait_for(condition: Callable[[], object], timeout: float = 15, pause: float 
         time.sleep(pause)
 
 
-def boxes_behind(portal: Portal) -> Boxes:
-    """Return the portal's boxes, as another process of the administrator's sees them."""
-    return boxes_of(read(portal.state / "lab.yaml"), Paths(portal.state, portal.envs))
+def sandboxes_behind(portal: Portal) -> Sandboxes:
+    """Return the portal's sandboxes, as another process of the administrator's sees them."""
+    return sandboxes_of(read(portal.state / "lab.yaml"), Paths(portal.state, portal.envs))
 
 
-def traces(boxes: Boxes, key: str) -> list[str]:
-    """Return everything that is left of a box on the host."""
-    left = [str(folder) for folder in boxes.groups.folders(key) if folder.exists()]
+def traces(sandboxes: Sandboxes, key: str) -> list[str]:
+    """Return everything that is left of a sandbox on the host."""
+    left = [str(folder) for folder in sandboxes.groups.folders(key) if folder.exists()]
     left += [
-        str(path) for path in (boxes.network.namespace(key), boxes.folder(key)) if path.exists()
+        str(path)
+        for path in (sandboxes.network.namespace(key), sandboxes.folder(key))
+        if path.exists()
     ]
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-    namespace = boxes.network.namespace(key).name
+    namespace = sandboxes.network.namespace(key).name
     left += [
         line for line in links.splitlines() if line.endswith(namespace) or f"{namespace} " in line
     ]

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hub.apps.app_paths import KEY, Places
+from hub.apps.app_paths import KEY, AppPaths
 from hub.state.paths import Paths
 from labkit.relay.upstream import Upstreams
 from services.gate import keys
@@ -125,7 +125,7 @@ def test_a_cookie_is_worth_nothing_at_the_gates_inner_door(scene: Scene) -> None
 
 def test_an_app_sees_neither_the_portal_nor_other_apps(scene: Scene) -> None:
     state = scene.portal.state
-    places = Places(Paths(state, scene.portal.envs))
+    places = AppPaths(Paths(state, scene.portal.envs))
     with scene.portal.program(scene.portal.token(scene.bob)) as bob:
         assert bob.get(scene.portal.app_url("second", "told")).status_code == 200  # it runs
     looks = [
@@ -164,7 +164,7 @@ except OSError as error:
     assert set(scene.inside("testapp", code)) == {"no"}
 
 
-def test_an_address_without_a_box_leads_nowhere(scene: Scene) -> None:
+def test_an_address_without_a_sandbox_leads_nowhere(scene: Scene) -> None:
     """An app or server that has just ended: what is sent to it must not go to the world."""
     first, second, *_ = scene.portal.lab["local"]["subnet"].split(".")
     with pytest.raises(OSError) as caught:
@@ -177,7 +177,7 @@ def test_an_address_without_a_box_leads_nowhere(scene: Scene) -> None:
 def test_an_app_cannot_pass_for_another(scene: Scene) -> None:
     """Its socket becomes a link to another one's: the gate looks who is at the other end."""
     portal = scene.portal
-    places = Places(Paths(portal.state, portal.envs))
+    places = AppPaths(Paths(portal.state, portal.envs))
     with portal.program(portal.token(scene.bob)) as bob:
         assert bob.get(portal.app_url("second", "told")).status_code == 200
     own, other = places.socket("testapp"), places.socket("second")
@@ -276,7 +276,7 @@ def test_no_secret_is_in_a_file_a_log_or_a_command(scene: Scene) -> None:
     portal = scene.portal
     secret = keys.derived(scene.key, keys.APP_SECRET, "testapp")
     hidden = [scene.key, secret, scene.service_token("testapp")]
-    places = Places(Paths(portal.state, portal.envs))
+    places = AppPaths(Paths(portal.state, portal.envs))
     texts = {
         "gate file": places.gate_file.read_text(),
         "supervisor": (portal.state / "run" / "supervisord.conf").read_text(),
@@ -395,4 +395,4 @@ def test_the_hubs_look_each_minute_is_answered_with_nothing(scene: Scene) -> Non
     upgrade = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
     assert ask("GET", "/services/testapp/", more=upgrade)[0] == 421
     assert ask("GET", "/services/none/")[0] == 404
-    assert portal.app_state("testapp") == "sleeping", "a look has started it"
+    assert portal.app_state("testapp") == "stopped", "a look has started it"

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import needs_root
-from tests.security.neighbours import REACH, boxes_behind, listen, reach, served
+from tests.security.neighbours import REACH, listen, reach, sandboxes_behind, served
 from tests.support.portal import REPOSITORY, Portal, free_port
 
 pytestmark = needs_root
@@ -36,7 +36,7 @@ def ada_address(portal: Portal, ada: str) -> str:
 
 @pytest.fixture(scope="module")
 def gateway(portal: Portal) -> str:
-    return boxes_behind(portal).network.gateway
+    return sandboxes_behind(portal).network.gateway
 
 
 # -- the network --------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hub.sandbox.instance import box_key
-from hub.sandbox.sandboxes import Boxes
+from hub.sandbox.instance import sandbox_key
+from hub.sandbox.sandboxes import Sandboxes
 from tests.conftest import needs_root
-from tests.security.neighbours import boxes_behind, reach, traces, wait_for
+from tests.security.neighbours import reach, sandboxes_behind, traces, wait_for
 from tests.support.portal import Portal
 
 pytestmark = needs_root
@@ -32,24 +32,24 @@ subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdin=nul
 
 
 @pytest.fixture
-def boxes(portal: Portal) -> Boxes:
-    return boxes_behind(portal)
+def sandboxes(portal: Portal) -> Sandboxes:
+    return sandboxes_behind(portal)
 
 
 @pytest.fixture
-def box(portal: Portal, ada: str, boxes: Boxes) -> Iterator[str]:
+def sandbox(portal: Portal, ada: str, sandboxes: Sandboxes) -> Iterator[str]:
     """A running server of ada's."""
     portal.spawn(ada)
-    key = box_key(pwd.getpwnam(ada).pw_uid, "")
-    assert len(traces(boxes, key)) >= 6  # else nothing below would mean anything
+    key = sandbox_key(pwd.getpwnam(ada).pw_uid, "")
+    assert len(traces(sandboxes, key)) >= 6  # else nothing below would mean anything
     yield key
     if "" in portal.api("GET", f"/users/{ada}").json()["servers"]:
         portal.stop_server(ada)
 
 
-def outer_process(boxes: Boxes, key: str, name: str) -> int:
-    """Return the process of a box with this name that is root's and outermost."""
-    pids = boxes.groups.pids(key)
+def outer_process(sandboxes: Sandboxes, key: str, name: str) -> int:
+    """Return the process of a sandbox with this name that is root's and outermost."""
+    pids = sandboxes.groups.pids(key)
     return min(pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == name)
 
 
@@ -57,94 +57,102 @@ def gone(portal: Portal, who: str) -> bool:
     return "" not in portal.api("GET", f"/users/{who}").json()["servers"]
 
 
-def test_after_a_stop(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
+def test_after_a_stop(portal: Portal, ada: str, sandboxes: Sandboxes, sandbox: str) -> None:
     # What ignores SIGTERM, has a session of its own and closed its streams goes all the same.
     portal.run(ada, STUBBORN)
     began = time.monotonic()
     portal.stop_server(ada)
-    assert traces(boxes, box) == []
+    assert traces(sandboxes, sandbox) == []
     assert time.monotonic() - began < 5
     assert not subprocess.run(["pgrep", "-u", ada], capture_output=True, text=True).stdout
 
 
-def test_after_a_crash_of_the_server(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
+def test_after_a_crash_of_the_server(
+    portal: Portal, ada: str, sandboxes: Sandboxes, sandbox: str
+) -> None:
     portal.run(ada, STUBBORN)  # what is left must not pass for the server
     portal.run(ada, "import os, threading; threading.Timer(0.1, os._exit, [7]).start()")
-    wait_for(lambda: not traces(boxes, box), timeout=30)
+    wait_for(lambda: not traces(sandboxes, sandbox), timeout=30)
     wait_for(lambda: gone(portal, ada))
 
 
-def test_after_bubblewrap_is_killed(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
-    os.kill(outer_process(boxes, box, "bwrap"), signal.SIGKILL)
-    # The server itself lives on in its box, and the hub still knows it.
+def test_after_bubblewrap_is_killed(
+    portal: Portal, ada: str, sandboxes: Sandboxes, sandbox: str
+) -> None:
+    os.kill(outer_process(sandboxes, sandbox, "bwrap"), signal.SIGKILL)
+    # The server itself lives on in its sandbox, and the hub still knows it.
     assert portal.run(ada, "print('alive')").strip() == "alive"
     portal.stop_server(ada)
-    assert traces(boxes, box) == []
+    assert traces(sandboxes, sandbox) == []
 
 
-def test_after_the_log_writer_is_killed(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
+def test_after_the_log_writer_is_killed(
+    portal: Portal, ada: str, sandboxes: Sandboxes, sandbox: str
+) -> None:
     writers = [
         pid
-        for pid in boxes.groups.pids(box)
+        for pid in sandboxes.groups.pids(sandbox)
         if b"log_writer" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     os.kill(writers[0], signal.SIGKILL)
     assert portal.run(ada, "print('alive')").strip() == "alive"
 
 
-def test_a_killed_hub_loses_no_server(portal: Portal, ada: str, boxes: Boxes, box: str) -> None:
+def test_a_killed_hub_loses_no_server(
+    portal: Portal, ada: str, sandboxes: Sandboxes, sandbox: str
+) -> None:
     portal.run(ada, "import builtins; builtins.remembered = 42")
     portal.stop("hub", signal.SIGKILL)
     assert portal.run(ada, "import builtins; print(builtins.remembered)").strip() == "42"
     portal.start_hub()
     assert portal.run(ada, "import builtins; print(builtins.remembered)").strip() == "42"
     assert not gone(portal, ada)
-    assert reach(portal, ada, boxes.network.gateway, 8081) == "open"
+    assert reach(portal, ada, sandboxes.network.gateway, 8081) == "open"
     portal.stop_server(ada)
-    assert traces(boxes, box) == []
+    assert traces(sandboxes, sandbox) == []
 
 
 def test_a_server_that_ends_while_the_hub_is_away(
-    portal: Portal, ada: str, boxes: Boxes, box: str
+    portal: Portal, ada: str, sandboxes: Sandboxes, sandbox: str
 ) -> None:
     portal.stop("hub", signal.SIGKILL)
-    boxes.groups.kill(box)
-    assert traces(boxes, box)  # nobody was there to clean
+    sandboxes.groups.kill(sandbox)
+    assert traces(sandboxes, sandbox)  # nobody was there to clean
     portal.start_hub()
-    wait_for(lambda: not traces(boxes, box))
+    wait_for(lambda: not traces(sandboxes, sandbox))
     assert gone(portal, ada)
 
 
-def test_a_start_that_the_hubs_end_cut_off(portal: Portal, ada: str, boxes: Boxes) -> None:
-    key = box_key(pwd.getpwnam(ada).pw_uid, "")
+def test_a_start_that_the_hubs_end_cut_off(portal: Portal, ada: str, sandboxes: Sandboxes) -> None:
+    key = sandbox_key(pwd.getpwnam(ada).pw_uid, "")
     with ThreadPoolExecutor() as pool:
         request = pool.submit(portal.api, "POST", f"/users/{ada}/server", json={"profile": "slow"})
-        wait_for(lambda: boxes.serving(key))
+        wait_for(lambda: sandboxes.serving(key))
         portal.stop("hub", signal.SIGKILL)
         with contextlib.suppress(httpx.HTTPError):
             request.result()
-    assert boxes.serving(key)
-    assert boxes.starting(key)
+    assert sandboxes.serving(key)
+    assert sandboxes.starting(key)
     portal.start_hub()
-    wait_for(lambda: not traces(boxes, key))
+    wait_for(lambda: not traces(sandboxes, key))
     wait_for(lambda: gone(portal, ada))
     portal.spawn(ada)
     portal.stop_server(ada)
 
 
-def test_a_start_that_fails(portal: Portal, ada: str, boxes: Boxes) -> None:
+def test_a_start_that_fails(portal: Portal, ada: str, sandboxes: Sandboxes) -> None:
     answer = portal.api("POST", f"/users/{ada}/server", json={"profile": "dies"})
     assert answer.status_code == 500
     assert "exit status 3" in answer.json()["message"]
     assert "the disk is on fire" in answer.json()["message"]
-    assert traces(boxes, box_key(pwd.getpwnam(ada).pw_uid, "")) == []
+    assert traces(sandboxes, sandbox_key(pwd.getpwnam(ada).pw_uid, "")) == []
 
 
-def test_named_servers_have_boxes_of_their_own(
-    portal: Portal, ada: str, boxes: Boxes, box: str
+def test_named_servers_have_sandboxes_of_their_own(
+    portal: Portal, ada: str, sandboxes: Sandboxes, sandbox: str
 ) -> None:
     portal.spawn(ada, server="second")
-    second = box_key(pwd.getpwnam(ada).pw_uid, "second")
+    second = sandbox_key(pwd.getpwnam(ada).pw_uid, "second")
     serve = (
         "import http.server as h, threading\n"
         "s = h.ThreadingHTTPServer(('127.0.0.1', 5005), h.BaseHTTPRequestHandler)\n"
@@ -153,12 +161,12 @@ def test_named_servers_have_boxes_of_their_own(
     portal.run(ada, serve)
     portal.run(ada, serve, server="second")
     portal.stop_server(ada, server="second")
-    assert traces(boxes, second) == []
+    assert traces(sandboxes, second) == []
     assert portal.run(ada, "print('alive')").strip() == "alive"
 
 
 def test_two_portals_with_one_subnet_do_not_meet(
-    portal: Portal, ada: str, bob: str, boxes: Boxes, box: str
+    portal: Portal, ada: str, bob: str, sandboxes: Sandboxes, sandbox: str
 ) -> None:
     with Portal({"local": {"subnet": portal.lab["local"]["subnet"]}}) as other:
         # The same accounts want the same addresses.
@@ -170,15 +178,15 @@ def test_two_portals_with_one_subnet_do_not_meet(
         host = first.split("//")[1].split(":")[0]
         assert reach(other, bob, host, 8888) in {"EHOSTUNREACH", "ECONNREFUSED"}
     assert portal.run(ada, "print('alive')").strip() == "alive"
-    assert traces(boxes, box)
+    assert traces(sandboxes, sandbox)
 
 
 def test_a_start_that_takes_too_long(ada: str) -> None:
     with Portal(config="c.Spawner.start_timeout = 3\n") as impatient:
-        boxes = boxes_behind(impatient)
+        sandboxes = sandboxes_behind(impatient)
         impatient.api("POST", f"/users/{ada}")
         answer = impatient.api("POST", f"/users/{ada}/server", json={"profile": "slow"})
         assert answer.status_code == 500
         assert "did not answer within 3 seconds" in answer.json()["message"]
-        assert traces(boxes, box_key(pwd.getpwnam(ada).pw_uid, "")) == []
-    assert not boxes.network.in_force()
+        assert traces(sandboxes, sandbox_key(pwd.getpwnam(ada).pw_uid, "")) == []
+    assert not sandboxes.network.in_force()

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import needs_root
-from tests.security.neighbours import boxes_behind, wait_for
+from tests.security.neighbours import sandboxes_behind, wait_for
 from tests.support.portal import Portal, portal
 
 pytestmark = needs_root
@@ -58,7 +58,7 @@ def test_a_memory_hog_is_ended_and_others_stay_well(lab: Portal, ada: str, bob: 
         "print(done.returncode, done.stdout)",
     )
     assert said.split() == ["-9"]
-    assert boxes_behind(lab).oom_kills(key(lab, bob)) > 0
+    assert sandboxes_behind(lab).oom_kills(key(lab, bob)) > 0
     assert is_well(lab, bob)
     assert is_well(lab, ada)
 
@@ -85,15 +85,15 @@ def test_a_fork_bomb_stops_at_its_limit(lab: Portal, ada: str, bob: str) -> None
         "    except OSError: time.sleep(0.05)\n"
     )
     lab.run(bob, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {bomb!r}])")
-    boxes, box = boxes_behind(lab), key(lab, bob)
-    wait_for(lambda: len(boxes.groups.pids(box)) > 40)
+    sandboxes, sandbox = sandboxes_behind(lab), key(lab, bob)
+    wait_for(lambda: len(sandboxes.groups.pids(sandbox)) > 40)
     seen = []
     for _ in range(10):
-        seen.append(len(boxes.groups.pids(box)))
+        seen.append(len(sandboxes.groups.pids(sandbox)))
         assert is_well(lab, ada)
     assert max(seen) <= 64
     lab.stop_server(bob)
-    assert not boxes.groups.pids(box)
+    assert not sandboxes.groups.pids(sandbox)
     lab.spawn(bob)
     assert is_well(lab, bob)
 

@@ -15,7 +15,7 @@ import pytest
 
 from hub.sandbox import network
 from tests.conftest import needs_root
-from tests.security.neighbours import boxes_behind, reach, served
+from tests.security.neighbours import reach, sandboxes_behind, served
 from tests.support.portal import Portal, portal
 
 pytestmark = needs_root
@@ -95,7 +95,7 @@ def test_a_resolver_on_the_lan_answers_on_its_port_alone(
     lab: Portal, ada: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "resolvers_of_host", lambda: ([PRIVATE], None))
-    rules = boxes_behind(lab).network
+    rules = sandboxes_behind(lab).network
     assert rules.resolv_conf().startswith(f"nameserver {PRIVATE}\n")
     rules.ensure()
     try:
@@ -104,7 +104,7 @@ def test_a_resolver_on_the_lan_answers_on_its_port_alone(
         assert reach(lab, ada, ALLOWED, 53) == "EHOSTUNREACH"
     finally:
         monkeypatch.undo()
-        boxes_behind(lab).network.ensure()
+        sandboxes_behind(lab).network.ensure()
     assert reach(lab, ada, PRIVATE, 53) == "EHOSTUNREACH"
 
 
@@ -112,7 +112,7 @@ def test_a_resolver_on_the_hosts_loopback_is_handed_on(
     lab: Portal, ada: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "resolvers_of_host", lambda: ([], "127.0.0.54"))
-    rules = boxes_behind(lab).network
+    rules = sandboxes_behind(lab).network
     gateway = rules.gateway
     assert rules.resolv_conf().startswith(f"nameserver {gateway}\n")
     with served("127.0.0.54", 53):
@@ -121,7 +121,7 @@ def test_a_resolver_on_the_hosts_loopback_is_handed_on(
             assert reach(lab, ada, gateway, 53) == "open"
         finally:
             monkeypatch.undo()
-            boxes_behind(lab).network.ensure()
+            sandboxes_behind(lab).network.ensure()
         assert reach(lab, ada, gateway, 53) == "EHOSTUNREACH"
 
 
@@ -154,10 +154,10 @@ def test_the_lab_file_opens_a_network_also_to_servers_that_run(lab: Portal, ada:
 
 
 def test_rules_that_an_administrator_flushed_come_back(lab: Portal, ada: str) -> None:
-    boxes = boxes_behind(lab)
-    boxes.network.remove()
-    assert not boxes.network.in_force()
+    sandboxes = sandboxes_behind(lab)
+    sandboxes.network.remove()
+    assert not sandboxes.network.in_force()
     lab.stop_server(ada)
     lab.spawn(ada)
-    assert boxes.network.in_force()
+    assert sandboxes.network.in_force()
     assert reach(lab, ada, PRIVATE, PORT) == "EHOSTUNREACH"

@@ -29,7 +29,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from hub.apps.app_paths import Places
+from hub.apps.app_paths import AppPaths
 from hub.state.paths import Paths
 from tests.support.cli_portal import eventually
 from tests.support.gated_portal import HTML, AppPortal
@@ -287,7 +287,7 @@ class AppContract:
 
     def test_its_socket_is_closed_to_others(self, app: AppCase) -> None:
         """Another account does not get to it; who does must know the secret."""
-        places = Places(Paths(app.portal.state, app.portal.envs))
+        places = AppPaths(Paths(app.portal.state, app.portal.envs))
         socket = str(places.socket(app.name))
         app.enter(app.browser)
         for account in (app.member, "nobody"):

@@ -235,9 +235,9 @@ class BackendContract:
         assert reasons == {"one": "EXIT", "two": "DEPENDENCY"}
 
     def test_a_gather_runs_over_what_is_there_and_again_after_a_retry(self, site: Site) -> None:
-        mend = site.folder / "mended"
+        mended = site.folder / "mended"
         stages = (
-            stage("one", "echo 1 > n", f"test -e {mend}; echo 2 > n", outputs=("n",)),
+            stage("one", "echo 1 > n", f"test -e {mended}; echo 2 > n", outputs=("n",)),
             stage(
                 "gather",
                 'cat "$(dirname "$(dirname "$PWD")")"/../results/one/*/n > all',
@@ -250,7 +250,7 @@ class BackendContract:
         gathered = job.path / "results/gather/t0/all"
         assert job.state is State.FAILED
         assert gathered.read_text() == "1\n"
-        mend.touch()
+        mended.touch()
         job.retry().wait(site.patience)
         assert job.state is State.SUCCEEDED
         assert gathered.read_text() == "1\n2\n"
@@ -269,10 +269,10 @@ class BackendContract:
         assert len(job.run.submissions()) == 1
 
     def test_submitting_again_runs_only_what_is_missing(self, site: Site) -> None:
-        mend = site.folder / "mended"
-        work = stage("part", f"echo a >> {site.trace}", f"echo b >> {site.trace}; test -e {mend}")
+        mended = site.folder / "mended"
+        work = stage("part", f"echo a >> {site.trace}", f"echo b >> {site.trace}; test -e {mended}")
         assert site.run(work).state is State.FAILED
-        mend.touch()
+        mended.touch()
         assert site.run(work).state is State.SUCCEEDED
         assert sorted(ran(site.trace)) == ["a", "b", "b"]
 

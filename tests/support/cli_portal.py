@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from hub.apps.app_paths import Places
+from hub.apps.app_paths import AppPaths
 from hub.state.paths import Paths
 from tests.support.portal import REPOSITORY, Portal
 
@@ -83,7 +83,7 @@ class LabhubPortal(Portal):
         for pid in leftovers(self.folder):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        begin = Places(Paths(self.state, self.envs)).account("")
+        begin = AppPaths(Paths(self.state, self.envs)).account("")
         for entry in pwd.getpwall():
             if entry.pw_name.startswith(begin):  # the gate's and the apps'
                 subprocess.run(["userdel", entry.pw_name], check=False, capture_output=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labkit.base.problems import Problem
-from labkit.jobs.backends.local_queue import Spool
+from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.job import Job
 from labkit.jobs.model import Resources, Stage, Task, literal
 from labkit.jobs.plan import Plan
@@ -85,7 +85,7 @@ def home(folder: Path, env: Callable[[str, str | None], None]) -> Iterator[Path]
     try:
         yield folder
     finally:
-        end_supervisor()
+        end_scheduler()
         left = [pid for pid in process_tree.marked("HOME", str(folder)) if pid != os.getpid()]
         process_tree.kill(left)
         _remove_groups(folder.parent)
@@ -100,9 +100,9 @@ def _remove_groups(folder: Path) -> None:
                 cgroup.remove(child)
 
 
-def end_supervisor() -> int | None:
-    """Kill the supervisor with no chance to say goodbye; return its process."""
-    pid = Spool().supervisor()
+def end_scheduler() -> int | None:
+    """Kill the scheduler with no chance to say goodbye; return its process."""
+    pid = LocalQueue().scheduler_pid()
     if pid:
         os.kill(pid, signal.SIGKILL)
         until(lambda: process_tree.start_time(pid) is None)

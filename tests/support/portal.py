@@ -23,7 +23,7 @@ import httpx
 from ruamel.yaml import YAML
 
 from hub.labfile.read import read
-from hub.sandbox import boxes_of, remove_all
+from hub.sandbox import remove_all, sandboxes_of
 from hub.state.paths import Paths
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -268,7 +268,7 @@ class Portal:
         for name in ("hub", "proxy"):
             self.stop(name)
         with contextlib.suppress(Exception):
-            remove_all(boxes_of(read(self.state / "lab.yaml"), Paths(self.state, self.envs)))
+            remove_all(sandboxes_of(read(self.state / "lab.yaml"), Paths(self.state, self.envs)))
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, name: str, command: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from hub.apps.declaration import Service
 from hub.apps.members.records import Record
 from hub.labfile.webapps import WebApps
 
-PATIENCE = 80  # seconds that an app may take to start; a notebook waits for 90
+TIMEOUT = 80  # seconds that an app may take to start; a notebook waits for 90
 PICTURE = "thumbnail.png"  # of its card, where its folder has one
 KEPT = "keep"  # of an app's data: what a backup has
 
@@ -51,7 +51,7 @@ def _service(limits: WebApps, kind: str, **texts: Any) -> Service:
         environment="hub",
         # Shiny knows no prefix; Dash is told its own.
         strip_prefix=kind == "shiny",
-        start_timeout=timedelta(seconds=PATIENCE),
+        start_timeout=timedelta(seconds=TIMEOUT),
         idle=limits.idle,
         cpu=limits.cpu,
         memory=limits.memory,

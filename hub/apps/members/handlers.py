@@ -1,6 +1,6 @@
 """What a notebook asks the running hub: publish an app, look after it, read its log.
 
-The hub receives the files and never runs them: an app runs in its own box, under its own account.
+The hub receives the files and never runs them: an app runs in its own sandbox and account.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jupyterhub import orm
 from tornado import web
 
 from hub.apps import install, jupyterhub_services
-from hub.apps.app_paths import Places
+from hub.apps.app_paths import AppPaths
 from hub.apps.handlers import Handler, states
 from hub.apps.members import declare, publish, store
 from hub.apps.members.publish import Person, Publisher, RefusedPublishError
@@ -73,7 +73,7 @@ class _Base(Handler):
 
     def refuse(self, problems: Iterable[Problem], status: int = 422) -> None:
         """Answer with all problems."""
-        body = [{"where": one.where, "text": one.text, "mend": one.mend} for one in problems]
+        body = [{"where": one.where, "text": one.text, "hint": one.hint} for one in problems]
         message = "; ".join(f"{one['where']}: {one['text']}" for one in body)
         self.set_status(status)
         self.finish({"message": message, "problems": body})
@@ -112,7 +112,7 @@ class _Base(Handler):
         """Answer with an app."""
         told = self.publisher.described(record, person)
         now = await states(self.paths)
-        self.finish({**told, "state": now.get(program_name(record.name), "sleeping")})
+        self.finish({**told, "state": now.get(program_name(record.name), "stopped")})
 
 
 class Listing(_Base):
@@ -133,7 +133,7 @@ class Listing(_Base):
                 "apps": [
                     {
                         **publisher.described(one, person),
-                        "state": now.get(program_name(one.name), "sleeping"),
+                        "state": now.get(program_name(one.name), "stopped"),
                     }
                     for one in found
                 ],
@@ -291,8 +291,8 @@ class Start(_Base):
         if action == "restart":
             await asyncio.to_thread(supervisor.stop, [program])
         await asyncio.to_thread(supervisor.start, [program])
-        socket = Places(self.paths).socket(name)
-        end = time.monotonic() + declare.PATIENCE
+        socket = AppPaths(self.paths).socket(name)
+        end = time.monotonic() + declare.TIMEOUT
         state = "starting"
         while state == "starting" and time.monotonic() < end:
             await asyncio.sleep(_KNOCK)

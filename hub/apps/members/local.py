@@ -88,4 +88,4 @@ def add(
 
 
 def _as_ours(found: Sequence[Finding]) -> list[Problem]:
-    return [Problem(one.where, one.text.rstrip("."), one.mend) for one in found]
+    return [Problem(one.where, one.text.rstrip("."), one.hint) for one in found]

@@ -212,16 +212,16 @@ class Publisher:
             yield Problem("you", text, f"Who may: {named}. Ask an administrator.")
         service = declare.trial(self.settings.webapps)
         for one in catalogue.misfits("portal", service, self.settings):
-            yield Problem(one.place, f"{one.text}.", f"An administrator can {one.mend}.")
+            yield Problem(one.place, f"{one.text}.", f"An administrator can {one.hint}.")
 
     def _kind_problems(self, person: Person, kind: str | None) -> Iterator[Problem]:
-        mend = "Ask an administrator: docs/how-to/apps-of-your-own.md says what it takes."
+        hint = "Ask an administrator: docs/how-to/apps-of-your-own.md says what it takes."
         # The command line builds it.
         built = not person.name or self.paths.env_bin("dash", "python").exists()
         if kind == "dash" and not built:
-            yield Problem("app", "the environment of Dash apps is not built here.", mend)
+            yield Problem("app", "the environment of Dash apps is not built here.", hint)
         if kind == "shiny" and shutil.which("Rscript", path=SYSTEM_PATH) is None:
-            yield Problem("app", "there is no R on the portal's machine.", mend)
+            yield Problem("app", "there is no R on the portal's machine.", hint)
 
     def _new_problems(
         self, person: Person, name: str, wanted: Asked, taken: set[str]
@@ -234,10 +234,10 @@ class Publisher:
         mine = [one.name for one in records.read(self.paths).values() if one.owner == person.name]
         if len(mine) >= limit and not person.admin:
             text = f"you have {len(mine)} apps already, and the lab allows {limit}."
-            mend = (
+            hint = (
                 f"Remove one for good, e.g. app.unpublish(delete=True); yours: {', '.join(mine)}."
             )
-            yield Problem("name", text, mend)
+            yield Problem("name", text, hint)
 
     # -- what changes -----------------------------------------------------------------
 

@@ -73,7 +73,7 @@ class Unpacked:
 
 
 def make(paths: Paths) -> Path:
-    """Make the folder of all members' apps; it is closed, boxes see their app's folder alone."""
+    """Make the folder of all members' apps; closed: a sandbox sees its app's folder alone."""
     folder = records.folder(paths)
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder

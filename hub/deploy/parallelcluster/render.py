@@ -79,14 +79,14 @@ def _checked(settings: Settings) -> ParallelCluster:
     slurm = settings.slurm
     if settings.target != "slurm" or slurm is None or slurm.parallelcluster is None:
         text = "the lab file describes no ParallelCluster"
-        mend = "see config/lab.parallelcluster.yaml: target slurm, section slurm.parallelcluster"
-        raise ProblemsError([Problem("slurm.parallelcluster", text, mend)])
+        hint = "see config/lab.parallelcluster.yaml: target slurm, section slurm.parallelcluster"
+        raise ProblemsError([Problem("slurm.parallelcluster", text, hint)])
     cluster = slurm.parallelcluster
     problems = []
     for name in set(slurm.partitions) - set(cluster.server_queues):
         text = f"the partition {name} is no queue for servers"
-        mend = f"queues for servers are: {', '.join(cluster.server_queues)}"
-        problems.append(Problem("slurm.partitions", text, mend))
+        hint = f"queues for servers are: {', '.join(cluster.server_queues)}"
+        problems.append(Problem("slurm.partitions", text, hint))
     for name in set(cluster.server_queues) - set(slurm.partitions):
         text = f"the queue {name} is for servers, but people cannot choose it"
         problems.append(Problem("slurm.partitions", text, f"add {name}, or its purpose is jobs"))

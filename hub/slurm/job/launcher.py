@@ -35,8 +35,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 BLOCK = 1 << 18
 CONNECTIONS = 1024  # at once
-HUB_PATIENCE = 300.0  # seconds that the hub may be away while the server starts
-SLIRP_PATIENCE = 10.0
+HUB_TIMEOUT = 300.0  # seconds that the hub may be away while the server starts
+SLIRP_TIMEOUT = 10.0
 NEWUSER, NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # linux/sockios.h, linux/if.h
@@ -79,7 +79,7 @@ def announce(
     api: str,
     token: str,
     tls: ssl.SSLContext | None = None,
-    patience: float = HUB_PATIENCE,
+    patience: float = HUB_TIMEOUT,
 ) -> None:
     """Tell the hub the port; waits for a hub that is just being restarted."""
     request = urllib.request.Request(  # noqa: S310 - the hub's own address
@@ -206,7 +206,7 @@ class Outward:
     def connect(self) -> None:
         """Let it begin; raises OSError where it cannot."""
         os.write(self._gate, b"1")
-        if not select.select([self._ready], [], [], SLIRP_PATIENCE)[0] or not os.read(
+        if not select.select([self._ready], [], [], SLIRP_TIMEOUT)[0] or not os.read(
             self._ready, 1
         ):
             raise OSError(5, "slirp4netns does not work here")

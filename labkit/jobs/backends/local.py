@@ -1,4 +1,4 @@
-"""The machine itself as a backend: a queue, and a supervisor that outlives the kernel."""
+"""The machine itself as a backend: a queue, and a scheduler that outlives the kernel."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from typing import Any, ClassVar
 from labkit.base.problems import Problem
 from labkit.jobs.backends.base import Backend, BackendError, Limits, Sighting, Sightings
 from labkit.jobs.backends.capacity import capacity, free_memory
-from labkit.jobs.backends.local_queue import Spool
+from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.model import Container, Environment, Stage, State, from_ranges
 from labkit.jobs.plan import Plan, show_bytes
 from labkit.jobs.runs.manifest import environment_folder
 from labkit.jobs.runs.store import Run, Submission
 from labkit.jobs.worker.folder import write_json
 
-_FRESH = (
-    60.0  # seconds after which another machine's supervisor that says nothing is taken for dead
-)
+_FRESH = 60.0  # seconds after which another machine's scheduler that says nothing is taken for dead
 
 
 class LocalBackend(Backend):
@@ -35,8 +33,8 @@ class LocalBackend(Backend):
 
     slowest: ClassVar[float] = 1.0
 
-    def __init__(self, spool: Spool | None = None) -> None:
-        self._spool = spool or Spool()
+    def __init__(self, queue: LocalQueue | None = None) -> None:
+        self._queue = queue or LocalQueue()
 
     def limits(self) -> Limits:
         """Return what the machine, or the cgroup around us, has."""
@@ -89,7 +87,7 @@ class LocalBackend(Backend):
         return problems
 
     def payload(self, plan: Plan, options: Mapping[str, Any]) -> str:
-        """Return the command of the first task of each stage, as the supervisor starts it."""
+        """Return the command of the first task of each stage, as the scheduler starts it."""
         have = capacity()
         lines = [f"# this machine: {have}; for each task:"]
         lines += [f"# {name} = {value}" for name, value in options.items()]
@@ -100,34 +98,34 @@ class LocalBackend(Backend):
         return "\n".join(lines)
 
     def submit(self, run: Run, submission: Submission) -> dict[str, Any]:
-        """Put the submission into the queue and see to it that a supervisor lives."""
+        """Put the submission into the queue and see to it that a scheduler lives."""
         entry = {
             "run": str(run.path),
             "number": submission.number,
             "queued": time.time(),
         }
         try:
-            write_json(self._spool.entry(submission.name), entry)
-            self._spool.ensure_supervisor()
+            write_json(self._queue.entry(submission.name), entry)
+            self._queue.ensure_scheduler()
         except (OSError, subprocess.SubprocessError) as error:
             raise BackendError(f"The local queue cannot be written: {error}") from error
-        self._spool.wake()
-        return {"host": _host(), "queue": str(self._spool.path)}
+        self._queue.wake()
+        return {"host": _host(), "queue": str(self._queue.path)}
 
     def find(self, run: Run, submission: Submission) -> dict[str, Any] | None:
         """Return the handle of a submission that is in the queue, or was."""
-        queued = self._spool.entry(submission.name).exists()
+        queued = self._queue.entry(submission.name).exists()
         if not queued and not run.started(submission):
             return None
-        return {"host": _host(), "queue": str(self._spool.path)}
+        return {"host": _host(), "queue": str(self._queue.path)}
 
     def poll(self, runs: Sequence[Run]) -> dict[Run, Sightings]:
-        """Say what the supervisor has; where it was killed, the next one is started."""
+        """Say what the scheduler has; where it was killed, the next one is started."""
         try:
-            queued = set(self._spool.names())
+            queued = set(self._queue.names())
             elsewhere = {run: self._elsewhere(run, queued) for run in runs}
             if queued:
-                self._spool.ensure_supervisor()
+                self._queue.ensure_scheduler()
         except (OSError, subprocess.SubprocessError) as error:
             return {run: Sightings(known=False, text=f"local queue: {error}") for run in runs}
         return {
@@ -147,12 +145,12 @@ class LocalBackend(Backend):
             if submission.name in queued or handle.get("host", _host()) == _host():
                 continue
             theirs = Path(handle["queue"])
-            entry = theirs / "queue" / self._spool.entry(submission.name).name
+            entry = theirs / "queue" / self._queue.entry(submission.name).name
             if not entry.exists():
                 continue
             if time.time() - (theirs / "supervisor.lock").stat().st_mtime < _FRESH:
                 return str(handle["host"])
-            entry.rename(self._spool.entry(submission.name))
+            entry.rename(self._queue.entry(submission.name))
             queued.add(submission.name)
         return ""
 
@@ -163,7 +161,7 @@ class LocalBackend(Backend):
         for submission in run.submissions():
             if submission.name not in queued:
                 continue
-            status = self._spool.status(submission.name)
+            status = self._queue.status(submission.name)
             if status is None:
                 tasks |= {(w.name, i): pending for w in submission.stages for i in w.tasks}
                 continue
@@ -174,11 +172,11 @@ class LocalBackend(Backend):
         return Sightings(known=True, tasks=tasks, text="; ".join(filter(None, texts)))
 
     def cancel(self, run: Run, submissions: Iterable[Submission]) -> None:  # noqa: ARG002
-        """Wake the supervisor: the wish to cancel is in the run folder already."""
+        """Wake the scheduler: the wish to cancel is in the run folder already."""
         try:
-            if any(self._spool.entry(submission.name).exists() for submission in submissions):
-                self._spool.ensure_supervisor()
-                self._spool.wake()
+            if any(self._queue.entry(submission.name).exists() for submission in submissions):
+                self._queue.ensure_scheduler()
+                self._queue.wake()
         except (OSError, subprocess.SubprocessError) as error:
             raise BackendError(f"The local queue cannot be read: {error}") from error
 
@@ -191,10 +189,10 @@ def resume() -> bool:
     bool
         Whether there was anything.
     """
-    spool = Spool()
-    if not spool.names():
+    queue = LocalQueue()
+    if not queue.names():
         return False
-    spool.ensure_supervisor()
+    queue.ensure_scheduler()
     return True
 
 

@@ -1,4 +1,4 @@
-"""A submission in the hands of the local supervisor: what is left, what lives, what has ended."""
+"""A submission in the hands of the local scheduler: what is left, what lives, what has ended."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from typing import Any
 
 from labkit.jobs.model import Reason, State, to_ranges
 from labkit.jobs.runs.store import Run, StageWork, Submission
-from labkit.jobs.worker import process_tree
-from labkit.jobs.worker import reap as bury
+from labkit.jobs.worker import process_tree, reap
 from labkit.jobs.worker.folder import read_json
 from labkit.jobs.worker.retry import retry_memory
 
@@ -30,7 +29,7 @@ class Live:
     Attributes
     ----------
     process : Popen or None
-        None: an earlier supervisor started it.
+        None: an earlier scheduler started it.
     beat : Path or None
         Its heartbeat, where its pid means nothing here: another machine or process namespace that
         shares this home.
@@ -51,7 +50,7 @@ class Live:
         if self.process is not None:
             return self.process.poll() is not None
         if self.beat is not None:
-            return not bury.fresh(self.beat)
+            return not reap.fresh(self.beat)
         return process_tree.start_time(self.pid) != self.start
 
 
@@ -72,7 +71,7 @@ class StageLeft:
 
 
 class Job:
-    """One submission that the supervisor runs.
+    """One submission that the scheduler runs.
 
     Parameters
     ----------
@@ -155,7 +154,7 @@ class Job:
             else:
                 self._after(left, ended[index])
         for live in lost:
-            self.bury(live, "its worker ended while no supervisor ran")
+            self.reap_attempt(live, "its worker ended while no scheduler ran")
 
     def next_stage_tasks(self) -> StageLeft | None:
         """Return a stage that has a task to start now."""
@@ -206,7 +205,7 @@ class Job:
                 record = read_json(folder.record(live.stage, index, live.attempt))
                 where = (live.stage, index)
                 if record is None:
-                    self.bury(live, _how(live))
+                    self.reap_attempt(live, _how(live))
                 else:
                     self.used[where] = self.used.get(where, 0) + 1
                     self._after(left, record)
@@ -215,19 +214,19 @@ class Job:
                 self._write(left, record)
         return found
 
-    def bury(self, live: Live, text: str) -> None:
+    def reap_attempt(self, live: Live, text: str) -> None:
         """Write the record of an attempt whose worker could not, once nothing of it lives."""
         left = self.stages[live.stage]
         where = (live.stage, live.index)
         self.used[where] = self.used.get(where, 0) + 1
-        bury.clear(self.run.path, live.stage, live.index, live.attempt)
+        reap.clear(self.run.path, live.stage, live.index, live.attempt)
         beat = read_json(self.run.folder.running(live.stage, live.index, live.attempt)) or {}
         reason = Reason.DISK_FULL if self._disk_full() else Reason.LOST
         verdict = (str(State.FAILED), str(reason), text)
         if self.cancelled:
             verdict = (str(State.CANCELLED), str(Reason.CANCELLED), "cancelled")
         placed = (live.stage, live.index, live.attempt)
-        record = bury.record(beat, placed, self.submission.number, verdict, "supervisor")
+        record = reap.record(beat, placed, self.submission.number, verdict, "supervisor")
         record["memory"] = live.memory
         self._write(left, record)
 

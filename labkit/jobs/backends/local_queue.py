@@ -1,4 +1,4 @@
-"""Where submitters and the local supervisor of one user on one machine meet."""
+"""Where submitters and the local scheduler of one user on one machine meet."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from labkit.jobs.worker.folder import read_json, write_json
 from labkit.viewers.paths import private_folder, state_folder
 
 
-class Spool:
-    """A folder with a queue, a lock that the supervisor holds, and a pipe to wake it.
+class LocalQueue:
+    """A folder with a queue, a lock that the scheduler holds, and a pipe to wake it.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Spool:
         return read_json(self.entry(name))
 
     def status(self, name: str) -> dict[str, Any] | None:
-        """Return what the supervisor said last of a submission."""
+        """Return what the scheduler said last of a submission."""
         return read_json(self.queue / f"{name}.status.json")
 
     def write_status(self, name: str, status: dict[str, Any]) -> None:
@@ -68,7 +68,7 @@ class Spool:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:
-        """Hold the supervisor's lock; False where another process has it."""
+        """Hold the scheduler's lock; False where another process has it."""
         with self.lock.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,19 +77,19 @@ class Spool:
                 return
             yield True
 
-    def supervisor(self) -> int | None:
-        """Return the supervisor's process, None where none lives."""
+    def scheduler_pid(self) -> int | None:
+        """Return the scheduler's process, None where none lives."""
         with self.held() as free:
             return None if free else int(self.lock.read_text() or 0)
 
-    def supervised(self) -> bool:
-        """Return whether a supervisor lives."""
+    def is_served(self) -> bool:
+        """Return whether a scheduler lives."""
         with self.held() as free:
             return not free
 
-    def ensure_supervisor(self) -> None:
-        """Start a supervisor where none lives; it outlives this process."""
-        if self.supervised():
+    def ensure_scheduler(self) -> None:
+        """Start a scheduler where none lives; it outlives this process."""
+        if self.is_served():
             return
         environment = {
             **clean_environment(),
@@ -109,7 +109,7 @@ class Spool:
             )
 
     def wake(self) -> None:
-        """Tell the supervisor that there is something new."""
+        """Tell the scheduler that there is something new."""
         try:
             descriptor = os.open(self.pipe, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # none lives yet, or it just starts: it looks by itself
@@ -122,7 +122,7 @@ class Spool:
             os.close(descriptor)
 
 
-_LOG = 1024**2  # bytes of the supervisor's log, beyond which the next one starts it anew
+_LOG = 1024**2  # bytes of the scheduler's log, beyond which the next one starts it anew
 
 # It detaches before it loads anything: nobody waits for that.
 _START = """\
@@ -133,7 +133,7 @@ from labkit.jobs.backends.local_scheduler import main
 raise SystemExit(main())
 """
 
-# What tasks and their supervisor see of the notebook server's environment. Tokens stay behind.
+# What tasks and their scheduler see of the notebook server's environment. Tokens stay behind.
 _KEPT = (
     "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PATH",
     "LD_LIBRARY_PATH", "JAVA_HOME", "R_HOME", "R_LIBS_USER", "CUDA_VISIBLE_DEVICES",

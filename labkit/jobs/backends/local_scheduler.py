@@ -1,4 +1,4 @@
-"""The local scheduler, started by :class:`labkit.jobs.backends.local_queue.Spool`.
+"""The local scheduler, started by :class:`labkit.jobs.backends.local_queue.LocalQueue`.
 
 One per user and machine. It detaches at once, outlives the kernel that started it, and ends when
 it has had nothing to do for a while. All it knows is in the run folders and the queue: when it is
@@ -20,7 +20,7 @@ from pathlib import Path
 from labkit.base.problems import LabkitError
 from labkit.jobs.backends.capacity import capacity, free_memory
 from labkit.jobs.backends.local_job import Job, Live, StageLeft
-from labkit.jobs.backends.local_queue import Spool, clean_environment
+from labkit.jobs.backends.local_queue import LocalQueue, clean_environment
 from labkit.jobs.plan import show_bytes
 from labkit.jobs.runs.store import Run
 from labkit.jobs.worker import process_tree
@@ -29,7 +29,7 @@ log = logging.getLogger("labkit.supervisor")
 
 _IDLE = 60.0  # seconds without work before it ends
 _LOOK = 1.0  # seconds between two looks where nothing wakes it
-_ADOPTED_LOOK = 0.25  # workers of an earlier supervisor send no signal when they end
+_ADOPTED_LOOK = 0.25  # workers of an earlier scheduler send no signal when they end
 _STARVED = 30.0  # seconds a job waits before others may no longer pass it
 _BURST = 32  # workers started before the ended ones are looked at again
 _GONE = 600.0  # seconds a run folder may be away (an unmounted disk) before its job is dropped
@@ -37,23 +37,23 @@ _TRIES = 20
 _MARGIN = 64 * 1024**2  # bytes of memory left to the machine
 
 
-class Supervisor:
+class Scheduler:
     """Runs what is in the queue, within the capacity of the machine or the cgroup around it.
 
     Parameters
     ----------
-    spool : Spool
+    queue : LocalQueue
         The queue.
     """
 
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
+    def __init__(self, queue: LocalQueue) -> None:
+        self._queue = queue
         self._jobs: dict[str, Job] = {}
         self._missing: dict[str, float] = {}
         self._said: dict[str, tuple[float, object]] = {}
         self._capacity = capacity()
         self._busy_until = time.monotonic() + _IDLE
-        self._pipe = _open_pipe(spool.pipe)
+        self._pipe = _open_pipe(queue.pipe)
         self._signals, waker = os.pipe()
         os.set_blocking(waker, False)
         os.set_blocking(self._signals, False)
@@ -66,7 +66,7 @@ class Supervisor:
             held = False
             while True:
                 self._look()
-                self._spool.lock.touch()  # a sign of life for machines that share the home
+                self._queue.lock.touch()  # a sign of life for machines that share the home
                 if self._jobs:
                     self._busy_until = time.monotonic() + _IDLE
                     if not held:
@@ -86,7 +86,7 @@ class Supervisor:
             self._attend()
         for name, job in list(self._jobs.items()):
             if job.over:
-                self._spool.remove(name)
+                self._queue.remove(name)
                 self._said.pop(name, None)
                 del self._jobs[name]
                 log.info("%s is over", name)
@@ -106,7 +106,7 @@ class Supervisor:
 
     def _take_queue(self) -> None:
         new = {
-            name: self._spool.read(name) for name in self._spool.names() if name not in self._jobs
+            name: self._queue.read(name) for name in self._queue.names() if name not in self._jobs
         }
         for name, entry in sorted(new.items(), key=lambda item: (item[1] or {}).get("queued", 0)):
             if entry is None:
@@ -115,7 +115,7 @@ class Supervisor:
             if not run.folder.manifest.exists():
                 since = self._missing.setdefault(name, time.monotonic())
                 if time.monotonic() - since > _GONE:
-                    self._spool.remove(name)
+                    self._queue.remove(name)
                 continue
             self._missing.pop(name, None)
             try:
@@ -224,7 +224,7 @@ class Supervisor:
         status = job.status()
         try:
             if status != said:
-                self._spool.write_status(name, status)
+                self._queue.write_status(name, status)
             self._said[name] = (time.monotonic(), status)
         except OSError as error:
             log.warning("the status of %s cannot be written: %s", name, error)
@@ -263,17 +263,17 @@ def _keep_server_awake() -> ExitStack:
 
 
 def main() -> int:
-    """Supervise the spool that the first argument names, if nobody does."""
-    spool = Spool(Path(sys.argv[1]))
+    """Supervise the queue that the first argument names, if nobody does."""
+    queue = LocalQueue(Path(sys.argv[1]))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    for _ in range(_TRIES):  # whoever looks whether a supervisor lives holds the lock for a moment
-        with spool.held() as free:
+    for _ in range(_TRIES):  # whoever looks whether a scheduler lives holds the lock for a moment
+        with queue.held() as free:
             if free:
-                spool.lock.write_text(str(os.getpid()))
+                queue.lock.write_text(str(os.getpid()))
                 log.info("supervisor %s starts: %s", os.getpid(), capacity())
-                Supervisor(spool).serve()
+                Scheduler(queue).serve()
                 log.info("supervisor %s ends: nothing to do", os.getpid())
-        if free and not spool.names():  # nothing came in while it ended
+        if free and not queue.names():  # nothing came in while it ended
             return 0
         time.sleep(0.05)
     return 0

@@ -15,7 +15,7 @@ from labkit.jobs.runs.stages import StageView
 from labkit.jobs.runs.store import Run, Submission
 
 _ENOUGH = 3  # units that must have been done before their pace is believed
-_PATIENCE = 60.0  # seconds after which less is believed too
+_TIMEOUT = 60.0  # seconds after which less is believed too
 # run folder -> (submission, stage, index) -> when a task was first missing, on the monotonic clock
 _MISSING: dict[str, dict[tuple[int, str, int], float]] = {}
 
@@ -298,7 +298,7 @@ class Watch:
         if self._first is None:
             self._first = (now, done)
         since, before = self._first
-        if done - before >= _ENOUGH or (done > before and now - since > _PATIENCE):
+        if done - before >= _ENOUGH or (done > before and now - since > _TIMEOUT):
             return (done - before) / max(1e-3, now - since)
         return done / max(1e-3, now - started) if started and done else 0.0
 

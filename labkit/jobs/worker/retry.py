@@ -1,4 +1,4 @@
-"""When a failed attempt is worth another one; the supervisor and SLURM's tasks both ask."""
+"""When a failed attempt is worth another one; the scheduler and SLURM's tasks both ask."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MB = 1024**2
 _OPTIONS = ("--submission", "--start", "--each", "--most", "--margin", "--grace", "--time",
             "--limit", "--bin")  # fmt: skip
 _RESTARTS = 20  # of one element: something is wrong with requeueing
-_PATIENCE = 600.0  # seconds that the controller may be away when a retry is asked for
+_TIMEOUT = 600.0  # seconds that the controller may be away when a retry is asked for
 _PAUSE = 5.0
 _LOOK = 1.0
 # A node refuses what SLURM starts again within the second of its requeue ("Job credential revoked",
@@ -141,7 +141,7 @@ class Element:
             if beat and beat["submission"] == self.submission:
                 while not self.folder.record(*where).exists() and reap.lives(beat, path):
                     time.sleep(_LOOK)  # its node is cut off from SLURM, and works on
-                self._bury(where, ("FAILED", "NODE_FAIL", "its node failed, or was lost to SLURM"))
+                self._reap(where, ("FAILED", "NODE_FAIL", "its node failed, or was lost to SLURM"))
             number += 1
         return [
             record
@@ -190,9 +190,9 @@ class Element:
         number = max(before, default=0) + 1
         while self.folder.attempt(self.stage, index, number + 1).exists():
             number += 1
-        self._bury((self.stage, index, number), verdict)
+        self._reap((self.stage, index, number), verdict)
 
-    def _bury(self, where: tuple[str, int, int], verdict: tuple[str, str, str]) -> None:
+    def _reap(self, where: tuple[str, int, int], verdict: tuple[str, str, str]) -> None:
         if self.folder.record(*where).exists():
             return
         reap.clear(self.folder.path, *where)
@@ -215,7 +215,7 @@ class Element:
             changes.append(f"MinMemoryNode={-(-(memory + self.margin) // MB)}")
         print(f"labkit: {self.job} asks for another attempt: {' '.join(changes)}", flush=True)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while not self._scontrol("requeue", self.job):
             if time.monotonic() > deadline:
                 print("labkit: SLURM does not take it back: job.retry() runs it again", flush=True)

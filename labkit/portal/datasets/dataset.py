@@ -152,7 +152,7 @@ class Published:
         return collection.card(self.title, self._facts(), self.url, "Open in CellxGene")
 
 
-class Catalogue(collection.Shelf[Published]):
+class Catalogue(collection.Collection[Published]):
     """All published datasets that I may see: ``published()["pbmc"]`` is one of them.
 
     Attributes

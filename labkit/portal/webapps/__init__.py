@@ -31,7 +31,7 @@ def publish_app(
     """Publish a Shiny or Dash app of your own, for the groups you name.
 
     It becomes ``/services/<name>/``, on an origin of its own, behind the portal's login. It runs
-    in a box with an account of its own: it sees the files that come with it and nothing of
+    in a sandbox with an account of its own: it sees the files that come with it and nothing of
     yours. Published again under the same name it becomes a new version; the versions before are
     kept, and ``roll_back`` returns to one.
 

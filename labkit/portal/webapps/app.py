@@ -39,7 +39,7 @@ class WebApp:
     version : int
         Number of the version that runs.
     state : str
-        ``running``, ``starting``, ``sleeping`` or ``failed``, when this was asked.
+        ``running``, ``starting``, ``stopped`` or ``failed``, when this was asked.
     """
 
     def __init__(self, client: Client, told: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ class WebApp:
         return collection.card(self.title, self._facts(), self.url, "Open the app")
 
 
-class WebApps(collection.Shelf[WebApp]):
+class WebApps(collection.Collection[WebApp]):
     """All members' apps that I may see: ``published_apps()["plates"]`` is one of them.
 
     Attributes
@@ -305,5 +305,5 @@ def _does_not_start(app: WebApp) -> str:
     told = "\n".join(f"    {line}" for line in lines.splitlines())
     return (
         f"'{app.name}' was published and does not start. Its log ends with:\n{told}\n"
-        "Next step: mend it and publish it again; labkit.published_apps() has the version before."
+        "Next step: correct and publish it again; labkit.published_apps() has the version before."
     )

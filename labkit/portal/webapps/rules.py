@@ -67,8 +67,8 @@ def check_audience(
     yield from check_groups(groups, own, admin=admin, kept=kept)
     if isinstance(groups, list | tuple) and not groups:
         mine = ", ".join(sorted(own)) or "none, so ask an administrator"
-        mend = "You may name any group." if admin else f"Yours are: {mine}."
-        yield Problem("groups", "at least one group is needed.", mend)
+        hint = "You may name any group." if admin else f"Yours are: {mine}."
+        yield Problem("groups", "at least one group is needed.", hint)
 
 
 def is_path(path: str) -> bool:

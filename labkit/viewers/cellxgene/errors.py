@@ -11,7 +11,7 @@ class Problem:
     """Why data cannot be shown, and what to do about it."""
 
     reason: str
-    mend: str
+    hint: str
 
 
 class CellxGeneError(RuntimeError):
@@ -31,7 +31,7 @@ class DataRefusedError(CellxGeneError):
         self.problems = tuple(problems)
         lines = [f"CellxGene cannot show {title}:"]
         for number, problem in enumerate(self.problems, 1):
-            lines += [f"  {number}. {problem.reason}", f"     Next step: {problem.mend}"]
+            lines += [f"  {number}. {problem.reason}", f"     Next step: {problem.hint}"]
         super().__init__("\n".join(lines))
 
 

@@ -147,8 +147,8 @@ def check_library(
         file = files.get(lane.fastq_1)
         if file and not long and file.head.longest > _LONG:
             text = f"has reads of {file.head.longest:,} bases."
-            mend = "Say preset='map-ont' or preset='map-hifi': minimap2 aligns them."
-            problems.append(Problem(f"row {lane.row}, fastq_1", text, mend))
+            hint = "Say preset='map-ont' or preset='map-hifi': minimap2 aligns them."
+            problems.append(Problem(f"row {lane.row}, fastq_1", text, hint))
     return problems
 
 
@@ -169,11 +169,11 @@ def check_known_sites(path: str, contigs: Mapping[str, int]) -> list[Problem]:
         return [Problem(where, f"there is no file {path}.")]
     except (OSError, EOFError, ValueError) as error:
         return [Problem(where, f"is no VCF that can be read: {error}.")]
-    mend = f"The reference has {', '.join(list(contigs)[:3])}{', …' if len(contigs) > 3 else ''}."
+    hint = f"The reference has {', '.join(list(contigs)[:3])}{', …' if len(contigs) > 3 else ''}."
     other = [name for name in used if name not in contigs]
     if other or (headed and not set(headed) & set(contigs)):
         name = (other or list(headed))[0]
-        return [Problem(where, f"has sites on {name}, which the reference has not.", mend)]
+        return [Problem(where, f"has sites on {name}, which the reference has not.", hint)]
     return [
         Problem(
             where,

@@ -201,9 +201,9 @@ def _from_fai(fasta: str) -> tuple[dict[str, int], list[Problem]]:
     fai = Path(f"{fasta}.fai")
     if objects.is_object(fasta) or not fai.is_file():
         return {}, []
-    mend = f"Remove it, or make it anew: samtools faidx {Path(fasta).name}"
+    hint = f"Remove it, or make it anew: samtools faidx {Path(fasta).name}"
     text = f"does not belong to {Path(fasta).name}."
-    wrong: list[Problem] = [Problem(fai.name, text, mend)]
+    wrong: list[Problem] = [Problem(fai.name, text, hint)]
     found: dict[str, int] = {}
     with Path(fasta).open("rb") as file:
         if file.read(2) == _GZIP:  # its places are those of the uncompressed content
@@ -294,8 +294,8 @@ def _check_dict(fasta: str, contigs: dict[str, int]) -> list[Problem]:
                 named[fields.get("SN", "")] = int(fields["LN"])
         if list(named.items()) != list(contigs.items()):
             text = f"does not match {Path(fasta).name}: {_difference(named, contigs)}."
-            mend = "Remove it, or make it anew: samtools dict."
-            return [Problem(path.name, text, mend)]
+            hint = "Remove it, or make it anew: samtools dict."
+            return [Problem(path.name, text, hint)]
     return []
 
 

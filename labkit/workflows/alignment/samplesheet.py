@@ -143,8 +143,8 @@ def _lane(number: int, row: dict[str, str], folder: Path | None) -> tuple[Lane, 
     for name in ("sample", "lane"):
         value = row.get(name, "")
         if value and not _NAME.fullmatch(value):
-            mend = "Use letters, digits, '.', '_' and '-'; begin with a letter or digit."
-            problems.append(Problem(f"{where}, {name}", f"{value!r} cannot be a name.", mend))
+            hint = "Use letters, digits, '.', '_' and '-'; begin with a letter or digit."
+            problems.append(Problem(f"{where}, {name}", f"{value!r} cannot be a name.", hint))
     for name in ("library", "platform_unit", "center"):
         value = row.get(name, "")
         if value and not _FIELD.fullmatch(value):

@@ -142,11 +142,11 @@ def _check(
         for column, suffixes in (("path", (".bam", ".cram")), ("index", (".bai", ".crai"))):
             file = str(bam[column])
             if not _NAME.fullmatch(file):
-                mend = "Submit with output= a folder without spaces."
-                problems.append(Problem(file, "sarek takes no spaces in paths.", mend))
+                hint = "Submit with output= a folder without spaces."
+                problems.append(Problem(file, "sarek takes no spaces in paths.", hint))
             elif not file.endswith(suffixes):
-                mend = "Submit the alignment with format='cram'."
-                problems.append(Problem(file, f"sarek reads {' and '.join(suffixes)}.", mend))
+                hint = "Submit the alignment with format='cram'."
+                problems.append(Problem(file, f"sarek reads {' and '.join(suffixes)}.", hint))
             elif not Path(file).is_file():
                 problems.append(Problem(file, "is not there any more."))
     for name, value in sex.items():

@@ -117,8 +117,8 @@ class Variants(Workflow):
         length = self.reference["length"]
         if length > MOST:
             text = f"has {length:,} bases; one task per sample is for at most {MOST:,}."
-            mend = "Hand the alignments on to nf-core/sarek: job.to_sarek('sarek.csv')."
-            problems.append(Problem("reference", text, mend))
+            hint = "Hand the alignments on to nf-core/sarek: job.to_sarek('sarek.csv')."
+            problems.append(Problem("reference", text, hint))
         problems += [
             Problem(f"sample {entry['sample']}", f"left out: {entry['text']}.", fatal=False)
             for entry in self.job.summary["failed"]

@@ -203,8 +203,8 @@ class Alignment(Workflow):
             guess = known.get(next(iter(platforms), ""), "") if len(platforms) == 1 else ""
             found.preset = preset or guess
             if not found.preset:
-                mend = "Say preset='map-ont', 'map-hifi', 'map-pb' or, for short reads, 'sr'."
-                found.problems.append(Problem("preset", "minimap2 needs one.", mend))
+                hint = "Say preset='map-ont', 'map-hifi', 'map-pb' or, for short reads, 'sr'."
+                found.problems.append(Problem("preset", "minimap2 needs one.", hint))
         if found.preset in aligners.LONG_PRESETS:
             found.library = "long"
             found.adapters = []

@@ -119,8 +119,8 @@ def check_probe(pipeline: Pipeline, found: Probe) -> list[Problem]:
         problems.append(Problem(where, f"CellProfiler cannot load it: {found.error}."))
     for drop in found.dropped:
         text = f"CellProfiler cannot load it and would leave it out: {drop['error']}."
-        mend = "Give the folder of its plugin (plugins=), or disable the module."
-        problems.append(Problem(drop["module"], text, mend))
+        hint = "Give the folder of its plugin (plugins=), or disable the module."
+        problems.append(Problem(drop["module"], text, hint))
     if not found.dropped:  # what follows from a missing module would only hide it
         for bad in found.invalid:
             text = f"CellProfiler does not accept its settings: {bad['error']}."

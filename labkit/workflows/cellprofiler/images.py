@@ -174,8 +174,8 @@ def image_sets(folder: str | Path, pattern: str) -> pd.DataFrame:
         raise RefusedError([Problem("pattern", f"it is no regular expression: {error}")]) from error
     keys = [name for name in expression.groupindex if name != "Channel"]
     if "Channel" not in expression.groupindex:
-        mend = r"Write e.g. (?P<Channel>\w+) where the channel stands."
-        raise RefusedError([Problem("pattern", "it has no group called Channel.", mend)])
+        hint = r"Write e.g. (?P<Channel>\w+) where the channel stands."
+        raise RefusedError([Problem("pattern", "it has no group called Channel.", hint)])
     found: dict[tuple[str, ...], dict[str, Path]] = {}
     problems = []
     channels: dict[str, None] = {}
@@ -267,8 +267,8 @@ def _source(
     if isinstance(images, pd.DataFrame):
         return images.copy(), None, []
     if not isinstance(images, (str, Path)) and not isinstance(images, Iterable):
-        mend = "Give a folder, a CSV, a table or paths."
-        raise RefusedError([Problem("images", f"{images!r} is none of these.", mend)])
+        hint = "Give a folder, a CSV, a table or paths."
+        raise RefusedError([Problem("images", f"{images!r} is none of these.", hint)])
     if not isinstance(images, (str, Path)):
         paths = [Path(os.path.abspath(Path(path).expanduser())) for path in images]  # noqa: PTH100
         return None, None, paths
@@ -304,8 +304,8 @@ def _pipelines_own_csv(
     name = load.get("Name of the file") if load else ""
     found = [path for path in files if path.name == name]
     if not found:
-        mend = "Give the CSV as images=, or beside the folder as data_file=."
-        raise RefusedError([Problem("images", f"LoadData's file {name!r} is not there.", mend)])
+        hint = "Give the CSV as images=, or beside the folder as data_file=."
+        raise RefusedError([Problem("images", f"LoadData's file {name!r} is not there.", hint)])
     return _read_csv(found[0]), base
 
 
@@ -321,13 +321,13 @@ def _loaddata(pipeline: Pipeline, table: pd.DataFrame, base: Path | None) -> Ima
         file = table[f"FileName_{name}"].astype(str)
         full = [_absolute(base, folder, file) for folder, file in zip(folder, file, strict=True)]
         if remote := [path for path in full if "://" in path or ":/" in path[:8]]:
-            mend = "Fetch the images to a folder that the job can read."
-            problems.append(Problem(f"channel {name}", f"{remote[0]} is not on a disk.", mend))
+            hint = "Fetch the images to a folder that the job can read."
+            problems.append(Problem(f"channel {name}", f"{remote[0]} is not on a disk.", hint))
         table[f"PathName_{name}"] = [os.path.dirname(path) for path in full]  # noqa: PTH120
         table[f"FileName_{name}"] = [os.path.basename(path) for path in full]  # noqa: PTH119
     if not channels_of(table):
-        mend = "It needs FileName_<channel> and PathName_<channel>; see labkit.image_sets()."
-        problems.append(Problem("images", "the table has no FileName_ column.", mend))
+        hint = "It needs FileName_<channel> and PathName_<channel>; see labkit.image_sets()."
+        problems.append(Problem("images", "the table has no FileName_ column.", hint))
     if not len(table):
         problems.append(Problem("images", "the table has no rows."))
     if problems:

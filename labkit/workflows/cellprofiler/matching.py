@@ -34,17 +34,17 @@ def match_files(pipeline: Pipeline, files: Sequence[Path]) -> tuple[pd.DataFrame
     """
     module = pipeline.first("NamesAndTypes")
     if module is None:
-        mend = "Add them, or begin with LoadData."
+        hint = "Add them, or begin with LoadData."
         where = pipeline.path.name
-        return pd.DataFrame(), [Problem(where, "it has neither LoadData nor NamesAndTypes.", mend)]
+        return pd.DataFrame(), [Problem(where, "it has neither LoadData nor NamesAndTypes.", hint)]
     problems: list[Problem] = []
     try:
         kept = _filter(pipeline, files)
         extractors = _extractors(pipeline, problems)
         rules = _channels(module)
     except RuleError as error:
-        mend = "List the image sets yourself (labkit.image_sets) and begin with LoadData."
-        return pd.DataFrame(), [*problems, Problem(str(module), f"{error}.", mend)]
+        hint = "List the image sets yourself (labkit.image_sets) and begin with LoadData."
+        return pd.DataFrame(), [*problems, Problem(str(module), f"{error}.", hint)]
     kept.sort(key=lambda path: pathname2url(str(path)))
     channels = {name: [p for p in kept if rule(PurePosixPath(p))] for name, rule in rules.items()}
     problems += _strays(kept, channels)
@@ -167,8 +167,8 @@ def _by_metadata(
     except (ValueError, SyntaxError, AttributeError):
         joins, partial = [], []
     if not joins or partial:
-        mend = "Match by metadata that every channel has, or begin the pipeline with LoadData."
-        problems.append(Problem(str(module), "its metadata matching is not known.", mend))
+        hint = "Match by metadata that every channel has, or begin the pipeline with LoadData."
+        problems.append(Problem(str(module), "its metadata matching is not known.", hint))
         return []
     found: dict[tuple[str, ...], dict[str, Path]] = {}
     order: dict[tuple[str, ...], tuple[str, ...]] = {}

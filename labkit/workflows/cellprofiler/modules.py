@@ -50,7 +50,7 @@ _TOKEN = re.compile(r"\\g<(\w+)>")
 
 
 def across_image_sets(pipeline: Pipeline) -> list[tuple[Module, str]]:
-    """Return the modules that look across image sets, each with a mend.
+    """Return the modules that look across image sets, each with a hint.
 
     Those that a grouping of the pipeline keeps apart are left out: chunks keep groups whole.
     """
@@ -61,11 +61,11 @@ def across_image_sets(pipeline: Pipeline) -> list[tuple[Module, str]]:
             if {"Minimum of all images", "Maximum of all images"} & set(values):
                 found.append((module, "Take each image's own intensity."))
         elif module.name in _ACROSS:
-            setting, pattern, mend = _ACROSS[module.name]
+            setting, pattern, hint = _ACROSS[module.name]
             if not setting or re.match(pattern, module.get(setting)):
-                found.append((module, mend))
+                found.append((module, hint))
     if pipeline.groups:
-        return [(module, mend) for module, mend in found if module.name in _WHOLE_RUN]
+        return [(module, hint) for module, hint in found if module.name in _WHOLE_RUN]
     return found
 
 
@@ -84,7 +84,7 @@ def check_splitting(pipeline: Pipeline, count: int, across: Sequence[int] = ()) 
     if not pipeline.groups:
         found += [(m, "") for m in pipeline.enabled if m.number in across and m.number not in known]
     problems = []
-    for module, mend in found:
+    for module, hint in found:
         whole = f"un all in one task (chunk_size={count})."
         choice = f"R{whole}" if module.name in _WHOLE_RUN else f"{_GROUP}, or r{whole}"
         problems.append(
@@ -92,7 +92,7 @@ def check_splitting(pipeline: Pipeline, count: int, across: Sequence[int] = ()) 
                 str(module),
                 "it looks across image sets, so that tasks of a part of them would give other "
                 "results, or fail.",
-                f"{mend} {choice}".strip(),
+                f"{hint} {choice}".strip(),
             )
         )
     return problems
@@ -107,8 +107,8 @@ def check_modules(pipeline: Pipeline) -> list[Problem]:
     ]
     load = pipeline.first("LoadData")
     if load is not None and load.yes("Process just a range of rows?"):
-        mend = "Switch that off and give the rows you want."
-        problems.append(Problem(str(load), "it takes only some rows of every task.", mend))
+        hint = "Switch that off and give the rows you want."
+        problems.append(Problem(str(load), "it takes only some rows of every task.", hint))
     if load is not None and not load.yes("Load images based on this data?"):
         problems.append(Problem(str(load), "it does not load images.", "Switch that on."))
     return problems
@@ -127,9 +127,9 @@ def check_exports(pipeline: Pipeline, table: pd.DataFrame, *, tables: bool = Tru
     problems = _locations(pipeline)
     exports, saves = pipeline.named("ExportToSpreadsheet"), pipeline.named("SaveImages")
     if tables and not exports:
-        mend = "Add ExportToSpreadsheet as the last module."
+        hint = "Add ExportToSpreadsheet as the last module."
         text = "no module exports measurements."
-        problems.append(Problem(pipeline.path.name, text, mend, fatal=not saves))
+        problems.append(Problem(pipeline.path.name, text, hint, fatal=not saves))
     names: dict[str, Module] = {}
     for module in exports:
         for _, name in sheets(module):
@@ -166,8 +166,8 @@ def _locations(pipeline: Pipeline) -> list[Problem]:
         place = module.get("Output file location", "Default Output Folder").split("|")
         if place[0] not in _DEFAULT_OUTPUT or ".." in place[-1]:
             text = f"it writes to '{'|'.join(place)}', outside of the job: retries would collide."
-            mend = "Set it to the Default Output Folder (or a sub-folder); results are gathered."
-            problems.append(Problem(str(module), text, mend))
+            hint = "Set it to the Default Output Folder (or a sub-folder); results are gathered."
+            problems.append(Problem(str(module), text, hint))
     return problems
 
 
@@ -197,7 +197,7 @@ def _saved(module: Module, table: pd.DataFrame) -> list[Problem]:
         return []
     method = module.get("Select method for constructing file names")
     parts = [module.get("Output file location")]
-    mend = r"Put metadata into the name or the folder, e.g. \g<Well>_\g<Site>."
+    hint = r"Put metadata into the name or the folder, e.g. \g<Well>_\g<Site>."
     if method == "Sequential numbers":
         text = "its numbers begin again in every task; job.images() tells which file is which."
         return [Problem(str(module), text, fatal=False)]
@@ -218,4 +218,4 @@ def _saved(module: Module, table: pd.DataFrame) -> list[Problem]:
     if not doubles:
         return []
     text = f"{doubles:,} of {len(table):,} images would be saved over others of the same name."
-    return [Problem(str(module), text, mend)]
+    return [Problem(str(module), text, hint)]

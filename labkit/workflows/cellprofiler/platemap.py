@@ -62,8 +62,8 @@ def feature_by_well(job: CellProfilerJob, feature: str, statistic: str = "median
         return counted
     fitting = [name for name in job.tables if feature.startswith(f"{name}_")]
     if not fitting:
-        mend = "Write <table>_<column> or Count_<table>; tables: " + ", ".join(job.tables)
-        raise LabkitError(f"There is no feature {feature!r}. {mend}.")
+        hint = "Write <table>_<column> or Count_<table>; tables: " + ", ".join(job.tables)
+        raise LabkitError(f"There is no feature {feature!r}. {hint}.")
     table = max(fitting, key=len)
     column = feature[len(table) + 1 :]
     values = job.results(table, columns=[column])

@@ -204,9 +204,9 @@ class CellProfiler(Workflow):
         found.problems += modules.check_exports(pipeline, sets.table)
         found.problems += checks.check_integrity(sets, checks.broken_images(sets))
         if later and not sets.loads_data:
-            mend = "Let the analysis begin with LoadData; give images as a CSV or a table."
+            hint = "Let the analysis begin with LoadData; give images as a CSV or a table."
             text = "illumination functions reach it only through LoadData."
-            found.problems.append(Problem(pipeline.path.name, text, mend))
+            found.problems.append(Problem(pipeline.path.name, text, hint))
 
     def _check_illumination(self, found: Prepared, pipeline: Pipeline, sets: ImageSets) -> None:
         where = pipeline.path.name
@@ -215,8 +215,8 @@ class CellProfiler(Workflow):
         found.problems += modules.check_exports(pipeline, sets.table.iloc[:1], tables=False)
         names = saved_names(pipeline)
         if not names:
-            mend = "Add SaveImages for it, as .npy or .tiff."
-            found.problems.append(Problem(where, "it saves no illumination function.", mend))
+            hint = "Add SaveImages for it, as .npy or .tiff."
+            found.problems.append(Problem(where, "it saves no illumination function.", hint))
         elif found.pipeline is not None:
             used = set(found.pipeline.used_images)
             if not used & set(names):

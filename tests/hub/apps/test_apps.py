@@ -12,7 +12,7 @@ from jupyterhub import orm
 
 from hub.apps import catalogue, install, jupyterhub_services
 from hub.apps import roles as rights
-from hub.apps.app_paths import Places
+from hub.apps.app_paths import AppPaths
 from hub.labfile.problems import ProblemsError
 from hub.labfile.read import parse
 from hub.labfile.schema import Settings
@@ -69,7 +69,7 @@ def test_an_app_that_nobody_uses_is_stopped(scene: tuple[AppPortal, str]) -> Non
     portal, ada = scene
     with portal.program(portal.token(ada)) as program:
         assert program.get(portal.app_url("portapp")).status_code == 200
-        eventually(lambda: portal.app_state("portapp") == "sleeping", 60)
+        eventually(lambda: portal.app_state("portapp") == "stopped", 60)
         eventually(lambda: not (portal.state / "sockets" / "portapp.json").exists())
         assert program.get(portal.app_url("portapp")).status_code == 200
 
@@ -95,7 +95,7 @@ def app_in(folder: Path, **more: str) -> Path:
 def refused(source: Path | str, paths: Paths, settings: Settings | None = None) -> str:
     with pytest.raises(ProblemsError) as caught:
         install.add(str(source), None, settings or parse(""), paths)
-    assert not Places(paths).choices.exists()
+    assert not AppPaths(paths).choices.exists()
     return str(caught.value)
 
 
@@ -126,10 +126,10 @@ def test_a_broken_app_leaves_the_others_alone(
     tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(jupyterhub_services.TOKEN, "00" * 32)
-    monkeypatch.setattr(Places, "make", lambda self: self.own.mkdir(exist_ok=True))
+    monkeypatch.setattr(AppPaths, "make", lambda self: self.own.mkdir(exist_ok=True))
     settings = parse("groups: {imaging: []}")
     install.add(str(app_in(tmp_path / "good", groups="[imaging]")), None, settings, paths)
-    app_in(Places(paths).own / "bad", memory="lots")
+    app_in(AppPaths(paths).own / "bad", memory="lots")
     apps, problems = catalogue.read(settings, paths)
     assert "good" in [app.name for app in apps]
     assert [problem.place for problem in problems] == ["bad/service.yaml:3 memory"]
@@ -164,27 +164,27 @@ def test_rights_are_exactly_what_is_declared(tmp_path: Path) -> None:
 def test_an_added_app_is_a_copy(
     tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Places, "make", lambda self: self.own.mkdir(exist_ok=True))
+    monkeypatch.setattr(AppPaths, "make", lambda self: self.own.mkdir(exist_ok=True))
     folder = app_in(tmp_path / "plates")
     (folder / "a.py").write_text("1")
     (folder / ".git").mkdir()
     install.add(str(folder), None, parse(""), paths)
     (folder / "a.py").write_text("2")
-    copy = Places(paths).own / "plates"
+    copy = AppPaths(paths).own / "plates"
     assert (copy / "a.py").read_text() == "1"
     assert not (copy / ".git").exists()
     install.add(str(folder), (), parse(""), paths)
     assert (copy / "a.py").read_text() == "2"
-    assert [p.name for p in Places(paths).own.iterdir()] == ["plates"]
+    assert [p.name for p in AppPaths(paths).own.iterdir()] == ["plates"]
     install.remove("plates", parse(""), paths)
-    assert list(Places(paths).own.iterdir()) == []
+    assert list(AppPaths(paths).own.iterdir()) == []
     with pytest.raises(ProblemsError, match="no such app"):
         install.remove("../../etc", parse(""), paths)
 
 
 def test_accounts_of_two_portals_differ(tmp_path: Path) -> None:
     names = {
-        Places(Paths(tmp_path / one, tmp_path)).account("a" * 22) for one in ("first", "second")
+        AppPaths(Paths(tmp_path / one, tmp_path)).account("a" * 22) for one in ("first", "second")
     }
     assert len(names) == 2
     assert all(len(name) <= 32 for name in names)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.apps.app_paths import Places
+from hub.apps.app_paths import AppPaths
 from hub.labfile.problems import ProblemsError
 from hub.state import backups, create
 from hub.state.paths import Paths
@@ -39,7 +39,7 @@ def paths() -> Iterator[Paths]:
     (made.state / "services" / "plates").mkdir(parents=True)
     (made.state / "services" / "plates" / "service.yaml").write_text(APP)
     yield made
-    begin = Places(made).account("")
+    begin = AppPaths(made).account("")
     for entry in pwd.getpwall():
         if entry.pw_name.startswith(begin):
             subprocess.run(["userdel", entry.pw_name], check=False, capture_output=True)
@@ -49,8 +49,8 @@ def paths() -> Iterator[Paths]:
 @pytest.fixture
 def data(paths: Paths) -> Path:
     """The folder of an app that has stored things, as the app's account owns it."""
-    owner = Places(paths).make_app("plates")
-    made = Places(paths).data("plates")
+    owner = AppPaths(paths).make_app("plates")
+    made = AppPaths(paths).data("plates")
     (made / "pictures" / "deep").mkdir(parents=True)
     (made / "pictures" / "deep" / "a.png").write_bytes(b"picture")
     (made / "scratch").write_text("not named in service.yaml")
@@ -86,7 +86,7 @@ def test_what_an_app_stored_comes_back_to_it(paths: Paths, data: Path) -> None:
     assert wells(aside / "appdata" / "plates") == []
     assert (aside / "appdata" / "plates" / "scratch").exists()
     owner = data.stat().st_uid
-    assert owner == pwd.getpwnam(Places(paths).account("plates")).pw_uid
+    assert owner == pwd.getpwnam(AppPaths(paths).account("plates")).pw_uid
     assert {path.stat().st_uid for path in data.rglob("*")} == {owner}
 
 

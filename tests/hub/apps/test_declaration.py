@@ -18,7 +18,7 @@ GOOD = "title: Plates\ncommand: [python, '{folder}/app.py', '{socket}']\n"
 def problems_of(text: str) -> list[str]:
     with pytest.raises(ProblemsError) as caught:
         validated(Service, text, "service.yaml")
-    return [f"{p.place}: {p.text} {p.mend}" for p in caught.value.problems]
+    return [f"{p.place}: {p.text} {p.hint}" for p in caught.value.problems]
 
 
 def test_a_small_file_is_enough() -> None:

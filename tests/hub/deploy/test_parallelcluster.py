@@ -138,7 +138,7 @@ def test_the_idle_month_is_counted_up() -> None:
 # -- what is refused ------------------------------------------------------------------
 
 
-def test_contradictions_of_the_lab_file_are_all_told_with_a_mend() -> None:
+def test_contradictions_of_the_lab_file_are_all_told_with_a_hint() -> None:
     lab = YAML(typ="safe").load(EXAMPLE.read_text())
     lab["profiles"] = [{"name": "a", "title": "A"}]
     lab["slurm"] |= {"partitions": ["servers", "jobs", "other"], "hub_host": "head"}

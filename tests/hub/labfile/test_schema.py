@@ -20,7 +20,7 @@ DOCS = CONFIG.parent / "docs"
 def problems_of(text: str) -> list[tuple[str, str, str]]:
     with pytest.raises(ProblemsError) as caught:
         parse(text)
-    return [(p.place, p.text, p.mend) for p in caught.value.problems]
+    return [(p.place, p.text, p.hint) for p in caught.value.problems]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda p: p.name)
@@ -54,7 +54,7 @@ def test_reference_page_is_current() -> None:
     )
 
 
-def test_all_problems_at_once_with_line_and_mend() -> None:
+def test_all_problems_at_once_with_line_and_hint() -> None:
     found = problems_of(
         "url: ftp://x\n"
         "targt: local\n"

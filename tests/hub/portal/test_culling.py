@@ -20,7 +20,7 @@ import pytest
 
 from hub.labfile.schema import Settings
 from hub.portal import culling as activity
-from hub.portal.cull_policy import Patience
+from hub.portal.cull_policy import CullPolicy
 from hub.state.paths import Paths
 from tests.conftest import needs_env, needs_root
 from tests.labkit.server.conftest import kernel_run_at, wait_for
@@ -83,7 +83,7 @@ def test_reports_come_well_before_the_idle_time_ends(idle: str | None, seconds: 
 class Rounds:
     def __init__(self, grace: float, every: float) -> None:
         self.now = 0.0
-        self.judge = Patience(grace, every, lambda: self.now)
+        self.judge = CullPolicy(grace, every, lambda: self.now)
 
     def __call__(self, at: float, inactive: float, server: str = "/user/ada/") -> bool:
         self.now = at

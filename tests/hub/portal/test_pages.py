@@ -121,7 +121,7 @@ def test_r_is_shown_to_those_whose_profiles_have_it(
     assert titles(["stats"]) == ["Shiny preview"]
     (problem,) = rstudio.problems(settings)
     assert problem.warning
-    assert "docs/how-to/rstudio.md" in problem.mend
+    assert "docs/how-to/rstudio.md" in problem.hint
     assert list(rstudio.problems(Settings())) == []  # nobody has R: nothing is missing
 
     (tmp_path / "rserver").touch(mode=0o755)

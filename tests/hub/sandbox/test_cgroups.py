@@ -68,15 +68,15 @@ def test_v2_limits(tmp_path: Path) -> None:
     groups = detect("labhub-x", proc(tmp_path, f"cgroup2 {root} cgroup2 rw 0 0\n"))
     assert isinstance(groups, CgroupsV2)
     groups.create("7", LIMITS)
-    box = root / "labhub-x" / "7"
-    written = {name: (box / name).read_text() for name in ("memory.max", "cpu.max", "pids.max")}
+    sandbox = root / "labhub-x" / "7"
+    written = {name: (sandbox / name).read_text() for name in ("memory.max", "cpu.max", "pids.max")}
     assert written["memory.max"].startswith(str(256 << 20))
     assert written["cpu.max"] == "150000 100000"
     assert written["pids.max"].startswith("50")
     for folder in (root, root / "labhub-x"):
         assert (folder / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
-    assert groups.join_files("7") == [str(box / "cgroup.procs")]
-    assert groups.views("7") == [(box, "/sys/fs/cgroup")]
+    assert groups.join_files("7") == [str(sandbox / "cgroup.procs")]
+    assert groups.views("7") == [(sandbox, "/sys/fs/cgroup")]
 
 
 def test_v2_below_the_unit_that_systemd_delegated(

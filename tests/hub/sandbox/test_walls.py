@@ -16,10 +16,10 @@ from hub.labfile.schema import Settings
 from hub.sandbox import cgroups, checks, log_writer, network
 from hub.sandbox.bubblewrap import SandboxError, View, arguments, environment_folders, own_home
 from hub.sandbox.configure import configure, shared_view
-from hub.sandbox.instance import Instance, box_key
+from hub.sandbox.instance import Instance, sandbox_key
 from hub.sandbox.network import Network, NetworkError
 from hub.sandbox.reap import reap, remove_all
-from hub.sandbox.sandboxes import Boxes, Shared
+from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.paths import Paths
 from tests.conftest import needs_root
 from tests.security.neighbours import traces
@@ -57,9 +57,9 @@ def test_two_portals_have_nothing_in_common(tmp_path: Path) -> None:
     assert len(f"{first.interfaces}{2**24 - 1:x}") <= 15  # the kernel's limit
 
 
-def test_a_box_is_named_by_numbers() -> None:
-    assert box_key(1001, "") == "1001"
-    hostile = box_key(1001, "../../x; rm -rf")
+def test_a_sandbox_is_named_by_numbers() -> None:
+    assert sandbox_key(1001, "") == "1001"
+    hostile = sandbox_key(1001, "../../x; rm -rf")
     assert hostile.startswith("1001-")
     assert hostile.removeprefix("1001-").isalnum()
 
@@ -209,7 +209,7 @@ def test_a_log_keeps_its_end_within_its_limit(tmp_path: Path) -> None:
     assert log.read_bytes().endswith(b"the end\nanother start\n")
 
 
-# -- boxes --------------------------------------------------------------------------------
+# -- sandboxes --------------------------------------------------------------------------------
 
 
 @needs_root
@@ -217,13 +217,13 @@ def test_only_what_has_ended_is_reaped(paths: Paths) -> None:
     instance = Instance.of(paths)
     net = Network(instance, ipaddress.IPv4Network("10.240.10.0/24"), 8081)
     groups = cgroups.detect(instance.cgroup)
-    boxes = Boxes(instance, net, groups, Shared())
+    sandboxes = Sandboxes(instance, net, groups, Shared())
     limits = cgroups.Limits(cpu=1, memory=64 << 20, processes=20)
     home = paths.state / "home"
     home.mkdir(parents=True)
     try:
-        ended = boxes.create("1001", person(home), limits)
-        running = boxes.create("1002", person(home), limits)
+        ended = sandboxes.create("1001", person(home), limits)
+        running = sandboxes.create("1002", person(home), limits)
         fd = running.open_arguments()
         server = subprocess.Popen(
             [*running.command(fd), "sleep", "60"],
@@ -231,36 +231,36 @@ def test_only_what_has_ended_is_reaped(paths: Paths) -> None:
             preexec_fn=lambda: [Path(file).write_text("0") for file in running.join_files],
         )
         os.close(fd)
-        while not boxes.serving("1002"):
+        while not sandboxes.serving("1002"):
             assert server.poll() is None
-        boxes.started(ended.key)
-        boxes.started(running.key)
-        assert boxes.known() == {"1001", "1002"}
-        assert reap(boxes) == ["1001"]
-        assert traces(boxes, "1001") == []
-        assert boxes.serving("1002")
+        sandboxes.started(ended.key)
+        sandboxes.started(running.key)
+        assert sandboxes.known() == {"1001", "1002"}
+        assert reap(sandboxes) == ["1001"]
+        assert traces(sandboxes, "1001") == []
+        assert sandboxes.serving("1002")
     finally:
-        remove_all(boxes)
-    assert boxes.known() == set()
+        remove_all(sandboxes)
+    assert sandboxes.known() == set()
     assert not net.in_force()
     assert not any(parent.exists() for parent in groups.parents.values())
     assert server.wait(5) != 0
 
 
 @needs_root
-def test_a_box_that_cannot_be_made_leaves_nothing(
+def test_a_sandbox_that_cannot_be_made_leaves_nothing(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = Instance.of(paths)
     net = Network(instance, ipaddress.IPv4Network("10.240.11.0/24"), 8081)
-    boxes = Boxes(instance, net, cgroups.detect(instance.cgroup), Shared())
+    sandboxes = Sandboxes(instance, net, cgroups.detect(instance.cgroup), Shared())
     limits = cgroups.Limits(cpu=1, memory=64 << 20, processes=20)
     try:
         with pytest.raises(SandboxError):
-            boxes.create("1001", person(paths.state / "nowhere"), limits)
-        assert traces(boxes, "1001") == []
+            sandboxes.create("1001", person(paths.state / "nowhere"), limits)
+        assert traces(sandboxes, "1001") == []
     finally:
-        remove_all(boxes)
+        remove_all(sandboxes)
 
 
 # -- checks -------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_missing_programs_come_with_the_line_that_installs_them(
     monkeypatch.setattr(checks, "_which", lambda tool: None if tool in ("bwrap", "nft") else tool)
     found = checks.problems(Settings(), paths)
     assert "missing on this machine: bwrap, nft" in found[0].text
-    assert found[0].mend == "apt-get install --yes bubblewrap nftables"
+    assert found[0].hint == "apt-get install --yes bubblewrap nftables"
     with pytest.raises(ProblemsError, match="bubblewrap nftables"):
         configure(__import__("traitlets").config.Config(), Settings(), paths)
 
@@ -309,7 +309,7 @@ def test_a_firewall_that_drops_is_told(paths: Paths) -> None:
         subprocess.run(["nft", "delete", "table", "inet", table], check=True)
     assert found
     assert found[0].warning
-    assert f"insert rule inet {table} guard oifname" in found[0].mend
+    assert f"insert rule inet {table} guard oifname" in found[0].hint
 
 
 def test_without_root_it_says_whom_it_serves(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

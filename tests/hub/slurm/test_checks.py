@@ -106,7 +106,7 @@ def test_doctor_warns_of_what_the_internet_may_reach(monkeypatch: pytest.MonkeyP
     for problem in (everywhere, public):
         assert problem.warning
         assert "of the internet (8.8.8.8)" in problem.text
-        assert "8081 and 8082" in problem.mend
+        assert "8081 and 8082" in problem.hint
     monkeypatch.setattr(checks, "own_addresses", lambda: ["127.0.0.1", "10.1.2.3"])
     (inside,) = checks.exposure(settings())
     assert "all addresses (127.0.0.1, 10.1.2.3)" in inside.text

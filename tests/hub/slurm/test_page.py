@@ -237,7 +237,7 @@ async def test_a_waiting_server_has_its_place_its_reason_and_its_time(
     held = wait_of(rows[elsewhere], rows.values(), view)
     assert held is not None
     assert held.hopeless
-    assert (held.position, held.mend) == (1, "Cancel and start again.")
+    assert (held.position, held.hint) == (1, "Cancel and start again.")
     slurm.cancel_all()
 
 
@@ -424,7 +424,7 @@ def test_every_reason_has_words(code: str, says: str, hopeless: bool) -> None:
     reason = why(code)
     assert says in reason.text
     assert reason.hopeless == hopeless
-    assert reason.mend or not hopeless
+    assert reason.hint or not hopeless
 
 
 async def test_what_aws_has_refused_is_said_instead_of_slurms_words(lab: Settings) -> None:

@@ -10,7 +10,7 @@ from tests.support import job_helpers
 
 @pytest.fixture
 def lab_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home of the test's own; its supervisor and tasks end with the test."""
+    """A home of the test's own; its scheduler and tasks end with the test."""
 
     def env(name: str, value: str | None) -> None:
         if value is None:

@@ -14,7 +14,7 @@ import labkit
 from labkit.base.problems import RefusedError
 from labkit.jobs.backends import local
 from labkit.jobs.backends.capacity import capacity, free_memory
-from labkit.jobs.backends.local_queue import Spool
+from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.model import Resources
 from labkit.jobs.worker import cgroup
 from tests.conftest import needs_root
@@ -86,13 +86,13 @@ def test_more_memory_than_is_free_is_warned_of(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_job_that_finds_no_room_is_in_nobodys_way(site: Site) -> None:
     """Memory that a notebook holds never comes free: what asks for all of it waits alone."""
-    spool = Spool()
+    queue = LocalQueue()
     impatient = (
-        "import sys; from labkit.jobs.backends import supervisor as s; s._STARVED = 0.0; s.main()"
+        "import sys; from labkit.jobs.backends import scheduler as s; s._STARVED = 0.0; s.main()"
     )
-    process = subprocess.Popen([sys.executable, "-c", impatient, str(spool.path)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", impatient, str(queue.path)], cwd=ROOT)
     try:
-        until(lambda: spool.supervisor() == process.pid)
+        until(lambda: queue.scheduler_pid() == process.pid)
         large = site.submit(busy(site, 1, memory=capacity().memory))  # type: ignore[arg-type]
         until(lambda: "are free" in large.refresh().text, 10)
         small = site.submit(busy(site, 2, cpu=0.5, memory="50 MB"))  # type: ignore[arg-type]

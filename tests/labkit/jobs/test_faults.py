@@ -12,7 +12,7 @@ import pytest
 
 from labkit.base.problems import LabkitError
 from labkit.jobs.backends.local import resume
-from labkit.jobs.backends.local_queue import Spool
+from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import Resources, Stage, State, Task
 from labkit.jobs.runs.store import Run
@@ -35,7 +35,7 @@ from tests.support.job_faults import (
 from tests.support.job_helpers import (
     PYTHON,
     Staged,
-    end_supervisor,
+    end_scheduler,
     ran,
     records,
     shell,
@@ -71,13 +71,13 @@ def test_a_killed_program_is_not_taken_for_a_lost_worker(site: Site, lab_home: P
     assert "signal 9" in job.failed()["text"][0]
 
 
-def test_another_supervisor_adopts_what_runs(site: Site, lab_home: Path) -> None:
+def test_another_scheduler_adopts_what_runs(site: Site, lab_home: Path) -> None:
     job = site.submit(once(site, 2.5), stage("after", "true", depends_on=("once",)))
     running(site)
-    first = end_supervisor()
-    assert workers(lab_home), "workers outlive their supervisor"
+    first = end_scheduler()
+    assert workers(lab_home), "workers outlive their scheduler"
     assert open_job(job.run).refresh().state is State.RUNNING
-    second = until(lambda: Spool().supervisor())
+    second = until(lambda: LocalQueue().scheduler_pid())
     assert second != first
     job.wait(20)
     assert job.state is State.SUCCEEDED
@@ -92,16 +92,16 @@ def test_a_server_that_starts_takes_up_what_was_left(site: Site, lab_home: Path)
     process_tree.kill(
         [pid for pid in process_tree.marked("HOME", str(lab_home)) if pid != os.getpid()]
     )
-    until(lambda: Spool().supervisor() is None)
+    until(lambda: LocalQueue().scheduler_pid() is None)
     assert resume()
-    until(lambda: (0, 2) in records(job, "once"))  # nobody but the supervisor looks
+    until(lambda: (0, 2) in records(job, "once"))  # nobody but the scheduler looks
     assert reasons(job) == ["LOST", "SUCCEEDED"]
 
 
-def test_what_ended_while_no_supervisor_lived_is_not_run_again(site: Site) -> None:
+def test_what_ended_while_no_scheduler_lived_is_not_run_again(site: Site) -> None:
     job = site.submit(once(site, 1), stage("after", "true", depends_on=("once",)))
     running(site)
-    end_supervisor()
+    end_scheduler()
     until(lambda: records(job, "once"))
     assert job.wait(20).state is State.SUCCEEDED
     assert ran(site.trace) == ["ran"]
@@ -132,7 +132,7 @@ def test_the_kernel_dies_between_intent_and_answer(site: Site, moment: str) -> N
 def test_the_kernel_dies_after_the_submit_and_the_job_goes_on(site: Site) -> None:
     assert kernel(site, after=DIE).wait(30) == -signal.SIGKILL
     run = the_run(site)
-    # Nobody looks: the supervisor alone brings it to its end.
+    # Nobody looks: the scheduler alone brings it to its end.
     until(lambda: run.folder.attempts("tasks", "once"))
     assert open_job(run).state is State.SUCCEEDED
 
@@ -178,7 +178,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 3 MB."""
     with small_disk(tmp_path / "disk") as folder:
         yield folder
-        end_supervisor()
+        end_scheduler()
 
 
 @needs_root
@@ -303,14 +303,14 @@ def test_a_worker_of_another_process_namespace_is_known_by_its_heartbeat(
     job = site.submit(once(site, 4))
     running(site)
     (worker,) = workers(lab_home)
-    end_supervisor()
+    end_scheduler()
     beat = job.run.folder.running("once", 0, 1)
     until(lambda: '"updated"' in beat.read_text())
     beat.write_text(
         beat.read_text().replace("pid:[", "pid:[9").replace(f'"pid":{worker}', '"pid":1')
     )
     job.refresh()
-    until(lambda: Spool().supervisor())
+    until(lambda: LocalQueue().scheduler_pid())
     assert job.wait(20).state is State.SUCCEEDED
     assert ran(site.trace) == ["ran"]
 

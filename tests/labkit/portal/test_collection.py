@@ -1,4 +1,4 @@
-"""The card and the shelf of published things: for eyes, and against what others wrote in them."""
+"""Cards and collections of published things: for eyes, and against what others wrote."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from labkit.base.problems import RefusedError
 from labkit.portal import collection
 
 
-class Plates(collection.Shelf[str]):
+class Plates(collection.Collection[str]):
     kind = "plate"
     nothing = "No plate <yet>."
 

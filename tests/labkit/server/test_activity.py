@@ -17,7 +17,7 @@ import pytest
 
 from labkit.portal import activity as busy
 from labkit.server.activity import SETTING, Activity, Rules
-from labkit.server.cull_exemption import Keep
+from labkit.server.cull_exemption import CullExemption
 
 NOW = 1_800_000_000.0
 
@@ -57,7 +57,7 @@ def activity(clock: Clock, *, idle: float = 7200, max_age: float = 0, **kernels:
         "started": datetime.fromtimestamp(NOW - 10_000, UTC),
         "last_activity_times": {},
     }
-    return Activity(settings, Keep("", 86400, clock), Rules(idle, max_age), clock)
+    return Activity(settings, CullExemption("", 86400, clock), Rules(idle, max_age), clock)
 
 
 def seen(one: Activity) -> float | None:
@@ -159,7 +159,7 @@ def test_work_goes_on_where_the_hold_cannot_be_written(
 
 def test_keep_is_each_servers_own() -> None:
     clock = Clock()
-    first, second = Keep("", 86400, clock), Keep("other", 86400, clock)
+    first, second = CullExemption("", 86400, clock), CullExemption("other", 86400, clock)
     first.set(3600)
     assert first.until == NOW + 3600
     assert second.until is None
@@ -171,7 +171,7 @@ def test_keep_is_each_servers_own() -> None:
 
 
 def test_keep_is_bounded_however_it_was_written(home: Path) -> None:
-    keep = Keep("", 3600, Clock())
+    keep = CullExemption("", 3600, Clock())
     with pytest.raises(ValueError, match="at most 1 hours"):
         keep.set(3601)
     home.mkdir(exist_ok=True)
@@ -183,7 +183,7 @@ def test_keep_is_bounded_however_it_was_written(home: Path) -> None:
 def test_nonsense_keeps_nothing(home: Path, content: str) -> None:
     home.mkdir(exist_ok=True)
     (home / "keep-until.json").write_text(content)
-    keep = Keep("", 3600, Clock())
+    keep = CullExemption("", 3600, Clock())
     assert keep.until is None
     keep.set(60)
     assert keep.until == NOW + 60
@@ -260,4 +260,4 @@ def test_the_portals_rules_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Rules.from_environment() == Rules(idle=600, max_age=0, report=60)
     monkeypatch.setenv("LABHUB_KEEP_MAX_SECONDS", "7200")
     monkeypatch.setenv("JUPYTERHUB_SERVER_NAME", "big")
-    assert Keep.from_environment().most == timedelta(hours=2).total_seconds()
+    assert CullExemption.from_environment().most == timedelta(hours=2).total_seconds()

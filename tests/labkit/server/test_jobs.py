@@ -35,8 +35,8 @@ def test_jobs_go_on_when_the_server_starts() -> None:
         )
         assert done.returncode == 0, done.stderr
         folder = Path(done.stdout.split()[-1])
-        wait_for(lambda: len(_left(server.home)) >= 2)  # its supervisor, and the task's worker
-        _end_all(server.home)  # as the end of the server's box does
+        wait_for(lambda: len(_left(server.home)) >= 2)  # its scheduler, and the task's worker
+        _end_all(server.home)  # as the end of the server's sandbox does
         assert not list(folder.rglob("a.txt"))
         server.start()
         wait_for(lambda: list(folder.rglob("a.txt")), 30)

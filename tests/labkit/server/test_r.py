@@ -254,7 +254,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     program.chmod(0o755)
     monkeypatch.setattr(previews, "program", lambda: str(program))
-    monkeypatch.setattr(previews, "_PATIENCE", 0.3)
+    monkeypatch.setattr(previews, "_TIMEOUT", 0.3)
     return tmp_path
 
 

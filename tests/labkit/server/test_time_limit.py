@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from labkit.server.activity import Activity, Rules
-from labkit.server.cull_exemption import Keep
+from labkit.server.cull_exemption import CullExemption
 from labkit.server.timelimit import TimeLimit
 from tests.conftest import CHROMIUM, needs_chromium
 from tests.labkit.server.conftest import TOKEN, Server
@@ -27,7 +27,7 @@ def test_the_clusters_limit_is_an_end_that_nothing_moves(
     monkeypatch.setenv("LABHUB_ENDS_AT", "5000")
     monkeypatch.setenv("LABHUB_WARN_SECONDS", "600")
     rules = Rules.from_environment()
-    keep = Keep("", 100_000.0, clock=lambda: 1000.0)
+    keep = CullExemption("", 100_000.0, clock=lambda: 1000.0)
     keep.set(90_000.0)
     activity = Activity({}, keep, rules, clock=lambda: 1000.0)
     assert (rules.ends, rules.warn) == (5000.0, 600.0)
@@ -61,7 +61,7 @@ async def test_more_time_from_an_operator_moves_the_end(
     monkeypatch.setenv("LABHUB_ENDS_AT", "5000")
     monkeypatch.setenv("JUPYTERHUB_API_URL", f"http://127.0.0.1:{hub.server_address[1]}/hub/api")
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "own")
-    activity = Activity({}, Keep("", 1.0), Rules.from_environment(), clock=lambda: 1000.0)
+    activity = Activity({}, CullExemption("", 1.0), Rules.from_environment(), clock=lambda: 1000.0)
     limit = TimeLimit(activity, every=0.05)
     limit.start()
     try:

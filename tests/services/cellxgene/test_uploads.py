@@ -115,7 +115,7 @@ def test_a_disk_without_room(service: Service, monkeypatch: pytest.MonkeyPatch) 
         answer = ada.post("_/api/datasets/huge/versions", json=huge)
     assert answer.status_code == 409
     problem = next(one for one in answer.json()["problems"] if one["where"] == "disk")
-    assert "are needed" in problem["text"] and problem["mend"]
+    assert "are needed" in problem["text"] and problem["hint"]
 
 
 def test_a_disk_that_fills_up_meanwhile(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tornado.httputil import HTTPHeaders
 
 from services.gate import app_registry, config, identity
-from services.gate.app_registry import Doors
+from services.gate.app_registry import AppRegistry
 from services.gate.config import App, Config, Portal
 from services.gate.headers import from_app, is_foreign, to_app
 from services.gate.identity import HubAwayError, Identity, Person
@@ -125,14 +125,14 @@ async def test_only_who_is_out_is_thrown_out(
 ) -> None:
     file = tmp_path / "apps.json"
     file.write_text(config.dump(Config(PORTAL, {"plates": APP})))
-    known = Doors(file, KEY)
-    door = known.get("plates")
-    assert door is not None
+    known = AppRegistry(file, KEY)
+    route = known.get("plates")
+    assert route is not None
     person = Person(ADA, "t", "", by_cookie=True, allowed=True)
     old, young = Request(person), Request(person)
-    door.open = {old: -1e9, young: 1e18}
+    route.open = {old: -1e9, young: 1e18}
     hub = Hub(OSError("away"))
-    monkeypatch.setattr(door.identity, "_ask", hub)
+    monkeypatch.setattr(route.identity, "_ask", hub)
     await known._ask_again()
     assert old.revoked == 0  # the hub is away: nobody can have been thrown out
     hub.answer = None
@@ -141,7 +141,7 @@ async def test_only_who_is_out_is_thrown_out(
     # An app that is taken away takes its open requests with it; a broken file does not.
     file.write_text("{")
     await known._reload()
-    assert known.get("plates") is door
+    assert known.get("plates") is route
     file.write_text(config.dump(Config(PORTAL, {})))
     await known._reload()
     assert known.get("plates") is None

@@ -7,7 +7,7 @@ import pwd
 
 import pytest
 
-from hub.apps.app_paths import Places
+from hub.apps.app_paths import AppPaths
 from hub.labfile.read import read
 from hub.sandbox.network import GATE_PORT, HUB_PORT
 from hub.state.create import read_secret
@@ -20,8 +20,8 @@ from tests.support.gated_portal import HTML, eventually
 pytestmark = [needs_root, needs_env("proxy"), needs_env("dash"), pytest.mark.timeout(200)]
 
 
-def places(scene: Scene) -> Places:
-    return Places(Paths(scene.portal.state, scene.portal.envs))
+def places(scene: Scene) -> AppPaths:
+    return AppPaths(Paths(scene.portal.state, scene.portal.envs))
 
 
 def awake(scene: Scene, name: str) -> None:

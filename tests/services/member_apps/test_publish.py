@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hub.apps.app_paths import Places
+from hub.apps.app_paths import AppPaths
 from hub.state.paths import Paths
 from tests.conftest import needs_env, needs_root
 from tests.services.member_apps.conftest import Scene
@@ -115,7 +115,7 @@ def test_an_app_from_publication_to_its_end(scene: Scene) -> None:
     assert "Renamed" not in portal.person(scene.carl).get("/hub/home", headers=HTML).text
     scene.notebook(ada, "labkit.published_apps()['first'].republish()")
     eventually(lambda: number(scene, ada, "first") == "1", 30)
-    places = Places(Paths(portal.state, portal.envs))
+    places = AppPaths(Paths(portal.state, portal.envs))
     assert (places.data("first") / "keep" / "seen").exists()
     remove(scene, "first")
     eventually(lambda: gone(scene, "first"), 20)

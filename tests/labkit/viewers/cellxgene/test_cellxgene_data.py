@@ -317,7 +317,7 @@ def test_all_problems_are_named_at_once(home: Path, adata: ad.AnnData) -> None:
     with pytest.raises(DataRefusedError) as refused:
         labkit.cellxgene(adata, gene_names="symbol")
     assert len(refused.value.problems) == 3
-    assert all(problem.mend for problem in refused.value.problems)
+    assert all(problem.hint for problem in refused.value.problems)
 
 
 def test_empty_data_is_refused(home: Path) -> None:

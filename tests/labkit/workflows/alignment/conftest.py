@@ -24,7 +24,7 @@ class Data:
 
 @pytest.fixture
 def lab_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home of the test's own; its supervisor and tasks end with the test."""
+    """A home of the test's own; its scheduler and tasks end with the test."""
 
     def env(name: str, value: str | None) -> None:
         if value is None:
