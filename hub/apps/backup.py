@@ -22,9 +22,9 @@ from hub.apps import catalogue
 from hub.apps.app_paths import AppPaths
 from hub.apps.declaration import FILE, Service, name_problem
 from hub.apps.members import declare, records
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.read import read_as
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 FOLDER = "appdata"  # in the archive, as in the state folder
 _SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html

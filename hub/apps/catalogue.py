@@ -13,10 +13,10 @@ from hub.apps.app_paths import SHIPPED, AppPaths
 from hub.apps.declaration import FILE, Service, ServiceName, name_problem
 from hub.apps.members import declare, records
 from hub.labfile.fields import Frozen, GroupName
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.read import read_as, write
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 
 class Choice(Frozen):
@@ -168,7 +168,7 @@ def find(name: str, settings: Settings, paths: Paths) -> App:
     for app in apps:
         if app.name == name:
             return app
-    about = [problem for problem in problems if problem.place.startswith((f"{name}/", name))]
+    about = [problem for problem in problems if problem.where.startswith((f"{name}/", name))]
     if about:
         raise ProblemsError(about)
     there = ", ".join(app.name for app in apps) or "none"

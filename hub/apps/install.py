@@ -17,12 +17,12 @@ from hub.apps.declaration import FILE, name_problem, thumbnail_of
 from hub.apps.members import records
 from hub.apps.supervisor_config import is_app, prepare
 from hub.labfile.fields import format_bytes
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import OAUTH_METHODS, Settings
 from hub.portal.control import Control
 from hub.runtime.supervise import Supervisor
 from hub.sandbox.accounts import remove_system_account
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 _MOST_BYTES = 1 << 30  # of an app's own folder: data belongs elsewhere
 _MOST_FILES = 20_000

@@ -17,9 +17,9 @@ from hub.auth.names import is_valid
 from hub.auth.owner import OwnerAuthenticator, owner_name
 from hub.auth.pam import UnixAuthenticator
 from hub.auth.signup import SignupAuthenticator
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 
 def configure(c: Config, settings: Settings, paths: Paths) -> None:

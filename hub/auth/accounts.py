@@ -10,12 +10,12 @@ from jupyterhub import orm
 from hub.auth import signup_people
 from hub.auth.names import RULE, is_valid
 from hub.auth.passwords import problems as password_problems
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
 from hub.portal.control import Control, user_servers
 from hub.runtime.supervise import Supervisor
 from hub.sandbox import AccountError, accounts_of
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from hub.auth import unix
 from hub.auth.signup_people import approved_admins
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.read import write
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 LIFETIME = timedelta(hours=24)
 PAGE = "link"

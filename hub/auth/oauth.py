@@ -12,10 +12,10 @@ from traitlets.config import Config
 
 from hub.auth.identity import SignOn
 from hub.auth.oidc import OidcAuthenticator
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import OAuth, Settings
 from hub.state import secrets
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 SECRET = "oauth_client_secret"  # noqa: S105 - a file's name
 GROUPS_FROM = ("oidc", "cognito", "cilogon")

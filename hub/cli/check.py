@@ -10,9 +10,9 @@ import click
 
 from hub.cli.common import config_option, json_option, print_json, print_problems
 from hub.labfile import read
-from hub.labfile.problems import Problem, ProblemsError
 from hub.runtime import preflight
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base.problems import Problem, ProblemsError
 
 
 @click.command()

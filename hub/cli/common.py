@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from hub.labfile import read
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base.problems import LabkitError, Problem, ProblemsError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 config_option = click.option(
@@ -36,7 +36,7 @@ def print_problems(problems: Iterable[Problem]) -> None:
     for problem in problems:
         kind, color = ("warning", "yellow") if problem.warning else ("problem", "red")
         click.echo(
-            f"{click.style(kind, fg=color, bold=True)} {problem.place}: {problem.text}", err=True
+            f"{click.style(kind, fg=color, bold=True)} {problem.where}: {problem.text}", err=True
         )
         if problem.hint:
             click.echo(f"        {problem.hint}", err=True)
@@ -44,14 +44,10 @@ def print_problems(problems: Iterable[Problem]) -> None:
 
 def told(error: Exception) -> bool:
     """Tell a person about an error that is meant for them; False where it is a bug."""
-    from hub.environments.toolchain import BuildError
-    from hub.portal.control import ControlError
-
     if isinstance(error, ProblemsError):
         print_problems(error.problems)
         return True
-    named = ("AccountError", "SlurmUnavailable", "SlurmRefused", "Unparsable")
-    if isinstance(error, (BuildError, ControlError)) or type(error).__name__ in named:
+    if isinstance(error, LabkitError):
         click.echo(f"{click.style('problem', fg='red', bold=True)} {error}", err=True)
         return True
     return False

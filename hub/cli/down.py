@@ -8,9 +8,9 @@ import sys
 import click
 
 from hub.cli.common import read_settings, waiting
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 _WAIT = 60  # seconds for all user servers
 

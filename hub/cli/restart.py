@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from hub.cli.common import read_settings, waiting
-from hub.labfile.problems import Problem, ProblemsError
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 PROGRAMS = ("hub", "proxy", "gate", "culler", "all")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from hub.labfile.problems import Problem, ProblemsError
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 
 @click.command()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hub.cli.common import ago, json_option, print_json, read_settings
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 if TYPE_CHECKING:
     from hub.slurm.poller import JobRow

@@ -10,10 +10,10 @@ import click
 from hub.cli.common import config_option, print_problems, tail, waiting
 from hub.environments import build as environments
 from hub.labfile import read
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
 from hub.state import create
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base.problems import Problem, ProblemsError
 
 
 @click.command()

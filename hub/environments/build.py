@@ -31,9 +31,9 @@ from hub.environments.toolchain import (
     runs,
     uv_settings,
 )
-from hub.labfile.problems import Problem, ProblemsError
 from hub.state.create import make_folders
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base.problems import Problem, ProblemsError
 
 IMAGES = REPOSITORY / "images"
 STAMP = "labhub.json"

@@ -10,8 +10,8 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 
-from hub.labfile.problems import Problem
 from hub.labfile.schema import Profile, Settings
+from labkit.base.problems import Problem
 
 ENVIRONMENT = "r"
 _PLACES = ("/usr/lib/rstudio-server/bin", "/usr/lib/rstudio/bin")  # of its packages

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 from hub.state.paths import Paths
+from labkit.base.problems import LabkitError
 
 NODE = 20  # the oldest that the proxy runs on
 _FROM_PIP = {
@@ -24,7 +25,7 @@ _FROM_PIP = {
 }
 
 
-class BuildError(Exception):
+class BuildError(LabkitError):
     """A build failed; the text has the log's place and tail."""
 
 

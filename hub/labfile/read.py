@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
+from labkit.base.problems import Problem, ProblemsError
 
 Model = TypeVar("Model", bound=BaseModel)
 

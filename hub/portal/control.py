@@ -17,6 +17,7 @@ from hub.apps import jupyterhub_services
 from hub.labfile.schema import Settings
 from hub.state.create import read_secret
 from hub.state.paths import Paths
+from labkit.base.problems import LabkitError
 
 SERVICE = "labhub-control"
 TOKEN = "LABHUB_CONTROL_TOKEN"  # noqa: S105 - the variable's name
@@ -41,7 +42,7 @@ def roles() -> list[dict[str, Any]]:
     return [{"name": SERVICE, "scopes": list(SCOPES), "services": [SERVICE]}] if services() else []
 
 
-class ControlError(Exception):
+class ControlError(LabkitError):
     """The hub does not answer, or refused."""
 
 

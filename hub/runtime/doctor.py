@@ -22,7 +22,6 @@ import psutil
 from packaging.version import Version
 
 from hub.environments import build, rstudio, toolchain
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
 from hub.portal.control import Control, ControlError
 from hub.runtime import preflight, ready
@@ -30,6 +29,7 @@ from hub.runtime.supervise import Supervisor, programs
 from hub.sandbox import accounts_of
 from hub.state import create
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base.problems import Problem, ProblemsError
 
 # Below these a known hole is open.
 FLOOR = {
@@ -181,7 +181,7 @@ def permissions(settings: Settings, paths: Paths) -> Finding:
         for account in accounts_of(settings).list():
             homes += 1
             found += _open_to_others(account.home, 0o077)
-    unique = {problem.place: problem for problem in reversed(found)}
+    unique = {problem.where: problem for problem in reversed(found)}
     detail = f"{paths.state}, {homes} homes" if homes else str(paths.state)
     return Finding("permissions", detail, tuple(reversed(unique.values())))
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hub.apps import catalogue
 from hub.environments import build
-from hub.labfile.problems import Problem
 from hub.labfile.schema import Settings
 from hub.spawners import spawner_class
 from hub.state import create
 from hub.state.paths import Paths
+from labkit.base.problems import Problem
 
 # For jobs alone, and built where the machine has what they are compiled with.
 COMPILED = ("alignment", "cellprofiler")

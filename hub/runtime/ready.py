@@ -10,12 +10,13 @@ from collections.abc import Callable
 from hub.apps.supervisor_config import is_app
 from hub.labfile.schema import Settings
 from hub.runtime.supervise import Supervisor, programs
+from labkit.base.problems import LabkitError
 
 # How often a program may end at once, until `up` gives up: the culler may be before the hub.
 _FAILURES = {"culler": 3}
 
 
-class NotReadyError(Exception):
+class NotReadyError(LabkitError):
     """A program of the portal does not come up.
 
     Attributes

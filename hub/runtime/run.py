@@ -17,12 +17,12 @@ from hub.apps import jupyterhub_services
 from hub.apps.app_paths import KEY, AppPaths
 from hub.environments.toolchain import BuildError, node_programs
 from hub.labfile import read
-from hub.labfile.problems import ProblemsError
 from hub.labfile.schema import Settings
 from hub.portal import control
 from hub.slurm import certificates
 from hub.state.create import read_secret
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base.problems import ProblemsError
 
 PROGRAMS = ("proxy", "gate", "hub", "culler")
 _ROUTES = 60.0  # seconds that a new proxy waits for its routes

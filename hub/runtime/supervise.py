@@ -23,11 +23,11 @@ from hub.apps.app_paths import KEY, SHIPPED
 from hub.apps.catalogue import App
 from hub.apps.supervisor_config import gate_config, is_app, prepare, program_name
 from hub.environments.build import STAMP
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.read import write
 from hub.labfile.schema import Settings
 from hub.runtime.run import command
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base.problems import Problem, ProblemsError
 
 STATIC = REPOSITORY / "hub" / "static"
 _SOCKET_LENGTH = 107  # Linux allows no longer path of a socket

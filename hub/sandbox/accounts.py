@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub.labfile.fields import USER_NAME
+from labkit.base.problems import LabkitError
 
 FIRST_UID = 1000
 _NOBODY = (65534, 65535)
@@ -17,7 +18,7 @@ _MADE_HERE = "Labhub user"  # in the account's comment: made by the portal
 _TIMEOUT = 60  # seconds
 
 
-class AccountError(Exception):
+class AccountError(LabkitError):
     """An account was refused, or could not be made; the text is fit for the person."""
 
 

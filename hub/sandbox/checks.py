@@ -10,12 +10,12 @@ import re
 import shutil
 import subprocess
 
-from hub.labfile.problems import Problem
 from hub.labfile.schema import Settings
 from hub.sandbox import cgroups
 from hub.sandbox.instance import Instance
 from hub.sandbox.network import IPv4Network, Network, NetworkError, attached_networks
 from hub.state.paths import Paths
+from labkit.base.problems import Problem
 
 _PACKAGES = {
     "bwrap": "bubblewrap",

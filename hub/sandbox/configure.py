@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from traitlets.config import Config
 
-from hub.labfile.problems import ProblemsError
 from hub.labfile.schema import Settings
 from hub.sandbox import cgroups
 from hub.sandbox.accounts import Accounts
@@ -14,6 +13,7 @@ from hub.sandbox.instance import Instance
 from hub.sandbox.network import Network
 from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 
 
 def configure(c: Config, settings: Settings, paths: Paths) -> None:

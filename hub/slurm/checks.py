@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from hub.labfile.problems import Problem
 from hub.labfile.schema import Settings
 from hub.labfile.slurm import EVERYWHERE, Slurm
 from hub.sandbox import accounts_of
@@ -22,6 +21,7 @@ from hub.slurm.orphans import orphans
 from hub.slurm.owner import HELPER, SUDO, sudo_command
 from hub.slurm.script import server_words
 from hub.state.paths import Paths
+from labkit.base.problems import Problem
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
 _TIMEOUT = 10.0
@@ -43,7 +43,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     found = [*_programs(), *_rights(settings), *_hub_host(settings.slurm)]
     found += _listen(settings.slurm)
     found += _environments(settings, settings.slurm, paths)
-    if not any(problem.place == "slurm" for problem in found):
+    if not any(problem.where == "slurm" for problem in found):
         found += asyncio.run(_cluster(settings.slurm))
     return found
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.base.problems import LabkitError
+
 TIMEOUT = 30.0  # seconds
 # Beside PATH: where ParallelCluster and hand-built clusters have SLURM.
 _PLACES = ("/opt/slurm/bin", "/usr/local/bin", "/usr/bin", "/bin")
@@ -30,7 +32,7 @@ _SILENT = re.compile(
 )
 
 
-class SlurmUnavailable(Exception):
+class SlurmUnavailable(LabkitError):
     """SLURM gave no usable answer: nothing is known, and nothing may be concluded.
 
     After a submission or a cancellation it may have been obeyed all the same.

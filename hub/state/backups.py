@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 
 from hub.apps import backup
 from hub.labfile import read
-from hub.labfile.problems import Problem, ProblemsError
 from hub.state.create import make_folders
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 MANIFEST = "labhub-backup.json"
 FORMAT = 1
@@ -213,7 +213,7 @@ def _check(source: Path, fresh: Path) -> None:
         try:
             read.read(fresh / "lab.yaml")
         except ProblemsError as error:
-            found += [Problem(f"{place}, {p.place}", p.text, p.hint) for p in error.problems]
+            found += [Problem(f"{place}, {p.where}", p.text, p.hint) for p in error.problems]
     hubs = fresh / "jupyterhub.sqlite"
     for file in (*((hubs,) if hubs.is_file() else ()), *backup.databases(fresh)):
         with closing(sqlite3.connect(file)) as db:

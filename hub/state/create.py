@@ -8,8 +8,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from hub.labfile.problems import Problem, ProblemsError
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base.problems import Problem, ProblemsError
 
 _BYTES = 32
 GENERATED = (
@@ -121,7 +121,7 @@ def read_secret(paths: Paths, name: str) -> str:
     ProblemsError
         It is missing, open to others, too short or a sample.
     """
-    found = [p for p in secret_problems(paths) if Path(p.place).name == name]
+    found = [p for p in secret_problems(paths) if Path(p.where).name == name]
     if found:
         raise ProblemsError(found)
     path = paths.secrets / name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import stat
 
-from hub.labfile.problems import Problem, ProblemsError
 from hub.state.paths import Paths
+from labkit.base.problems import Problem, ProblemsError
 
 SAMPLES = frozenset(
     {"change-me", "changeme", "change me", "secret", "client-secret", "password", "xxx", "todo"}

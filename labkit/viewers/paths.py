@@ -7,8 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from labkit.base.problems import LabkitError
 
-class EnvironmentMissingError(RuntimeError):
+
+class EnvironmentMissingError(LabkitError):
     """A program that a viewer needs is not installed where it is looked for."""
 
 

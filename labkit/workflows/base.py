@@ -35,11 +35,11 @@ class Workflow(ABC):
 
     @abstractmethod
     def check(self) -> list[Problem]:
-        """Return all problems; fatal ones refuse the submit."""
+        """Return all problems; those that are no warnings refuse the submit."""
 
     @abstractmethod
     def build(self, backend: str) -> Plan:
-        """Return the plan; only called when :meth:`check` found nothing fatal.
+        """Return the plan; only called when :meth:`check` found nothing but warnings.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class Workflow(ABC):
 
 
 def checked(workflow: Workflow, backend: str) -> Plan:
-    """Return a workflow's plan with its warnings; refuse what is fatal."""
+    """Return a workflow's plan with its warnings; refuse what is no warning."""
     problems = workflow.check()
     refuse(problems)
     plan = workflow.build(backend)

@@ -137,7 +137,7 @@ class Command(Workflow):
                 Environment(self._environment)
         except (TypeError, ValueError) as error:
             problems.append(Problem("resources", f"{error}."))
-        if any(problem.fatal for problem in problems):
+        if any(not problem.warning for problem in problems):
             return problems
         return [*problems, *self._check_rows(table), *self._check_fixed(), *self._check_keys()]
 

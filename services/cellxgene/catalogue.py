@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.base.problems import LabkitError, Problem
+from labkit.base.problems import Problem, ProblemsError
 from labkit.portal.datasets.rules import TEXTS, check_groups, check_texts
 from services.appkit.identity import Person
 from services.cellxgene.records import Dataset, Version
@@ -21,18 +21,8 @@ log = logging.getLogger(__name__)
 CHANGES = frozenset({*TEXTS, "groups", "current", "hidden"})
 
 
-class RefusedPublishError(LabkitError):
-    """Not allowed, with all the reasons.
-
-    Attributes
-    ----------
-    problems : tuple of Problem
-        All of them.
-    """
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(str(one) for one in problems))
+class RefusedPublishError(ProblemsError):
+    """Not allowed, with all the reasons."""
 
 
 class Catalogue:

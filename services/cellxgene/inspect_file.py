@@ -76,9 +76,9 @@ def look(path: Path, memory: int) -> dict[str, Any]:
     except (RefusedFileError, OSError) as error:
         return {"problems": [f"The file is refused: {error}."]}
     except DataRefusedError as error:
-        return {"problems": [one.reason for one in error.problems]}
+        return {"problems": [one.text for one in error.problems]}
     cleaned = clean(source)
-    problems = [one.reason for one in cleaned.problems]
+    problems = [one.text for one in cleaned.problems]
     problems += [f"{one.where}: not as CellxGene needs it ({one.what})" for one in cleaned.changes]
     return {
         "cells": source.obs.shape[0],

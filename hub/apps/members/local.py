@@ -10,10 +10,9 @@ from hub.apps.catalogue import App
 from hub.apps.declaration import FILE
 from hub.apps.members import store
 from hub.apps.members.publish import Asked, Person, Publisher, RefusedPublishError
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
-from labkit.base.problems import Problem as Finding
+from labkit.base.problems import ProblemsError
 from labkit.portal.webapps.package import collect
 from labkit.portal.webapps.rules import ENTRIES
 
@@ -72,7 +71,7 @@ def add(
     )
     publisher = Publisher(settings, paths)
     found = [*package.problems, *publisher.problems(LAB, name, wanted, set())]
-    problems = [*_as_ours(found), *install.unknown_groups(name, groups or (), settings, paths)]
+    problems = [*found, *install.unknown_groups(name, groups or (), settings, paths)]
     if problems:
         raise ProblemsError(problems)
     stream, archive = store.incoming(paths)
@@ -81,11 +80,7 @@ def add(
             package.write(stream)
         publisher.add(LAB, name, wanted, archive, set())
     except RefusedPublishError as error:
-        raise ProblemsError(_as_ours(error.problems)) from None
+        raise ProblemsError(error.problems) from None
     finally:
         archive.unlink(missing_ok=True)
     return catalogue.find(name, settings, paths)
-
-
-def _as_ours(found: Sequence[Finding]) -> list[Problem]:
-    return [Problem(one.where, one.text.rstrip("."), one.hint) for one in found]

@@ -24,7 +24,7 @@ from hub.apps.members.records import Record, Version
 from hub.labfile.fields import Frozen
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
-from labkit.base.problems import Problem
+from labkit.base.problems import Problem, ProblemsError
 from labkit.portal.webapps.rules import check_audience, check_name, check_size, check_texts
 from services.member_apps import SYSTEM_PATH
 
@@ -32,18 +32,8 @@ Text = Annotated[str, StringConstraints(max_length=1000)]
 VERSIONS_MOST = 200
 
 
-class RefusedPublishError(Exception):
-    """It may not be done.
-
-    Attributes
-    ----------
-    problems : list of Problem
-        All the reasons.
-    """
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(str(one) for one in problems))
+class RefusedPublishError(ProblemsError):
+    """It may not be done, with all the reasons."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +202,7 @@ class Publisher:
             yield Problem("you", text, f"Who may: {named}. Ask an administrator.")
         service = declare.trial(self.settings.webapps)
         for one in catalogue.misfits("portal", service, self.settings):
-            yield Problem(one.place, f"{one.text}.", f"An administrator can {one.hint}.")
+            yield Problem(one.where, f"{one.text}.", f"An administrator can {one.hint}.")
 
     def _kind_problems(self, person: Person, kind: str | None) -> Iterator[Problem]:
         hint = "Ask an administrator: docs/how-to/apps-of-your-own.md says what it takes."

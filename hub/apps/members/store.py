@@ -28,25 +28,15 @@ from typing import BinaryIO
 from hub.apps.app_paths import make_readable
 from hub.apps.members import records
 from hub.state.paths import Paths
-from labkit.base.problems import Problem
+from labkit.base.problems import Problem, ProblemsError
 from labkit.portal.webapps.rules import FILES_MOST, Kind, check_size, is_path, kind_of
 
 _PIECE = 1 << 20
 _SPARE = 1 << 30  # bytes of the disk that are never filled
 
 
-class PackageError(Exception):
-    """What was sent is no app.
-
-    Attributes
-    ----------
-    problems : list of Problem
-        All that is wrong.
-    """
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(str(one) for one in problems))
+class PackageError(ProblemsError):
+    """What was sent is no app, with all that is wrong."""
 
 
 @dataclass(frozen=True)

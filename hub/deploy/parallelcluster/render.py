@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 
 from hub.deploy.parallelcluster.costs import idle_costs
 from hub.labfile.parallelcluster import GIB, LoginMachine, ParallelCluster, Queue
-from hub.labfile.problems import Problem, ProblemsError
 from hub.labfile.schema import Settings
+from labkit.base.problems import Problem, ProblemsError
 
 PORTAL_HOST = "labhub-portal"  # bootstrap.sh writes it into every node's /etc/hosts
 ENVIRONMENTS = "/shared/labhub/envs"

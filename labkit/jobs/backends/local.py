@@ -66,7 +66,7 @@ class LocalBackend(Backend):
                 f"each task asks for {show_bytes(stage.resources.memory)} of memory and "
                 f"{show_bytes(free)} are free now: it will wait.",
                 "Close notebooks that hold data, or ask for less (memory=).",
-                fatal=False,
+                warning=True,
             )
             for stage in plan.stages
             if free < stage.resources.memory <= self.limits().memory

@@ -13,7 +13,7 @@ import anndata.utils
 import numpy as np
 import pandas as pd
 
-from labkit.viewers.cellxgene.errors import Problem
+from labkit.base.problems import Problem
 from labkit.viewers.cellxgene.source import Source
 
 _INT32 = np.iinfo(np.int32)
@@ -88,6 +88,7 @@ def _check_matrix(source: Source, result: Cleaned) -> None:
         layers = list(source.adata.layers) if source.adata is not None else []
         result.problems.append(
             Problem(
+                "X",
                 "It has no expression matrix (X is empty).",
                 f"put one there, e.g. `adata.X = adata.layers[{layers[0]!r}].copy()`."
                 if layers
@@ -98,6 +99,7 @@ def _check_matrix(source: Source, result: Cleaned) -> None:
     if x.shape[0] < 2 or x.shape[1] < 1:
         result.problems.append(
             Problem(
+                "X",
                 f"It has {x.shape[0]} cells and {x.shape[1]} genes: too few to show.",
                 "look at the filter steps: `sc.pp.filter_cells` and `sc.pp.filter_genes` may "
                 "have been too strict.",
@@ -106,6 +108,7 @@ def _check_matrix(source: Source, result: Cleaned) -> None:
     if x.dtype.kind not in "biuf":
         result.problems.append(
             Problem(
+                "X",
                 f"The matrix X holds values of type '{x.dtype}', not real numbers.",
                 "convert it: `adata.X = adata.X.astype('float32')`.",
             )
@@ -240,6 +243,7 @@ def _named_by(var: pd.DataFrame, column: str, result: Cleaned) -> pd.DataFrame:
         there = ", ".join(map(str, var.columns)) or "no columns at all"
         result.problems.append(
             Problem(
+                "gene_names",
                 f"gene_names={column!r}: there is no such column in var.",
                 f"choose one of: {there}.",
             )
@@ -282,6 +286,7 @@ def _clean_embeddings(source: Source, result: Cleaned) -> None:
         found = f" ({'; '.join(why_not)})" if why_not else ""
         result.problems.append(
             Problem(
+                "obsm",
                 f"It has no 2-D embedding to draw the cells in{found}.",
                 "compute one: `sc.pp.pca(adata); sc.pp.neighbors(adata); sc.tl.umap(adata)`.",
             )

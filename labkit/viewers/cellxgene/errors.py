@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from labkit.base.problems import LabkitError, Problem, ProblemsError
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Why data cannot be shown, and what to do about it."""
-
-    reason: str
-    hint: str
-
-
-class CellxGeneError(RuntimeError):
+class CellxGeneError(LabkitError):
     """CellxGene could not be opened."""
 
 
-class DataRefusedError(CellxGeneError):
+class DataRefusedError(CellxGeneError, ProblemsError):
     """The data cannot be shown; the message names all problems and the next steps.
 
-    Attributes
+    Parameters
     ----------
-    problems : tuple of Problem
+    title : str
+        The data, as the person calls it.
+    problems : sequence of Problem
         Every problem that was found.
     """
 
-    def __init__(self, title: str, problems: Sequence[Problem]):
-        self.problems = tuple(problems)
-        lines = [f"CellxGene cannot show {title}:"]
+    def __init__(self, title: str, problems: Sequence[Problem]) -> None:
+        self._title = title
+        super().__init__(problems)
+
+    def _text(self) -> str:
+        lines = [f"CellxGene cannot show {self._title}:"]
         for number, problem in enumerate(self.problems, 1):
-            lines += [f"  {number}. {problem.reason}", f"     Next step: {problem.hint}"]
-        super().__init__("\n".join(lines))
+            lines += [f"  {number}. {problem.text}", f"     Next step: {problem.hint}"]
+        return "\n".join(lines)
 
 
 class NotEnoughMemoryError(CellxGeneError):

@@ -13,7 +13,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata.io import read_elem
 
-from labkit.viewers.cellxgene.errors import DataRefusedError, Problem
+from labkit.base.problems import Problem
+from labkit.viewers.cellxgene.errors import DataRefusedError
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def read_source(data: Any) -> Source:
             f"'{path}'",
             [
                 Problem(
+                    "file",
                     f"The file cannot be read: {_first_line(error)}",
                     "it may be cut off or damaged: compare its size with the original and copy it "
                     f"again; `anndata.read_h5ad({path.name!r})` must work first.",
@@ -132,6 +134,7 @@ def read_source(data: Any) -> Source:
 def _path_problem(path: Path) -> Problem | None:
     if path.suffix not in (".h5ad", ".zarr"):
         return Problem(
+            "file",
             f"'{path.name}' is neither an .h5ad file nor a .zarr folder.",
             "read it with scanpy (e.g. `adata = sc.read_10x_h5(...)`, `sc.read_loom(...)`), "
             "then pass the AnnData: `labkit.cellxgene(adata)`.",
@@ -141,6 +144,7 @@ def _path_problem(path: Path) -> Problem | None:
             sorted(p.name for p in path.parent.glob("*.h5ad"))[:5] if path.parent.is_dir() else []
         )
         return Problem(
+            "file",
             f"There is no '{path.name}' in {path.parent}.",
             f"check the name; there is: {', '.join(near)}" if near else "check folder and name.",
         )
@@ -233,6 +237,7 @@ def _from_group(root: Any, path: Path, read_x: Callable[[], Any]) -> Source:
             f"'{path}'",
             [
                 Problem(
+                    "file",
                     f"It holds no AnnData (no {' and no '.join(missing)} in it).",
                     "open it with the program that made it; for 10x files use "
                     "`sc.read_10x_h5(...)` and pass the AnnData.",

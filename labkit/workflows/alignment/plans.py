@@ -39,7 +39,7 @@ _SMALL = 50_000_000  # bases of a genome whose depth is kept for each base
 
 
 def make_plan(workflow: Alignment, found: Prepared, backend: str) -> Plan:
-    """Return the plan of a workflow whose check found nothing fatal.
+    """Return the plan of a workflow whose check found nothing but warnings.
 
     Raises
     ------

@@ -108,7 +108,7 @@ def read_sheet(sheet: Any) -> tuple[list[Sample], list[Problem]]:
             problems.append(Problem("samples", "the sample sheet has no rows."))
         return [], problems
     problems += _check_columns(table[0])
-    if any(problem.fatal for problem in problems):
+    if any(not problem.warning for problem in problems):
         return [], problems
     lanes = []
     for number, row in enumerate(table, start=1):
@@ -133,7 +133,7 @@ def _check_columns(row: Mapping[str, Any]) -> list[Problem]:
         if name not in COLUMNS:
             problem = unknown_name("column of a sample sheet", name, COLUMNS)
             text = f"{problem.text} It is not used."
-            problems.append(replace(problem, where=f"samples, {name}", text=text, fatal=False))
+            problems.append(replace(problem, where=f"samples, {name}", text=text, warning=True))
     return problems
 
 

@@ -120,7 +120,7 @@ class Variants(Workflow):
             hint = "Hand the alignments on to nf-core/sarek: job.to_sarek('sarek.csv')."
             problems.append(Problem("reference", text, hint))
         problems += [
-            Problem(f"sample {entry['sample']}", f"left out: {entry['text']}.", fatal=False)
+            Problem(f"sample {entry['sample']}", f"left out: {entry['text']}.", warning=True)
             for entry in self.job.summary["failed"]
         ]
         return problems

@@ -187,7 +187,7 @@ class Alignment(Workflow):
         if found.contigs:
             for path in self.known_sites:
                 found.problems += checks.check_known_sites(path, found.contigs)
-        if not any(problem.fatal for problem in found.problems):
+        if not any(not problem.warning for problem in found.problems):
             needed = sizes.results(checks.read_bytes(found.samples, found.files))
             root = Path(self.output).expanduser() if self.output else default_root()
             found.problems += checks.check_disk(root, needed, "the results")

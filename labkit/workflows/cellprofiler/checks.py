@@ -113,7 +113,7 @@ def check_probe(pipeline: Pipeline, found: Probe) -> list[Problem]:
     where = pipeline.path.name
     if not found.ran:
         text = "it was not loaded with CellProfiler: that environment is not on this machine."
-        return [Problem(where, text, fatal=False)]
+        return [Problem(where, text, warning=True)]
     problems = []
     if found.error:
         problems.append(Problem(where, f"CellProfiler cannot load it: {found.error}."))
@@ -186,8 +186,8 @@ def check_integrity(sets: ImageSets, broken: dict[int, list[tuple[str, str]]]) -
         place = "  ".join(f"{k} {v}" for k, v in places.loc[row].items() if v)
         files = "; ".join(f"{Path(path).name}: {text}" for path, text in wrong)
         where = f"image set {row + 1}" + (f" ({place})" if place else "")
-        problems.append(Problem(where, f"it will fail, the others run. {files}.", fatal=False))
+        problems.append(Problem(where, f"it will fail, the others run. {files}.", warning=True))
     if len(broken) > _SHOWN:
         text = f"{len(broken) - _SHOWN:,} more image sets will fail."
-        problems.append(Problem("images", text, fatal=False))
+        problems.append(Problem("images", text, warning=True))
     return problems

@@ -83,7 +83,7 @@ def _extractors(pipeline: Pipeline, problems: list[Problem]) -> list[Extractor]:
                     str(module),
                     f"'{method}' is not known to labkit: that metadata is not used for chunks.",
                     "For groups and matching by it, begin the pipeline with LoadData.",
-                    fatal=False,
+                    warning=True,
                 )
             )
             continue
@@ -133,7 +133,7 @@ def _strays(kept: list[Path], channels: dict[str, list[Path]]) -> list[Problem]:
         return []
     text = f"{len(strays):,} images match no channel: {', '.join(strays[:_SHOWN])}"
     more = "…" if len(strays) > _SHOWN else ""
-    return [Problem("NamesAndTypes", f"{text}{more}", fatal=False)]
+    return [Problem("NamesAndTypes", f"{text}{more}", warning=True)]
 
 
 def _by_order(channels: dict[str, list[Path]], problems: list[Problem]) -> list[dict[str, Path]]:
@@ -177,7 +177,7 @@ def _by_metadata(
             key = tuple(values[path].get(str(join[name]), "") for join in joins)
             if not all(key):
                 text = "its name does not hold the metadata that channels are matched by."
-                problems.append(Problem(path.name, text, fatal=False))
+                problems.append(Problem(path.name, text, warning=True))
                 continue
             files = found.setdefault(key, {})
             order[key] = tuple(part.lower() for part in key)
@@ -188,7 +188,7 @@ def _by_metadata(
     for key, files in found.items():
         if missing := [name for name in channels if name not in files]:
             text = f"left out: no image of channel {', '.join(missing)}."
-            problems.append(Problem(" / ".join(key), text, fatal=False))
+            problems.append(Problem(" / ".join(key), text, warning=True))
     whole = [key for key, files in found.items() if len(files) == len(channels)]
     return [found[key] for key in sorted(whole, key=lambda key: order[key])]
 

@@ -129,7 +129,7 @@ def check_exports(pipeline: Pipeline, table: pd.DataFrame, *, tables: bool = Tru
     if tables and not exports:
         hint = "Add ExportToSpreadsheet as the last module."
         text = "no module exports measurements."
-        problems.append(Problem(pipeline.path.name, text, hint, fatal=not saves))
+        problems.append(Problem(pipeline.path.name, text, hint, warning=bool(saves)))
     names: dict[str, Module] = {}
     for module in exports:
         for _, name in sheets(module):
@@ -200,7 +200,7 @@ def _saved(module: Module, table: pd.DataFrame) -> list[Problem]:
     hint = r"Put metadata into the name or the folder, e.g. \g<Well>_\g<Site>."
     if method == "Sequential numbers":
         text = "its numbers begin again in every task; job.images() tells which file is which."
-        return [Problem(str(module), text, fatal=False)]
+        return [Problem(str(module), text, warning=True)]
     if method == "Single name":
         parts.append(module.get("Enter single file name"))
         keys = pd.DataFrame(index=table.index)

@@ -75,7 +75,7 @@ class Illumination:
 
 
 def make_plan(workflow: CellProfiler, found: Prepared, backend: str) -> Plan:
-    """Return the plan of a workflow whose check found nothing fatal."""
+    """Return the plan of a workflow whose check found nothing but warnings."""
     pipeline, sets = found.pipeline, found.sets
     if pipeline is None or sets is None:
         raise ValueError("the workflow was not checked")

@@ -13,11 +13,11 @@ from jupyterhub import orm
 from hub.apps import catalogue, install, jupyterhub_services
 from hub.apps import roles as rights
 from hub.apps.app_paths import AppPaths
-from hub.labfile.problems import ProblemsError
 from hub.labfile.read import parse
 from hub.labfile.schema import Settings
 from hub.sandbox.instance import Instance
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 from tests.conftest import needs_env, needs_root
 from tests.support.gated_portal import AppPortal, eventually
 from tests.support.portal import People
@@ -132,7 +132,7 @@ def test_a_broken_app_leaves_the_others_alone(
     app_in(AppPaths(paths).own / "bad", memory="lots")
     apps, problems = catalogue.read(settings, paths)
     assert "good" in [app.name for app in apps]
-    assert [problem.place for problem in problems] == ["bad/service.yaml:3 memory"]
+    assert [problem.where for problem in problems] == ["bad/service.yaml:3 memory"]
     roles = {role["name"]: role for role in jupyterhub_services.roles(settings, paths)}
     assert roles["app-good"]["groups"] == ["imaging"]
     assert "access:services!service=good" not in roles["user"]["scopes"]

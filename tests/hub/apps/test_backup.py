@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from hub.apps.app_paths import AppPaths
-from hub.labfile.problems import ProblemsError
 from hub.state import backups, create
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 from tests.conftest import needs_root
 
 pytestmark = needs_root

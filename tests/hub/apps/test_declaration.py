@@ -8,8 +8,8 @@ import pytest
 
 from hub.apps.declaration import Service, filled, name_problem, thumbnail_of
 from hub.apps.reference import markdown
-from hub.labfile.problems import ProblemsError
 from hub.labfile.read import validated
+from labkit.base.problems import ProblemsError
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "service-yaml.md"
 GOOD = "title: Plates\ncommand: [python, '{folder}/app.py', '{socket}']\n"
@@ -18,7 +18,7 @@ GOOD = "title: Plates\ncommand: [python, '{folder}/app.py', '{socket}']\n"
 def problems_of(text: str) -> list[str]:
     with pytest.raises(ProblemsError) as caught:
         validated(Service, text, "service.yaml")
-    return [f"{p.place}: {p.text} {p.hint}" for p in caught.value.problems]
+    return [f"{p.where}: {p.text} {p.hint}" for p in caught.value.problems]
 
 
 def test_a_small_file_is_enough() -> None:

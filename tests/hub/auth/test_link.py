@@ -19,10 +19,10 @@ from traitlets.config import Config
 
 from hub import auth
 from hub.auth import first_admin
-from hub.labfile.problems import ProblemsError
 from hub.labfile.read import parse, read
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 from tests.conftest import needs_root
 from tests.support.portal import PASSWORD, REPOSITORY, Browser, People, Portal, secrets_in
 

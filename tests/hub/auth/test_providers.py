@@ -13,9 +13,9 @@ from hub import auth
 from hub.auth import oauth
 from hub.auth.identity import PlainRefusal
 from hub.auth.oidc import DiscoveryError, checked
-from hub.labfile.problems import ProblemsError
 from hub.labfile.read import parse
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 
 SECRET = "a-client-secret-for-tests"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hub.labfile.problems import ProblemsError
 from hub.state import backups, create
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 
 
 @pytest.fixture

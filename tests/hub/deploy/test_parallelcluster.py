@@ -20,10 +20,10 @@ from ruamel.yaml import YAML
 
 from hub.deploy.parallelcluster.costs import idle_costs
 from hub.deploy.parallelcluster.render import document, render
-from hub.labfile.problems import ProblemsError
 from hub.labfile.read import parse, read
 from hub.labfile.schema import Settings
 from hub.slurm.cloud import read_queues
+from labkit.base.problems import ProblemsError
 from tests.conftest import needs_env
 from tests.support.portal import REPOSITORY, built_envs, free_port
 

@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from hub.labfile.fields import format_bytes, format_duration, parse_bytes, parse_duration
-from hub.labfile.problems import ProblemsError
 from hub.labfile.read import json_schema, parse, read, write
 from hub.labfile.reference import markdown
+from labkit.base.problems import ProblemsError
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 DOCS = CONFIG.parent / "docs"
@@ -20,7 +20,7 @@ DOCS = CONFIG.parent / "docs"
 def problems_of(text: str) -> list[tuple[str, str, str]]:
     with pytest.raises(ProblemsError) as caught:
         parse(text)
-    return [(p.place, p.text, p.hint) for p in caught.value.problems]
+    return [(p.where, p.text, p.hint) for p in caught.value.problems]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda p: p.name)

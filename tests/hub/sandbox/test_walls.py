@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from hub.labfile.problems import ProblemsError
 from hub.labfile.schema import Settings
 from hub.sandbox import cgroups, checks, log_writer, network
 from hub.sandbox.bubblewrap import SandboxError, View, arguments, environment_folders, own_home
@@ -21,6 +20,7 @@ from hub.sandbox.network import Network, NetworkError
 from hub.sandbox.reap import reap, remove_all
 from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 from tests.conftest import needs_root
 from tests.security.neighbours import traces
 
@@ -282,7 +282,7 @@ def test_missing_programs_come_with_the_line_that_installs_them(
 def test_a_small_subnet_and_useless_networks_are_told(paths: Paths) -> None:
     local = {"subnet": "10.240.12.0/28", "allow_networks": ["fd00::/8"]}
     found = checks.problems(Settings.model_validate({"local": local}), paths)
-    texts = {problem.place: problem for problem in found}
+    texts = {problem.where: problem for problem in found}
     assert "too small for 100 servers" in texts["local.subnet"].text
     assert texts["local.allow_networks"].warning
 

@@ -42,7 +42,7 @@ def found(tmp_path: Path, **slurm: object) -> list[tuple[str, bool]]:
     place.mkdir(parents=True, exist_ok=True)
     (place / "jupyterhub-singleuser").touch()
     paths = Paths(tmp_path / "state", tmp_path / "other")
-    return [(problem.place, problem.warning) for problem in checks.problems(settings, paths)]
+    return [(problem.where, problem.warning) for problem in checks.problems(settings, paths)]
 
 
 def test_a_lab_file_that_fits(cluster: dict[str, str], tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_more_memory_than_is_free_is_warned_of(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(local, "free_memory", lambda: 100 * MB)
     rows = [{"n": "1"}]
     (problem,) = labkit.Command("true {n}", over=rows, memory="200 MB").plan("local").problems
-    assert "it will wait" in problem.text and not problem.fatal
+    assert "it will wait" in problem.text and problem.warning
     assert not labkit.Command("true {n}", over=rows, memory="50 MB").plan("local").problems
 
 
@@ -88,7 +88,7 @@ def test_a_job_that_finds_no_room_is_in_nobodys_way(site: Site) -> None:
     """Memory that a notebook holds never comes free: what asks for all of it waits alone."""
     queue = LocalQueue()
     impatient = (
-        "import sys; from labkit.jobs.backends import scheduler as s; s._STARVED = 0.0; s.main()"
+        "import sys; from labkit.jobs.backends import local_scheduler as s; s._STARVED = 0.0; s.main()"
     )
     process = subprocess.Popen([sys.executable, "-c", impatient, str(queue.path)], cwd=ROOT)
     try:

@@ -15,11 +15,11 @@ from hub.apps import catalogue
 from hub.apps.members import local, records, store
 from hub.apps.members.publish import Asked, Person, Publisher, RefusedPublishError
 from hub.cli import cli
-from hub.labfile.problems import ProblemsError
 from hub.labfile.read import parse
 from hub.labfile.schema import Settings
 from hub.state import backups
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 from labkit.portal.webapps import git
 from labkit.portal.webapps.package import collect
 from labkit.portal.webapps.rules import is_path

@@ -77,7 +77,7 @@ class SlurmBackend(Backend):
         if stages > (most := array_layout.most_elements(have.jobs, passed.max_jobs)):
             text = f"{stages} stages need as many array elements; {most} are allowed."
             problems.append(Problem("slurm_max_jobs", text, "Raise it."))
-        if part is not None and not any(problem.fatal for problem in problems):
+        if part is not None and not any(not problem.warning for problem in problems):
             problems += check.by_slurm(plan, part, passed)
         return problems
 

@@ -106,11 +106,11 @@ def stage(
     elif not any(node.usable for node in fits):
         states = ", ".join(sorted({node.state for node in fits}))
         text = f"all nodes of {part.name} that could run it are {states} now: it will wait."
-        problems.append(Problem(where, text, fatal=False))
+        problems.append(Problem(where, text, warning=True))
     image = asked.image(options)
     if image and image.startswith("/") and not Path(image).exists():
         text = f"there is no image {image} on this machine; it must be on the nodes."
-        problems.append(Problem(where, text, fatal=False))
+        problems.append(Problem(where, text, warning=True))
     if tasks and have.array < 1:
         text = f"the cluster {have.name} has job arrays switched off (MaxArraySize=0)."
         problems.append(Problem("slurm", text, "Ask the cluster's admin to allow them."))
@@ -151,8 +151,9 @@ def by_slurm(plan: Plan, part: Partition, options: Options) -> list[Problem]:
             commands.run("sbatch", "--test-only", *words, text="#!/bin/sh\n")
         except SubmitRefusedError as error:
             # Nodes that are down now come back; the job waits for them.
-            fatal = not _NOW.search(str(error))
-            problem = Problem("slurm", f"{error}.", "Check the slurm_ options.", fatal=fatal)
+            passing = _NOW.search(str(error)) is not None
+            hint = "Check the slurm_ options."
+            problem = Problem("slurm", f"{error}.", hint, warning=passing)
             problems.setdefault(problem.text, problem)
         except BackendError as error:
             return [Problem("slurm", str(error))]

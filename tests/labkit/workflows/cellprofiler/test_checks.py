@@ -66,7 +66,7 @@ def test_modules_across_image_sets_cannot_be_split(
 ) -> None:
     pipeline = read(tmp_path, pipelines.LOAD, module, pipelines.EXPORT)
     (problem,) = modules.check_splitting(pipeline, 12)
-    assert problem.fatal and f"{module[0]} (module 2)" in str(problem)
+    assert not problem.warning and f"{module[0]} (module 2)" in str(problem)
     assert "chunk_size=12" in str(problem)
     # a grouping of the pipeline keeps them whole
     assert not modules.check_splitting(read(tmp_path, grouped("Well"), module), 12)
@@ -89,7 +89,7 @@ def test_what_cellprofiler_itself_calls_aggregating_is_believed(tmp_path: Path) 
 )
 def test_modules_that_cannot_run_in_a_job(tmp_path: Path, name: str) -> None:
     (problem,) = modules.check_modules(read(tmp_path, pipelines.LOAD, (name, [])))
-    assert problem.fatal and name in str(problem)
+    assert not problem.warning and name in str(problem)
     content = pipelines.text(pipelines.LOAD, (name, []), disabled=[2])
     assert not modules.check_modules(Pipeline.read(pipelines.write(tmp_path, content)))
 
@@ -158,7 +158,7 @@ def test_tables_that_would_collide_or_are_missing(tmp_path: Path) -> None:
     (problem,) = modules.check_exports(read(tmp_path, pipelines.LOAD, export), TABLE)
     assert "writes x.csv over that of" in str(problem)
     (problem,) = modules.check_exports(read(tmp_path, pipelines.LOAD), TABLE)
-    assert "no module exports" in str(problem) and problem.fatal
+    assert "no module exports" in str(problem) and not problem.warning
 
 
 def test_missing_channels_are_named(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_missing_channels_are_named(tmp_path: Path) -> None:
 
 
 def fatal(problems: list[Problem]) -> list[str]:
-    return [str(problem) for problem in problems if problem.fatal]
+    return [str(problem) for problem in problems if not problem.warning]
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ class TestWorkflow:
     def test_missing_environment_is_a_warning(self, tmp_path: Path) -> None:
         images, _ = example.make_plate(tmp_path, wells=1, sites=1)
         (problem,) = labkit.CellProfiler(example.ANALYSIS, images).check()
-        assert not problem.fatal and "not on this machine" in str(problem)
+        assert problem.warning and "not on this machine" in str(problem)
 
     def test_cut_off_images_are_warned_of_by_place(self, tmp_path: Path) -> None:
         images, _ = example.make_plate(tmp_path, wells=2, sites=1)

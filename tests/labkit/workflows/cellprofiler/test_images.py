@@ -70,27 +70,27 @@ def test_missing_channel_is_named_and_left_out(tmp_path: Path) -> None:
     assert len(found) == 17
     (problem,) = found.problems
     assert "P2 / A02 / 1" in str(problem) and "channel ER" in str(problem)
-    assert not problem.fatal
+    assert problem.warning
 
 
 def test_order_with_a_gap_is_refused(tmp_path: Path) -> None:
     """CellProfiler pairs the channels of different sites from the gap on, and ends Complete."""
     found = sets(tmp_path, pipelines.names_and_types(), listed(tmp_path, without="P2_A02_s1_w2"))
     (problem,) = found.problems
-    assert problem.fatal and "DNA 18, ER 17" in str(problem)
+    assert not problem.warning and "DNA 18, ER 17" in str(problem)
 
 
 def test_same_metadata_twice_is_refused(tmp_path: Path) -> None:
     files = [*listed(tmp_path), tmp_path / "again" / "p1_A1_s1_w1.tif"]
     content = pipelines.names_and_types(match="Metadata", keys=BY_PLATE)
-    fatal = [p for p in sets(tmp_path, content, files).problems if p.fatal]
+    fatal = [p for p in sets(tmp_path, content, files).problems if not p.warning]
     assert len(fatal) == 1 and "same metadata" in str(fatal[0])
 
 
 def test_images_of_no_channel_are_named(tmp_path: Path) -> None:
     content = pipelines.names_and_types()
     found = sets(tmp_path, content, [*listed(tmp_path), tmp_path / "thumb.tif"])
-    assert "thumb.tif" in str(found.problems[0]) and not found.problems[0].fatal
+    assert "thumb.tif" in str(found.problems[0]) and found.problems[0].warning
 
 
 def test_nothing_that_matches_is_refused(tmp_path: Path) -> None:
