@@ -87,9 +87,7 @@ def test_more_memory_than_is_free_is_warned_of(monkeypatch: pytest.MonkeyPatch) 
 def test_a_job_that_finds_no_room_is_in_nobodys_way(site: Site) -> None:
     """Memory that a notebook holds never comes free: what asks for all of it waits alone."""
     queue = LocalQueue()
-    impatient = (
-        "import sys; from labkit.jobs.backends import local_scheduler as s; s._STARVED = 0.0; s.main()"
-    )
+    impatient = "from labkit.jobs.backends import local_scheduler as s; s._STARVED = 0.0; s.main()"
     process = subprocess.Popen([sys.executable, "-c", impatient, str(queue.path)], cwd=ROOT)
     try:
         until(lambda: queue.scheduler_pid() == process.pid)
