@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import labkit
-from labkit.jobs.backends.base import Sighting, Sightings
 from labkit.jobs.backends.local import LocalBackend
 from labkit.jobs.backends.local_queue import LocalQueue
-from labkit.jobs.model import State
+from labkit.jobs.model import Sighting, Sightings, State
 from labkit.jobs.runs.watch import Watch
 from labkit.jobs.worker import process_tree
 from tests.support import job_helpers

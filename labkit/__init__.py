@@ -60,7 +60,7 @@ _PARTS = {
     "app_logs": "labkit.portal.webapps",
     "cellxgene": "labkit.viewers.cellxgene",
     "image_sets": "labkit.workflows.cellprofiler",
-    "jobs": "labkit.jobs.job",
+    "jobs": "labkit.jobs",
     "open_job": "labkit.jobs.job",
     "publish": "labkit.portal.datasets",
     "publish_app": "labkit.portal.webapps",
@@ -73,7 +73,9 @@ def __getattr__(name: str) -> Any:
     """Load a part of labkit when it is first asked for (PEP 562)."""
     if name not in _PARTS:
         raise AttributeError(f"module 'labkit' has no attribute {name!r}; it has: {__all__}")
-    part = getattr(import_module(_PARTS[name]), name)
+    module = import_module(_PARTS[name])
+    # Some public names are packages too: those that can be called, as labkit.jobs().
+    part = module if _PARTS[name] == f"labkit.{name}" else getattr(module, name)
     globals()[name] = part
     return part
 

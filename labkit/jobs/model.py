@@ -342,6 +342,72 @@ class Stage:
             raise ValueError(f"stage {self.name}: retries cannot be below zero")
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What the backend can give.
+
+    Attributes
+    ----------
+    cpu : float
+        Most cores one task may ask for.
+    memory : int
+        Most bytes one task may ask for.
+    tasks : int or None
+        Most tasks in one array; longer stages are split by the backend itself.
+    text : str
+        How people read it: ``"2 cores, 24 GB"``.
+    cores : int or None
+        Cores of all that there is; None where nobody knows.
+    shared : bool
+        Others use it too: cores that one job leaves idle are not lost.
+    """
+
+    cpu: float
+    memory: int
+    tasks: int | None = None
+    text: str = ""
+    cores: int | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What the backend says of one task that it still has, or whose end it remembers.
+
+    Attributes
+    ----------
+    state : State
+        PENDING and RUNNING tasks are alive. A final state tells why there is no record.
+    reason : Reason or None
+        For a final state, e.g. NODE_FAIL.
+    text : str
+        The backend's own words, e.g. ``"waits for resources"``.
+    """
+
+    state: State
+    reason: Reason | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """What the backend says of one run.
+
+    Attributes
+    ----------
+    known : bool
+        False: the query failed, and nothing may be concluded. ``text`` says why.
+    tasks : mapping of (stage, index) to Sighting
+        A task that is missing here while ``known`` is no longer with the backend.
+    text : str
+        What people should know, e.g. ``"waits for 4 GB of memory, 1 GB is free"``.
+    """
+
+    known: bool
+    tasks: Mapping[tuple[str, int], Sighting] = field(default_factory=dict)
+    text: str = ""
+
+
 def to_ranges(indices: Iterable[int]) -> str:
     """Return ``"0-4,7"`` for 0, 1, 2, 3, 4 and 7."""
     parts: list[str] = []

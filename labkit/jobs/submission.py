@@ -6,23 +6,19 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labkit.base.problems import LabkitError, Problem, refuse
 from labkit.jobs.backends import base
 from labkit.jobs.backends.base import Backend
-from labkit.jobs.model import Resources, State, grow_memory
+from labkit.jobs.model import Resources, Sighting, Sightings, State, grow_memory
+from labkit.jobs.options import OPTIONS, read_options, split_options
 from labkit.jobs.plan import Plan
-from labkit.jobs.runs.index import Index, default_root
+from labkit.jobs.runs.index import Index
 from labkit.jobs.runs.store import Run, StageWork, Submission
 from labkit.jobs.runs.watch import Snapshot, Watch
-from labkit.workflows.base import OPTIONS, Workflow, checked, with_options
-
-if TYPE_CHECKING:
-    from labkit.jobs.job import Job
 
 
 def backend_of(name: str | None) -> Backend:
@@ -30,37 +26,25 @@ def backend_of(name: str | None) -> Backend:
     return base.get(name or os.environ.get("LABKIT_BACKEND") or "local")
 
 
-def planned(
-    workflow: Workflow, backend: Backend, options: Mapping[str, Any]
-) -> tuple[Plan, dict[str, Any], Path]:
-    """Return a workflow's plan, the backend's own options and the place of the run folder.
+def submit(run: Run, backend: Backend, plan: Plan, options: Mapping[str, Any]) -> None:
+    """Hand a run over, or what of it is missing; nothing where it is done or under way.
+
+    Parameters
+    ----------
+    run : Run
+        The plan's run folder, new or found.
+    backend : Backend
+        Where it is to run.
+    plan : Plan
+        What to ask for: another submit of the same work may ask for more memory.
+    options : mapping
+        The backend's own, without prefix.
 
     Raises
     ------
-    RefusedError
-        With all problems of the options, then of the workflow, then of the backend.
+    BackendError
+        It refused, or could not be asked.
     """
-    general, own, problems = base.split_options(options, OPTIONS, backend)
-    refuse(problems)
-    plan = with_options(checked(workflow, backend.name), general)
-    found = backend.check(plan, own)
-    refuse(found)
-    plan = replace(plan, problems=(*plan.problems, *found), payload=backend.payload(plan, own))
-    output = general.get("output") or workflow.output
-    root = Path(output).expanduser().absolute() if output else default_root()
-    return plan, own, root
-
-
-def submit(workflow: Workflow, name: str | None, options: Mapping[str, Any]) -> Job:
-    """Submit a workflow, or return the job that does, or has done, the same work."""
-    from labkit.jobs.job import open_job
-
-    backend = backend_of(name)
-    plan, own, root = planned(workflow, backend, options)
-    for problem in plan.problems:
-        warnings.warn(str(problem), stacklevel=3)
-    run = Run.create(plan, root)
-    remember(run)
     with run.lock():
         reconcile(run)
         if not run.submissions():
@@ -76,13 +60,12 @@ def submit(workflow: Workflow, name: str | None, options: Mapping[str, Any]) -> 
                 for stage in plan.stages
                 if stage.tasks
             ]
-            hand_over(run, backend, works, own)
+            hand_over(run, backend, works, options)
         else:
             snapshot = settled(run)
             if snapshot.known and snapshot.state in (State.FAILED, State.CANCELLED):
-                asked = {stage.name: (stage.resources, stage.retries) for stage in plan.stages}
-                hand_over(run, backend, _missing(run, snapshot, asked), own)
-    return open_job(run)
+                wanted = {stage.name: (stage.resources, stage.retries) for stage in plan.stages}
+                hand_over(run, backend, _missing(run, snapshot, wanted), options)
 
 
 def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
@@ -108,10 +91,11 @@ def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
         backend = base.get(name or submissions[-1].backend)
         changes = dict(changes)
         growth = changes.pop("memory", None)
-        general, own, problems = base.split_options(
+        general, own, problems = split_options(
             changes, [option for option in OPTIONS if option not in ("output", "memory")], backend
         )
         refuse(problems)
+        fields, retries = read_options(general)
         snapshot = settled(run)
         if not snapshot.known:
             raise LabkitError(f"Its state is unknown, so nothing was done: {snapshot.text}")
@@ -122,12 +106,12 @@ def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
             )
         if snapshot.state is State.SUCCEEDED:
             return
-        asked = {
-            stage: _changed(work, general, growth)
+        wanted = {
+            work.name: _changed(work, fields, retries, growth)
             for submission in submissions
-            for stage, work in ((work.name, work) for work in submission.stages)
+            for work in submission.stages
         }
-        works = _missing(run, snapshot, asked)
+        works = _missing(run, snapshot, wanted)
         limits = backend.limits()
         refuse(
             Problem(f"stage {work.name}", f"asks for {over}; there are at most {limits.text}.")
@@ -139,28 +123,20 @@ def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
         hand_over(run, backend, works, own)
 
 
-def _changed(work: StageWork, general: Mapping[str, Any], growth: Any) -> tuple[Resources, int]:
-    plan = with_options(
-        Plan("retry", "", (_stage(work),)), {k: v for k, v in general.items() if v is not None}
-    )
-    stage = plan.stages[0]
-    resources = stage.resources
+def _changed(
+    work: StageWork, changes: Mapping[str, Any], retries: int | None, growth: Any
+) -> tuple[Resources, int]:
+    resources = replace(work.resources, **changes)
     if growth is not None and work.name != "gather":
         try:
             resources = resources.with_memory(grow_memory(resources.memory, growth))
         except ValueError as error:
             refuse([Problem("memory", f"{error}.")])
-    return resources, stage.retries
-
-
-def _stage(work: StageWork) -> Any:
-    from labkit.jobs.model import Stage
-
-    return Stage(work.name, (), work.resources, retries=work.retries)
+    return resources, work.retries if retries is None else retries
 
 
 def hand_over(
-    run: Run, backend: Backend, works: list[StageWork], options: Mapping[str, Any]
+    run: Run, backend: Backend, works: Sequence[StageWork], options: Mapping[str, Any]
 ) -> None:
     """Record the intent, call the backend, record its answer; the caller holds the lock."""
     if not works:
@@ -226,13 +202,13 @@ def _backends(run: Run) -> list[str]:
     return sorted({submission.backend for submission in run.submissions()})
 
 
-def sightings(run: Run) -> base.Sightings:
+def sightings(run: Run) -> Sightings:
     """Ask the backends of a run's submissions what they have of it."""
     answers = [base.get(name).poll([run])[run] for name in _backends(run)]
-    tasks: dict[tuple[str, int], base.Sighting] = {}
+    tasks: dict[tuple[str, int], Sighting] = {}
     for answer in answers:
         tasks.update(answer.tasks)
-    return base.Sightings(
+    return Sightings(
         known=all(answer.known for answer in answers),
         tasks=tasks,
         text="; ".join(dict.fromkeys(answer.text for answer in answers if answer.text)),
@@ -240,7 +216,7 @@ def sightings(run: Run) -> base.Sightings:
 
 
 def _missing(
-    run: Run, snapshot: Snapshot, asked: Mapping[str, tuple[Resources, int]]
+    run: Run, snapshot: Snapshot, wanted: Mapping[str, tuple[Resources, int]]
 ) -> list[StageWork]:
     """Return what did not succeed, and all of the stages that depend on it."""
     open_tasks: dict[str, list[int]] = {}
@@ -255,7 +231,7 @@ def _missing(
         if not indices:
             continue
         names.add(info.name)
-        resources, retries = asked.get(info.name, (info.resources, info.retries))
+        resources, retries = wanted.get(info.name, (info.resources, info.retries))
         works.append(
             StageWork(
                 name=info.name,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from labkit.jobs.backends.base import Sighting
-from labkit.jobs.model import Reason, State
+from labkit.jobs.model import Reason, Sighting, State
 
 #: Final states and why a task in one of them has no record.
 ENDED = {

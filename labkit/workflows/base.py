@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from labkit.base.problems import Problem, refuse
-from labkit.jobs.model import Resources, Stage, parse_memory, parse_time
+from labkit.jobs import submission
+from labkit.jobs.backends.base import Backend
+from labkit.jobs.job import Job, open_job
+from labkit.jobs.options import OPTIONS, split_options, with_options
 from labkit.jobs.plan import Plan
-
-if TYPE_CHECKING:
-    from labkit.jobs.job import Job
-
-#: Options of every submit, with their help.
-OPTIONS = {
-    "cpu": "cores of each task",
-    "memory": "memory of each task, e.g. '4 GB'",
-    "time": "longest time of each task, e.g. '2h'",
-    "retries": "further attempts after a transient failure",
-    "output": "folder that the run folder is made in",
-}
+from labkit.jobs.runs.index import default_root
+from labkit.jobs.runs.store import Run
 
 
 class Workflow(ABC):
@@ -55,9 +50,7 @@ class Workflow(ABC):
         RefusedError
             With all problems; nothing was started.
         """
-        from labkit.jobs.submission import backend_of, planned
-
-        return planned(self, backend_of(backend), options)[0]
+        return _prepare(self, submission.backend_of(backend), options)[0]
 
     def submit(self, backend: str | None = None, **options: Any) -> Job:
         """Submit the job, or find the same job that is there already.
@@ -81,53 +74,35 @@ class Workflow(ABC):
         RefusedError
             With all problems; nothing was started.
         """
-        from labkit.jobs.submission import submit
+        where = submission.backend_of(backend)
+        plan, own, root = _prepare(self, where, options)
+        for problem in plan.problems:
+            warnings.warn(str(problem), stacklevel=2)
+        run = Run.create(plan, root)
+        submission.remember(run)
+        submission.submit(run, where, plan, own)
+        return open_job(run)
 
-        return submit(self, backend, options)
 
+def _prepare(
+    workflow: Workflow, backend: Backend, options: Mapping[str, Any]
+) -> tuple[Plan, dict[str, Any], Path]:
+    """Return a workflow's plan, the backend's own options and the folder of the run folder.
 
-def checked(workflow: Workflow, backend: str) -> Plan:
-    """Return a workflow's plan with its warnings; refuse what is no warning."""
+    All problems are told at once where that is possible: of the options, then of the workflow,
+    then of the backend.
+    """
+    general, own, unknown = split_options(options, OPTIONS, backend)
+    refuse(unknown)
     problems = workflow.check()
     refuse(problems)
-    plan = workflow.build(backend)
-    return replace(plan, backend=backend, problems=(*plan.problems, *problems))
-
-
-def with_options(plan: Plan, options: dict[str, Any]) -> Plan:
-    """Return the plan with ``cpu``, ``memory``, ``time`` and ``retries`` of the caller.
-
-    They are meant for the work itself: the stage ``gather`` keeps its own.
-
-    Raises
-    ------
-    RefusedError
-        One of them cannot be read.
-    """
-    problems: list[Problem] = []
-    changes: dict[str, Any] = {}
-    readers: dict[str, Callable[[Any], Any]] = {
-        "cpu": float,
-        "memory": parse_memory,
-        "time": parse_time,
-    }
-    for name, reader in readers.items():
-        if options.get(name) is None:
-            continue
-        try:
-            changes[name] = reader(options[name])
-            Resources(**{name: changes[name]})
-        except (TypeError, ValueError) as error:
-            problems.append(Problem(name, f"{error}."))
-    retries = options.get("retries")
-    if retries is not None and (not isinstance(retries, int) or not 0 <= retries <= 10):
-        problems.append(Problem("retries", f"must be a number from 0 to 10, not {retries!r}."))
+    plan = workflow.build(backend.name)
+    plan = replace(plan, backend=backend.name, problems=(*plan.problems, *problems))
+    plan = with_options(plan, general)
+    problems = backend.check(plan, own)
     refuse(problems)
-
-    def changed(stage: Stage) -> Stage:
-        if stage.name == "gather" and len(plan.stages) > 1:
-            return stage
-        stage = replace(stage, resources=replace(stage.resources, **changes))
-        return stage if retries is None else replace(stage, retries=retries)
-
-    return replace(plan, stages=tuple(changed(stage) for stage in plan.stages))
+    payload = backend.payload(plan, own)
+    plan = replace(plan, problems=(*plan.problems, *problems), payload=payload)
+    output = general.get("output") or workflow.output
+    root = Path(output).expanduser().absolute() if output else default_root()
+    return plan, own, root

@@ -20,9 +20,9 @@ import pytest
 import labkit
 from labkit.base.problems import LabkitError, RefusedError
 from labkit.jobs.backends import base
-from labkit.jobs.backends.base import BackendError, Sightings, SubmitRefusedError
+from labkit.jobs.backends.base import BackendError, SubmitRefusedError
 from labkit.jobs.job import Job, open_job
-from labkit.jobs.model import Resources, Stage, State, Task
+from labkit.jobs.model import Resources, Sightings, Stage, State, Task
 from labkit.jobs.runs.store import Run
 from tests.support.job_helpers import MB, PYTHON, Staged, ran, records, shell, stage, until
 

@@ -1,5 +1,5 @@
 """Where jobs run: this machine, SLURM."""
 
-from labkit.jobs.backends.base import Backend, BackendError, Limits, Sighting, Sightings, get, names
+from labkit.jobs.backends.base import Backend, BackendError, SubmitRefusedError, get, names
 
-__all__ = ["Backend", "BackendError", "Limits", "Sighting", "Sightings", "get", "names"]
+__all__ = ["Backend", "BackendError", "SubmitRefusedError", "get", "names"]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
 
 from labkit.base.problems import LabkitError, Problem, unknown_name
-from labkit.jobs.model import Reason, State
-from labkit.jobs.plan import Plan
+from labkit.jobs.model import Limits, Sightings
+from labkit.jobs.plan import Plan, show_bytes
 from labkit.jobs.runs.store import Run, Submission
 
 # name -> "module:class"; loaded when asked for
@@ -33,72 +32,6 @@ class SubmitRefusedError(BackendError):
 
     The intent is withdrawn, so that another submit can ask differently.
     """
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the backend can give.
-
-    Attributes
-    ----------
-    cpu : float
-        Most cores one task may ask for.
-    memory : int
-        Most bytes one task may ask for.
-    tasks : int or None
-        Most tasks in one array; longer stages are split by the backend itself.
-    text : str
-        How people read it: ``"2 cores, 24 GB"``.
-    cores : int or None
-        Cores of all that there is; None where nobody knows.
-    shared : bool
-        Others use it too: cores that one job leaves idle are not lost.
-    """
-
-    cpu: float
-    memory: int
-    tasks: int | None = None
-    text: str = ""
-    cores: int | None = None
-    shared: bool = False
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """What the backend says of one task that it still has, or whose end it remembers.
-
-    Attributes
-    ----------
-    state : State
-        PENDING and RUNNING tasks are alive. A final state tells why there is no record.
-    reason : Reason or None
-        For a final state, e.g. NODE_FAIL.
-    text : str
-        The backend's own words, e.g. ``"waits for resources"``.
-    """
-
-    state: State
-    reason: Reason | None = None
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Sightings:
-    """What the backend says of one run.
-
-    Attributes
-    ----------
-    known : bool
-        False: the query failed, and nothing may be concluded. ``text`` says why.
-    tasks : mapping of (stage, index) to Sighting
-        A task that is missing here while ``known`` is no longer with the backend.
-    text : str
-        What people should know, e.g. ``"waits for 4 GB of memory, 1 GB is free"``.
-    """
-
-    known: bool
-    tasks: Mapping[tuple[str, int], Sighting] = field(default_factory=dict)
-    text: str = ""
 
 
 class Backend(ABC):
@@ -192,8 +125,6 @@ class Backend(ABC):
 
 def over_limits(cpu: float, memory: int, limits: Limits) -> list[str]:
     """Return what is asked for beyond the limits, in words."""
-    from labkit.jobs.plan import show_bytes
-
     over = []
     if cpu > limits.cpu:
         over.append(f"{cpu:g} cores")
@@ -220,38 +151,3 @@ def get(name: str) -> Backend:
     module, _, cls = _BACKENDS[name].partition(":")
     backend: Backend = getattr(import_module(module), cls)()
     return backend
-
-
-def split_options(
-    options: Mapping[str, Any], general: Iterable[str], backend: Backend
-) -> tuple[dict[str, Any], dict[str, Any], list[Problem]]:
-    """Split what a caller gave into general options and the backend's own.
-
-    Options of another backend are checked by name and left aside, so that one call serves all.
-
-    Returns
-    -------
-    tuple
-        General options, the backend's own without prefix, and the unknown ones as problems.
-    """
-    valid = list(general)
-    offered: dict[str, set[str]] = {}
-    for name in names():
-        try:
-            offered[name] = set(get(name).options)
-        except ImportError:  # a backend whose parts are not installed here
-            continue
-        valid += [f"{name}_{option}" for option in offered[name]]
-    mine: dict[str, Any] = {}
-    own: dict[str, Any] = {}
-    problems = []
-    for option, value in options.items():
-        prefix, _, rest = option.partition("_")
-        if option in general:
-            mine[option] = value
-        elif rest in offered.get(prefix, ()):
-            if prefix == backend.name:
-                own[rest] = value
-        else:
-            problems.append(unknown_name("option", option, valid))
-    return mine, own, problems

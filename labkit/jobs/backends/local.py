@@ -11,10 +11,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem
-from labkit.jobs.backends.base import Backend, BackendError, Limits, Sighting, Sightings
+from labkit.jobs.backends.base import Backend, BackendError
 from labkit.jobs.backends.capacity import capacity, free_memory
 from labkit.jobs.backends.local_queue import LocalQueue
-from labkit.jobs.model import Container, Environment, Stage, State, from_ranges
+from labkit.jobs.model import (
+    Container,
+    Environment,
+    Limits,
+    Sighting,
+    Sightings,
+    Stage,
+    State,
+    from_ranges,
+)
 from labkit.jobs.plan import Plan, show_bytes
 from labkit.jobs.runs.manifest import environment_folder
 from labkit.jobs.runs.store import Run, Submission

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.jobs.backends.base import Sighting, Sightings
-from labkit.jobs.model import Reason, State
+from labkit.jobs.model import Reason, Sighting, Sightings, State
 from labkit.jobs.runs.manifest import StageInfo
 from labkit.jobs.runs.stages import StageView
 from labkit.jobs.runs.store import Run, Submission

@@ -11,11 +11,13 @@ import pytest
 
 import labkit
 from labkit.base.problems import LabkitError
-from labkit.jobs.backends.base import Sighting, Sightings
 from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import (
     Environment,
+    Reason,
     Resources,
+    Sighting,
+    Sightings,
     Stage,
     State,
     Task,
@@ -123,7 +125,7 @@ def test_records_first_the_backend_second(tmp_path: Path, lab_home: Path) -> Non
     assert states[4] == ("PENDING", ""), "unknown is never gone"
     assert states[2] == ("RUNNING", "")
     assert states[1] == ("FAILED", "EXIT")
-    ended = {("work", 4): Sighting(State.FAILED, labkit.model.Reason.NODE_FAIL, "node3 is down")}
+    ended = {("work", 4): Sighting(State.FAILED, Reason.NODE_FAIL, "node3 is down")}
     snapshot = watch.look(Sightings(known=True, tasks=ended))
     last = next(task for task in snapshot.open if task.index == 4)
     assert (last.state, last.reason, last.text) == (State.FAILED, "NODE_FAIL", "node3 is down")

@@ -249,8 +249,8 @@ def test_slurm_that_is_not_installed_is_told(
 ) -> None:
     import labkit
     from labkit.base.problems import RefusedError
-    from labkit.jobs.backends.base import split_options
     from labkit.jobs.backends.local import LocalBackend
+    from labkit.jobs.options import split_options
 
     monkeypatch.setattr(commands, "_PLACES", ())
     monkeypatch.setenv("PATH", str(tmp_path))

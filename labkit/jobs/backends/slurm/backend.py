@@ -11,14 +11,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem, refuse
-from labkit.jobs.backends.base import (
-    Backend,
-    BackendError,
-    Limits,
-    Sighting,
-    Sightings,
-    SubmitRefusedError,
-)
+from labkit.jobs.backends.base import Backend, BackendError, SubmitRefusedError
 from labkit.jobs.backends.slurm import array_layout, check, lost_tasks
 from labkit.jobs.backends.slurm.array_layout import Part
 from labkit.jobs.backends.slurm.lost_tasks import Ended
@@ -26,7 +19,7 @@ from labkit.jobs.backends.slurm.options import HELP
 from labkit.jobs.backends.slurm.options import read as read_options
 from labkit.jobs.backends.slurm.script import Asked, arguments, script
 from labkit.jobs.backends.slurm.submit import Sender
-from labkit.jobs.model import State
+from labkit.jobs.model import Limits, Sighting, Sightings, State
 from labkit.jobs.plan import Plan, show_bytes
 from labkit.jobs.runs.store import Run, StageWork, Submission
 from labkit.slurm import cluster, commands, queue, states

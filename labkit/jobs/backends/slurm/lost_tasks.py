@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labkit.jobs.backends.base import Sighting
+from labkit.jobs.model import Sighting
 from labkit.jobs.runs.store import Run, Submission
 from labkit.jobs.worker import reap
 from labkit.jobs.worker.folder import read_json
