@@ -24,7 +24,7 @@ from labkit.testing import SlurmCluster
 from tests.conftest import needs_env, needs_root
 from tests.hub.slurm.test_up import ASK_APP
 from tests.support.cli_portal import LabhubPortal, eventually
-from tests.support.portal import REPOSITORY
+from tests.support.portal import SUPPORT
 from tests.support.slurm_portal import QUICK, needs_slurm, own_address
 
 pytestmark = [
@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.skipif(own_address() == "127.0.0.1", reason="needs a network besides loopback"),
     pytest.mark.slow,
 ]
-APP = REPOSITORY / "tests" / "services" / "testapp"
+APP = SUPPORT / "testapp"
 
 
 @dataclass

@@ -83,9 +83,9 @@ class AppPortal(LabhubPortal):
     def stop_app(self, app: str) -> None:
         """Let an app sleep, as the gate does when nobody uses it."""
         from hub.apps.supervisor_config import program_name
-        from hub.runtime.supervise import Scheduler
+        from hub.runtime.supervise import Supervisor
 
-        Scheduler(Paths(self.state, self.envs)).stop([program_name(app)])
+        Supervisor(Paths(self.state, self.envs)).stop([program_name(app)])
 
     def app_state(self, app: str) -> str:
         """Return an app's state, as `labhub app list` shows it."""

@@ -26,7 +26,8 @@ from hub.labfile.read import read
 from hub.sandbox import remove_all, sandboxes_of
 from hub.state.paths import Paths
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+SUPPORT = Path(__file__).resolve().parent
+REPOSITORY = SUPPORT.parents[1]
 UNIX_GROUP = "labhub"
 PASSWORD = "correct horse battery"  # of the test people
 
@@ -187,7 +188,7 @@ class Portal:
         stub = self.envs / "stub" / "bin"
         stub.mkdir(parents=True)
         program = stub / "jupyterhub-singleuser"
-        text = (REPOSITORY / "tests" / "stub_server.py").read_text()
+        text = (SUPPORT / "stub_server.py").read_text()
         program.write_text(text.replace("#!/usr/bin/env python3", "#!/usr/bin/python3", 1))
         program.chmod(0o755)
         for name, settings in (("stub-slow", "STUB_DELAY=4"), ("stub-dies", "STUB_EXIT=3")):

@@ -22,7 +22,7 @@ from hub.auth import first_admin
 from hub.labfile.read import read
 from hub.state.paths import Paths
 from tests.conftest import needs_root
-from tests.support.portal import REPOSITORY, Browser, Portal, free_port, secrets_in
+from tests.support.portal import SUPPORT, Browser, Portal, free_port, secrets_in
 
 SECRET = "a-client-secret-for-tests-0123456789abcdef"
 
@@ -50,7 +50,7 @@ class Provider:
         return name
 
     def start(self) -> None:
-        program = REPOSITORY / "tests" / "oidc_provider.py"
+        program = SUPPORT / "oidc_provider.py"
         self.file.write_text(json.dumps(self.people))
         self.process = subprocess.Popen(
             [sys.executable, str(program), str(self.port), str(self.file)], env=self.env

@@ -9,7 +9,7 @@ import pytest
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_env, needs_root
 from tests.support.cli_portal import LabhubPortal, eventually
-from tests.support.portal import REPOSITORY
+from tests.support.portal import REPOSITORY, SUPPORT
 from tests.support.slurm_portal import needs_slurm, own_address
 
 pytestmark = [needs_root, needs_slurm, needs_env("proxy"), pytest.mark.slow]
@@ -50,7 +50,7 @@ def portal(cluster: SlurmCluster, ada: str) -> Iterator[LabhubPortal]:
 def test_from_check_to_down(portal: LabhubPortal, cluster: SlurmCluster, ada: str) -> None:
     portal.labhub("check")
     portal.labhub("up")
-    portal.labhub("app", "add", str(REPOSITORY / "tests" / "services" / "testapp"))
+    portal.labhub("app", "add", str(SUPPORT / "testapp"))
     portal.spawn(ada)
     assert portal.run(ada, "import getpass; print(getpass.getuser())").strip() == ada
     assert cluster.command("squeue", "-h", "-o", "%u") == ada

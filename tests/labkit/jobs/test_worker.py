@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-import labkit.jobs.worker
+import labkit
+import labkit.jobs.worker as worker_package
 from labkit.jobs.job import open_job
 from labkit.jobs.model import Resources, Stage, State, Task
 from labkit.jobs.plan import Plan
@@ -24,7 +25,7 @@ from labkit.jobs.worker.folder import fill, parse_name, read_json, reserve, uniq
 from tests.support.backend_contract import Site
 from tests.support.job_helpers import shell, stage, until
 
-WORKER = Path(labkit.jobs.worker.__file__).parent
+WORKER = Path(worker_package.__file__).parent
 
 
 @pytest.fixture
