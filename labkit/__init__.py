@@ -46,15 +46,11 @@ __all__ = [
     "published_apps",
 ]
 
-# public name -> module that holds it
+# public name -> module that holds it; workflows are found by their entry points
 _PARTS = {
-    "Alignment": "labkit.workflows.alignment",
-    "CellProfiler": "labkit.workflows.cellprofiler",
-    "Command": "labkit.workflows.command",
     "Job": "labkit.jobs.job",
     "Reference": "labkit.workflows.alignment",
     "Resources": "labkit.jobs.model",
-    "Variants": "labkit.workflows.alignment.variants",
     "annotate": "labkit.portal.annotating",
     "annotations": "labkit.portal.annotating",
     "app_logs": "labkit.portal.webapps",
@@ -71,8 +67,13 @@ _PARTS = {
 
 def __getattr__(name: str) -> Any:
     """Load a part of labkit when it is first asked for (PEP 562)."""
+    if name.startswith("_"):
+        raise AttributeError(f"module 'labkit' has no attribute {name!r}")
     if name not in _PARTS:
-        raise AttributeError(f"module 'labkit' has no attribute {name!r}; it has: {__all__}")
+        plugin = import_module("labkit.jobs.plugins").find_class(name)
+        if plugin is None:
+            raise AttributeError(f"module 'labkit' has no attribute {name!r}; it has: {__all__}")
+        return plugin.load()
     module = import_module(_PARTS[name])
     # Some public names are packages too: those that can be called, as labkit.jobs().
     part = module if _PARTS[name] == f"labkit.{name}" else getattr(module, name)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+import warnings
 from collections.abc import Generator, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.base.problems import LabkitError
+from labkit.jobs import plugins
 from labkit.jobs import submission as submitting
 from labkit.jobs.model import State
 from labkit.jobs.runs import tables
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 _FASTEST = 0.1  # seconds between two looks at first
 _BACK_OFF = 1.3
 _TAIL = 1024**2  # bytes of a log that are read at once: some logs are large
-
-# A tool whose jobs can do more brings its own class.
-_CLASSES = {
-    "alignment": "labkit.workflows.alignment.job:AlignmentJob",
-    "cellprofiler": "labkit.workflows.cellprofiler.job:CellProfilerJob",
-    "variants": "labkit.workflows.alignment.job:VariantsJob",
-}
 
 
 class Detached(KeyboardInterrupt):
@@ -325,13 +319,23 @@ def open_job(run: Run | str | Path) -> Job:
     LabkitError
         There is none.
     """
-    found = run if isinstance(run, Run) else Index().find(str(run))
-    tool = found.manifest.tool.split()[0]
-    if tool in _CLASSES:
-        module, _, name = _CLASSES[tool].partition(":")
-        job: Job = getattr(import_module(module), name)(found)
-        return job
-    return Job(found)
+    opened = run if isinstance(run, Run) else Index().find(str(run))
+    return _job_class(opened.manifest.workflow)(opened)
+
+
+def _job_class(workflow: str) -> type[Job]:
+    """Return the class of a workflow's jobs.
+
+    A job stays in reach without its workflow: it can be watched, cancelled and read as any other.
+    """
+    if workflow not in plugins.names(plugins.WORKFLOWS):
+        return Job
+    try:
+        job_class = plugins.find(plugins.WORKFLOWS, workflow).load().job_class
+    except (plugins.PluginError, AttributeError) as error:
+        warnings.warn(f"This job is shown without what its workflow adds. {error}", stacklevel=3)
+        return Job
+    return job_class if issubclass(job_class, Job) else Job
 
 
 class Jobs(list[Job]):

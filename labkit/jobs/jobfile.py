@@ -22,20 +22,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from labkit.base.problems import LabkitError, Problem, RefusedError, unknown_name
+from labkit.jobs import plugins
 from labkit.jobs.job import Job
 from labkit.jobs.plan import Plan
-from labkit.workflows.base import Workflow
 
-_WORKFLOWS = {
-    "command": "labkit.workflows.command:Command",
-    "alignment": "labkit.workflows.alignment:Alignment",
-    "variants": "labkit.workflows.alignment.variants:Variants",
-    "cellprofiler": "labkit.workflows.cellprofiler:CellProfiler",
-}
 _OWN = ("workflow", "backend", "options")
+
+
+@runtime_checkable
+class Workflow(Protocol):
+    """What a job file's workflow can do; see :class:`labkit.workflows.base.Workflow`."""
+
+    def plan(self, backend: str | None = None, **options: Any) -> Plan:
+        """Return what a submit would do."""
+
+    def submit(self, backend: str | None = None, **options: Any) -> Job:
+        """Submit it."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,9 @@ def parse(data: Any) -> JobFile:
     if not isinstance(data, Mapping):
         raise RefusedError([Problem("job file", "must hold names and values.")])
     name = data.get("workflow", "command")
-    if name not in _WORKFLOWS:
-        raise RefusedError([unknown_name("workflow", str(name), _WORKFLOWS)])
-    module, _, kind = _WORKFLOWS[name].partition(":")
-    cls: type[Workflow] = getattr(import_module(module), kind)
+    if name not in plugins.names(plugins.WORKFLOWS):
+        raise RefusedError([unknown_name("workflow", str(name), plugins.names(plugins.WORKFLOWS))])
+    cls = plugins.find(plugins.WORKFLOWS, name).load(Workflow)
     parameters = inspect.signature(cls).parameters
     given = {key: value for key, value in data.items() if key not in _OWN}
     problems = [

@@ -10,6 +10,7 @@ from labkit.base.problems import Problem, refuse, unknown_name
 from labkit.jobs.backends import base
 from labkit.jobs.model import Resources, Stage, parse_memory, parse_time
 from labkit.jobs.plan import Plan
+from labkit.jobs.plugins import PluginError
 
 #: Options of every submit, with their help.
 OPTIONS = {
@@ -52,7 +53,7 @@ def split_options(
     for name in base.names():
         try:
             offered[name] = set(base.get(name).options)
-        except ImportError:  # a backend whose parts are not installed here
+        except PluginError:  # it says so itself when it is chosen
             continue
         valid += [f"{name}_{option}" for option in offered[name]]
     mine: dict[str, Any] = {}

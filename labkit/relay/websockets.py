@@ -12,8 +12,8 @@ from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from yarl import URL
 
+from labkit.relay import unreachable
 from labkit.relay.upstream import HOP_BY_HOP, outgoing
-from labkit.server import unreachable
 
 if TYPE_CHECKING:
     from jupyter_server_proxy.handlers import ProxyHandler as _Base

@@ -15,7 +15,7 @@ from typing import Any
 
 from tornado.ioloop import PeriodicCallback
 
-from labkit.portal import activity
+from labkit.base import activity
 from labkit.server.cull_exemption import CullExemption
 
 SETTING = "labkit_last_activity"

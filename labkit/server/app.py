@@ -9,8 +9,8 @@ from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinjaMixin
 
+from labkit.base import activity
 from labkit.jobs.backends import local
-from labkit.portal import activity
 from labkit.relay.upstream import Upstreams
 from labkit.server import pages, routes, rstudio, shiny, tutorials, viewer
 from labkit.server.activity import Activity, Rules

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from labkit.portal import activity
+from labkit.base import activity
 
 DEFAULT_MOST = 24 * 3600.0  # seconds
 

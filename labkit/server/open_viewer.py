@@ -15,7 +15,7 @@ from typing import Any
 def main() -> int:
     """Open what standard input names; return the exit status."""
     import labkit
-    from labkit.portal import activity
+    from labkit.base import activity
 
     asked = json.load(sys.stdin)
     path = Path(asked["path"])

@@ -17,9 +17,9 @@ from jupyter_server.extension.handler import (
 )
 from tornado import web
 
+from labkit.relay.unreachable import PAGE_POLICY
 from labkit.server import previews
 from labkit.server.activity import Activity
-from labkit.server.unreachable import PAGE_POLICY
 from labkit.server.usage import Meter
 from labkit.viewers import sockets
 

@@ -15,11 +15,10 @@ from jupyter_server_proxy import handlers as stock
 from jupyter_server_proxy.rawsocket import RawSocketHandler
 from tornado import httputil
 
-from labkit.relay import credentials
+from labkit.relay import credentials, unreachable
 from labkit.relay.relay import Relay
 from labkit.relay.upstream import HOP_BY_HOP, Upstreams, named_in_connection
 from labkit.relay.websockets import StreamingWebSocket
-from labkit.server import unreachable
 from labkit.viewers import sockets
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from labkit.base.problems import Problem, refuse
 from labkit.jobs import submission
@@ -22,9 +22,15 @@ from labkit.jobs.runs.store import Run
 class Workflow(ABC):
     """Something that can be planned and submitted.
 
-    A subclass implements :meth:`check` and :meth:`build`.
+    A subclass implements :meth:`check` and :meth:`build`, and is declared as an entry point of
+    ``labhub.workflows`` (see :mod:`labkit.jobs.plugins`). The entry point's name is what a job
+    file says after ``workflow:``, and the first word of :attr:`labkit.jobs.plan.Plan.tool`.
     """
 
+    #: What :meth:`submit` and ``labkit.open_job`` return; a subclass of Job may do more.
+    job_class: ClassVar[type[Job]] = Job
+    #: The lab's environment that has its programs; None: what the caller names, or the PATH.
+    default_environment: ClassVar[str | None] = None
     #: Folder that the run folder is made in; None: ``$LABKIT_RUNS`` or ``~/labkit-runs``.
     output: str | None = None
 

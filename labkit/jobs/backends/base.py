@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
 from typing import Any, ClassVar
 
-from labkit.base.problems import LabkitError, Problem, unknown_name
+from labkit.base.problems import LabkitError, Problem
+from labkit.jobs import plugins
 from labkit.jobs.model import Limits, Sightings
 from labkit.jobs.plan import Plan, show_bytes
 from labkit.jobs.runs.store import Run, Submission
-
-# name -> "module:class"; loaded when asked for
-_BACKENDS = {
-    "local": "labkit.jobs.backends.local:LocalBackend",
-    "slurm": "labkit.jobs.backends.slurm:SlurmBackend",
-}
 
 
 class BackendError(LabkitError):
@@ -135,7 +129,7 @@ def over_limits(cpu: float, memory: int, limits: Limits) -> list[str]:
 
 def names() -> list[str]:
     """Return the names of the backends."""
-    return sorted(_BACKENDS)
+    return plugins.names(plugins.BACKENDS)
 
 
 def get(name: str) -> Backend:
@@ -145,9 +139,14 @@ def get(name: str) -> Backend:
     ------
     LabkitError
         There is none of that name; the text lists them.
+    PluginError
+        It cannot be loaded, or several distributions declare it.
     """
-    if name not in _BACKENDS:
-        raise LabkitError(str(unknown_name("backend", str(name), _BACKENDS)))
-    module, _, cls = _BACKENDS[name].partition(":")
-    backend: Backend = getattr(import_module(module), cls)()
-    return backend
+    plugin = plugins.find(plugins.BACKENDS, name)
+    backend: type[Backend] = plugin.load(Backend)
+    if backend.name != name:
+        raise plugins.PluginError(
+            f"The backend {name!r} of the distribution {plugin.distribution!r} calls itself "
+            f"{backend.name!r}: its attribute name must be the entry point's."
+        )
+    return backend()

@@ -255,7 +255,7 @@ def _keep_server_awake() -> ExitStack:
     """Tell the hub's idle culling that jobs run."""
     stack = ExitStack()
     try:
-        from labkit.portal import activity
+        from labkit.base import activity
     except ImportError:
         return stack
     stack.enter_context(activity.hold("labkit jobs run on this machine"))

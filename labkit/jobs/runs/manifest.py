@@ -154,6 +154,11 @@ class Manifest:
         """Name of the run folder: the job's name and the start of its key."""
         return run_name(self.name, self.key)
 
+    @property
+    def workflow(self) -> str:
+        """Name of the workflow: the tool without its version."""
+        return (self.tool.split() or [""])[0]
+
     def stage(self, name: str) -> StageInfo:
         """Return a stage by its name."""
         return next(stage for stage in self.stages if stage.name == name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from labkit.base.problems import LabkitError, unknown_name
+from labkit.jobs import plugins
 from labkit.jobs.runs.watch import Snapshot
 from labkit.workflows.gather_job import GatheredJob
 
@@ -147,9 +148,8 @@ class AlignmentJob(_SamplesJob):
         >>> calls = job.variants(ploidy=1).submit().wait()  # doctest: +SKIP
         >>> calls.results("variants")  # doctest: +SKIP
         """
-        from labkit.workflows.alignment.variants import Variants
-
-        return Variants(self, **options)
+        workflow: type[Variants] = plugins.find(plugins.WORKFLOWS, "variants").load()
+        return workflow(self, **options)
 
     def to_sarek(
         self,

@@ -15,9 +15,9 @@ from labkit.jobs.model import Environment, Resources, Stage, Task, literal, safe
 from labkit.jobs.plan import Plan, show_bytes
 from labkit.workflows.alignment import aligners, checks
 from labkit.workflows.alignment.gather_stage import gather_stage
+from labkit.workflows.alignment.prepared import Prepared
 from labkit.workflows.alignment.samplesheet import Lane, Sample
 from labkit.workflows.alignment.task_code import layout, objects, sizes
-from labkit.workflows.alignment.workflow import Alignment, Prepared
 
 _INSIDE = Path(__file__).parent / "task_code"
 _REFERENCE_DRIVER = tuple(
@@ -38,7 +38,7 @@ _WINDOWS = 10_000  # of a genome, about
 _SMALL = 50_000_000  # bases of a genome whose depth is kept for each base
 
 
-def make_plan(workflow: Alignment, found: Prepared, backend: str) -> Plan:
+def make_plan(prepared: Prepared, backend: str) -> Plan:
     """Return the plan of a workflow whose check found nothing but warnings.
 
     Raises
@@ -46,71 +46,71 @@ def make_plan(workflow: Alignment, found: Prepared, backend: str) -> Plan:
     RefusedError
         This machine's scratch disk is too small for a sample.
     """
-    settings = _settings(workflow, found)
-    length = sum(found.contigs.values())
+    settings = _settings(prepared)
+    length = sum(prepared.contigs.values())
     limits = backends.get(backend).limits()
     cpu = float(max(1, min(_CORES, math.floor(limits.cpu))))
-    tasks = [_task(workflow, found, i, sample) for i, sample in enumerate(found.samples)]
-    largest = max(checks.read_bytes([sample], found.files) for sample in found.samples)
-    scratch = sizes.scratch(largest, bool(workflow.known_sites))
+    tasks = [_task(prepared, i, sample) for i, sample in enumerate(prepared.samples)]
+    largest = max(checks.read_bytes([sample], prepared.files) for sample in prepared.samples)
+    scratch = sizes.scratch(largest, bool(prepared.known_sites))
     if backend == "local":
         place = Path(tempfile.gettempdir())
         refuse(checks.check_disk(place, scratch, "temporary files of the largest sample"))
     if backend == "slurm":
         scratch = 0  # most clusters do not say what disk their nodes have, and refuse --tmp
-    environment = workflow.environment
+    environment = prepared.environment
     where = Environment(environment) if isinstance(environment, str) else environment
     align = Stage(
         layout.ALIGN_STAGE,
         tuple(tasks),
-        Resources(cpu, sizes.task_memory(found.aligner, length, cpu, largest), scratch=scratch),
+        Resources(cpu, sizes.task_memory(prepared.aligner, length, cpu, largest), scratch=scratch),
         where,
         depends_on=(layout.REFERENCE_STAGE,),
         driver=_ALIGN_DRIVER,
     )
-    stages = [_reference_stage(workflow, found, length, where), align, gather_stage(where)]
+    stages = [_reference_stage(prepared, length, where), align, gather_stage(where)]
     files: dict[str, str | bytes | Path] = {
         "alignment.json": json.dumps(settings),
-        "samples.json": json.dumps([_describe(sample) for sample in found.samples]),
+        "samples.json": json.dumps([_describe(sample) for sample in prepared.samples]),
     }
     return Plan(
-        name=safe_key(workflow.name or "alignment")[:60],
-        tool=f"alignment {found.aligner}",
+        name=safe_key(prepared.name or "alignment")[:60],
+        tool=f"alignment {prepared.aligner}",
         stages=tuple(stages),
         parameters={
-            "reference": _version(workflow.reference.fasta),
-            "samples": len(found.samples),
-            "lanes": sum(len(sample.lanes) for sample in found.samples),
-            "aligner": found.aligner,
-            "library": found.library,
+            "reference": _version(prepared.reference.fasta),
+            "samples": len(prepared.samples),
+            "lanes": sum(len(sample.lanes) for sample in prepared.samples),
+            "aligner": prepared.aligner,
+            "library": prepared.library,
         },
         files=files,
-        notes=(_note(found, tasks, length),),
+        notes=(_note(prepared, tasks, length),),
     )
 
 
-def _settings(workflow: Alignment, found: Prepared) -> dict[str, Any]:
+def _settings(prepared: Prepared) -> dict[str, Any]:
     """Return what all tasks share."""
-    options = workflow.options
-    length = sum(found.contigs.values())
+    options = prepared.options
+    length = sum(prepared.contigs.values())
     marks = options["mark_duplicates"]
     depth = options["depth"]
-    folder, store = workflow.reference.stores
+    folder, store = prepared.reference.stores
     return {
-        "reference": workflow.reference.fasta,
+        "reference": prepared.reference.fasta,
         "cache": folder,
         "remote": store,
-        "aligner": found.aligner,
-        "preset": found.preset,
-        "library": found.library,
-        "adapters": found.adapters,
+        "aligner": prepared.aligner,
+        "preset": prepared.preset,
+        "library": prepared.library,
+        "adapters": prepared.adapters,
         "minimum_length": options["minimum_length"],
         "max_n": options["max_n"],
         "quality": options["quality"],
-        "mark_duplicates": found.library != "long" if marks is None else marks,
+        "mark_duplicates": prepared.library != "long" if marks is None else marks,
         "uq": options["uq"],
         "format": options["format"],
-        "known_sites": workflow.known_sites,
+        "known_sites": prepared.known_sites,
         "batch": BATCH,
         "window": window_size(length),
         "depth": length <= _SMALL if depth is None else depth,
@@ -124,10 +124,10 @@ def window_size(length: int) -> int:
     return int(next(step * power for step in (1, 2, 5, 10) if step * power >= wanted))
 
 
-def _reference_stage(workflow: Alignment, found: Prepared, length: int, environment: Any) -> Stage:
-    ready = workflow.reference.ready(found.aligner, found.preset)
-    memory = 2**30 if ready else sizes.building_memory(found.aligner, length)
-    fasta = workflow.reference.fasta
+def _reference_stage(prepared: Prepared, length: int, environment: Any) -> Stage:
+    ready = prepared.reference.ready(prepared.aligner, prepared.preset)
+    memory = 2**30 if ready else sizes.building_memory(prepared.aligner, length)
+    fasta = prepared.reference.fasta
     task = Task(
         layout.REFERENCE_KEY,
         0,
@@ -144,24 +144,24 @@ def _reference_stage(workflow: Alignment, found: Prepared, length: int, environm
     )
 
 
-def _task(workflow: Alignment, found: Prepared, index: int, sample: Sample) -> Task:
-    platform = aligners.PRESETS.get(found.preset, "ILLUMINA")
-    heads = {lane.lane: found.files[lane.fastq_1].head for lane in sample.lanes}
+def _task(prepared: Prepared, index: int, sample: Sample) -> Task:
+    platform = aligners.PRESETS.get(prepared.preset, "ILLUMINA")
+    heads = {lane.lane: prepared.files[lane.fastq_1].head for lane in sample.lanes}
     groups = {
         lane.lane: lane.read_group(heads[lane.lane].names[0], platform) for lane in sample.lanes
     }
-    optical = workflow.options["optical_distance"]
+    optical = prepared.options["optical_distance"]
     if optical is None:
         first = sample.lanes[0].lane
         optical = aligners.optical_distance(heads[first].names[0], groups[first]["PL"])
     paths = [path for lane in sample.lanes for path in lane.files]
-    name = layout.alignment_name(sample.name, workflow.options["format"])
+    name = layout.alignment_name(sample.name, prepared.options["format"])
     return Task(
         sample.name,
         index,
         inputs=tuple(literal(path) for path in paths if not objects.is_object(path)),
         outputs=(literal(name), layout.SAMPLE, layout.COMMANDS, layout.CHECKSUMS, layout.STATS),
-        units=sum(found.files[path].reads for path in paths),
+        units=sum(prepared.files[path].reads for path in paths),
         params={
             "program": "align.py",
             "key": sample.name,
@@ -169,7 +169,7 @@ def _task(workflow: Alignment, found: Prepared, index: int, sample: Sample) -> T
             "longest": max(head.longest for head in heads.values()),
             "sample": {
                 "name": sample.name,
-                "lanes": [_lane(lane, groups[lane.lane], found.files) for lane in sample.lanes],
+                "lanes": [_lane(lane, groups[lane.lane], prepared.files) for lane in sample.lanes],
             },
             "row": {"sample": sample.name, "lanes": len(sample.lanes)},
         },
@@ -196,10 +196,10 @@ def _version(fasta: str) -> str:
     return objects.version(fasta) if objects.is_object(fasta) else fasta
 
 
-def _note(found: Prepared, tasks: list[Task], length: int) -> str:
+def _note(prepared: Prepared, tasks: list[Task], length: int) -> str:
     reads = sum(task.units for task in tasks)
-    needed = sizes.results(checks.read_bytes(found.samples, found.files))
+    needed = sizes.results(checks.read_bytes(prepared.samples, prepared.files))
     return (
         f"about {reads:,} reads of {len(tasks)} samples against {length:,} bases with "
-        f"{found.aligner}; the results take about {show_bytes(needed)}"
+        f"{prepared.aligner}; the results take about {show_bytes(needed)}"
     )

@@ -6,13 +6,15 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from labkit.base.problems import LabkitError, Problem
+from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import Environment, Resources, Stage, Task, literal, safe_key
 from labkit.jobs.plan import Plan
 from labkit.workflows.alignment.gather_stage import gather_calls_stage
-from labkit.workflows.alignment.job import AlignmentJob
+from labkit.workflows.alignment.job import AlignmentJob, VariantsJob
+from labkit.workflows.alignment.reference import ENVIRONMENT
 from labkit.workflows.alignment.task_code import layout
 from labkit.workflows.base import Workflow
 
@@ -59,6 +61,9 @@ class Variants(Workflow):
     >>> calls.results("variants")  # doctest: +SKIP
     """
 
+    job_class: ClassVar[type[Job]] = VariantsJob
+    default_environment: ClassVar[str | None] = ENVIRONMENT
+
     def __init__(
         self,
         alignments: AlignmentJob | str,
@@ -93,13 +98,11 @@ class Variants(Workflow):
         LabkitError
             There is none of that name, or it is another kind of job.
         """
-        from labkit.jobs.job import open_job
-
-        job = self.alignments
-        found = open_job(job) if isinstance(job, str) else job
-        if not isinstance(found, AlignmentJob):
-            raise LabkitError(f"{job!r} is no alignment job.")
-        return found
+        given = self.alignments
+        job = open_job(given) if isinstance(given, str) else given
+        if not isinstance(job, AlignmentJob) or job.run.manifest.workflow != "alignment":
+            raise LabkitError(f"{given!r} is no alignment job.")
+        return job
 
     def check(self) -> list[Problem]:
         """Look at the options and the alignments; return everything that is wrong."""
@@ -150,7 +153,7 @@ class Variants(Workflow):
     def build(self, backend: str) -> Plan:  # noqa: ARG002 -- the same everywhere
         """Return the plan: one task per sample, then the gather."""
         bams = self.job.results("bams").to_dict("records")
-        environment = Environment("alignment")
+        environment = Environment(ENVIRONMENT)
         csi = self.reference["longest"] >= _TBI
         tasks = [_task(index, bam, csi) for index, bam in enumerate(bams)]
         stage = Stage("calls", tuple(tasks), Resources(memory=_MEMORY), environment, driver=_DRIVER)

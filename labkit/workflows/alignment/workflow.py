@@ -4,55 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from labkit.base.problems import Problem
+from labkit.jobs.job import Job
 from labkit.jobs.model import Container, Environment
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.index import default_root
 from labkit.workflows.alignment import aligners, checks
+from labkit.workflows.alignment.job import AlignmentJob
+from labkit.workflows.alignment.plans import make_plan
+from labkit.workflows.alignment.prepared import Prepared
 from labkit.workflows.alignment.reference import (
     ENVIRONMENT,
     Reference,
     default_aligner,
     read_contigs,
 )
-from labkit.workflows.alignment.samplesheet import Sample, read_sheet
+from labkit.workflows.alignment.samplesheet import read_sheet
 from labkit.workflows.alignment.task_code import sizes
 from labkit.workflows.base import Workflow
-
-
-@dataclass
-class Prepared:
-    """What was read and found, once for check, plan and submit.
-
-    Attributes
-    ----------
-    problems : list of Problem
-        Everything that was found.
-    samples : list of Sample
-        Of the sheet.
-    files : dict of str to File
-        What is known of each FASTQ.
-    contigs : dict of str to int
-        Of the reference.
-    adapters : list of (str, str)
-        As sequences.
-    aligner, preset, library : str
-        As chosen: ``library`` is ``paired``, ``single`` or ``long``.
-    """
-
-    problems: list[Problem] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    files: dict[str, checks.File] = field(default_factory=dict)
-    contigs: dict[str, int] = field(default_factory=dict)
-    adapters: list[tuple[str, str]] = field(default_factory=list)
-    aligner: str = ""
-    preset: str = ""
-    library: str = ""
 
 
 class Alignment(Workflow):
@@ -107,6 +80,9 @@ class Alignment(Workflow):
     >>> job.results("bams")  # doctest: +SKIP
     """
 
+    job_class: ClassVar[type[Job]] = AlignmentJob
+    default_environment: ClassVar[str | None] = ENVIRONMENT
+
     def __init__(
         self,
         samples: Any,
@@ -159,14 +135,14 @@ class Alignment(Workflow):
 
     def build(self, backend: str) -> Plan:
         """Return the plan: reference, one task per sample, gather."""
-        from labkit.workflows.alignment.plans import make_plan
-
-        return make_plan(self, self.prepared, backend)
+        return make_plan(self.prepared, backend)
 
     @cached_property
     def prepared(self) -> Prepared:
         """Everything that can be read and checked before the submit."""
-        found = Prepared()
+        found = Prepared(
+            self.reference, self.options, self.known_sites, self.environment, self.name
+        )
         found.samples, found.problems = read_sheet(self.sheet)
         found.problems += aligners.check_options(self.options)
         found.adapters, wrong = aligners.read_adapters(self.adapters)

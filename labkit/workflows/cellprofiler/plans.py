@@ -23,12 +23,7 @@ from labkit.workflows.cellprofiler.chunks import Chunks, plan_chunks
 from labkit.workflows.cellprofiler.gather import saved
 from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.pipeline import Pipeline
-from labkit.workflows.cellprofiler.workflow import (
-    CellProfiler,
-    Prepared,
-    group_keys,
-    image_digest,
-)
+from labkit.workflows.cellprofiler.prepared import Prepared, group_keys, image_digest
 
 _HERE = Path(__file__).parent
 _DRIVER = (
@@ -74,49 +69,51 @@ class Illumination:
     needs: Mapping[str, list[str]]
 
 
-def make_plan(workflow: CellProfiler, found: Prepared, backend: str) -> Plan:
+def make_plan(prepared: Prepared, backend: str) -> Plan:
     """Return the plan of a workflow whose check found nothing but warnings."""
-    pipeline, sets = found.pipeline, found.sets
+    pipeline, sets = prepared.pipeline, prepared.sets
     if pipeline is None or sets is None:
         raise ValueError("the workflow was not checked")
-    light = _illumination(found, sets)
+    light = _illumination(prepared, sets)
     places = sets.places()
     images = image_digest(sets)
-    chunks = _chunks(workflow, pipeline, sets, images, light, backend)
-    analysis = _analysis(workflow, sets, chunks, light)
+    chunks = _chunks(prepared, pipeline, sets, images, light, backend)
+    analysis = _analysis(prepared, sets, chunks, light)
     table = pd.concat([places, sets.table], axis=1)
     if light:
         table = table.assign(**dict(light.columns))
     files: dict[str, str | bytes | Path] = {
         _file(pipeline, "analysis"): pipeline.path,
-        "analysis.json": json.dumps(_settings(workflow, pipeline, sets, "analysis", light)),
+        "analysis.json": json.dumps(_settings(prepared, pipeline, sets, "analysis", light)),
         "images.csv": table.to_csv(index=False),
     }
     stages = [analysis]
-    if light and found.illumination and found.illumination_sets:
+    if light and prepared.illumination and prepared.illumination_sets:
         stages.insert(0, light.stage)
-        files[_file(found.illumination, "illumination")] = found.illumination.path
+        files[_file(prepared.illumination, "illumination")] = prepared.illumination.path
         files["illumination.json"] = json.dumps(
-            _settings(workflow, found.illumination, found.illumination_sets, "illumination", None)
+            _settings(
+                prepared, prepared.illumination, prepared.illumination_sets, "illumination", None
+            )
         )
         files["illumination.csv"] = light.table.to_csv(index=False)
-    plate_map = _plate_map(workflow)
+    plate_map = _plate_map(prepared)
     if plate_map is not None:
         files["platemap.csv"] = plate_map.to_csv(index=False)
-    files["gather.json"] = json.dumps(_gather_settings(workflow, pipeline, analysis))
+    files["gather.json"] = json.dumps(_gather_settings(prepared, pipeline, analysis))
     stages.append(_gather(analysis, backends.get(backend).limits().memory))
-    version = found.probe.version if found.probe else ""
+    version = prepared.probe.version if prepared.probe else ""
     return Plan(
-        name=safe_key(workflow.name or f"cellprofiler-{pipeline.path.stem}")[:60],
+        name=safe_key(prepared.name or f"cellprofiler-{pipeline.path.stem}")[:60],
         tool=f"cellprofiler {version}".strip(),
         stages=tuple(stages),
         parameters={
             "pipeline": pipeline.path.name,
             "image_sets": len(sets),
             "channels": sets.channels,
-            "group_by": list(workflow.group_by),
+            "group_by": list(prepared.group_by),
             "images": images,
-            "plugins": str(workflow.plugins or ""),
+            "plugins": str(prepared.plugins or ""),
         },
         files=files,
         notes=(chunks.note,),
@@ -124,7 +121,7 @@ def make_plan(workflow: CellProfiler, found: Prepared, backend: str) -> Plan:
 
 
 def _chunks(
-    workflow: CellProfiler,
+    prepared: Prepared,
     pipeline: Pipeline,
     sets: ImageSets,
     images: str,
@@ -132,21 +129,21 @@ def _chunks(
     backend: str,
 ) -> Chunks:
     """Split; the same work is split as it was before, so that it is found again."""
-    keys = group_keys(sets, workflow.group_by)
+    keys = group_keys(sets, prepared.group_by)
     plates = list(sets.places()["plate"]) if light else None
     content = hashlib.sha256(
-        repr((pipeline.digest, images, workflow.group_by, bool(light))).encode()
+        repr((pipeline.digest, images, prepared.group_by, bool(light))).encode()
     ).hexdigest()
-    size = workflow.chunk_size or costs.recall_size(content)
+    size = prepared.chunk_size or costs.recall_size(content)
     limits = backends.get(backend).limits()
-    chunks = plan_chunks(keys, workflow.cost_now, limits.cores, size, plates, limits.shared)
-    if workflow.chunk_size is None:
+    chunks = plan_chunks(keys, prepared.cost_now, limits.cores, size, plates, limits.shared)
+    if prepared.chunk_size is None:
         costs.remember_size(content, chunks.size)
     return chunks
 
 
 def _analysis(
-    workflow: CellProfiler,
+    prepared: Prepared,
     sets: ImageSets,
     chunks: Chunks,
     light: Illumination | None,
@@ -166,7 +163,7 @@ def _analysis(
             | {"well": _brief(wells[row] for row in rows)},
         }
         tasks.append(Task(key, index, outputs=("parts.json",), units=len(rows), params=params))
-    memory = workflow.cost_now.memory
+    memory = prepared.cost_now.memory
     return Stage(
         "analysis",
         tuple(tasks),
@@ -185,7 +182,7 @@ def _brief(values: Iterable[str]) -> str:
 
 
 def _settings(
-    workflow: CellProfiler,
+    prepared: Prepared,
     pipeline: Pipeline,
     sets: ImageSets,
     stage: str,
@@ -200,15 +197,15 @@ def _settings(
         "may_skip": bool(pipeline.named(*_MAY_SKIP)),
         "grouped": bool(pipeline.groups),
         "whole": stage == "illumination",
-        "plugins": str(workflow.plugins or ""),
+        "plugins": str(prepared.plugins or ""),
         "expand": [name for name in light.columns if name.startswith("Path")] if light else [],
         **saves.tables(pipeline),
     }
 
 
-def _illumination(found: Prepared, sets: ImageSets) -> Illumination | None:
+def _illumination(prepared: Prepared, sets: ImageSets) -> Illumination | None:
     """Plan one task per plate, and where the analysis finds what it saves."""
-    pipeline, mine = found.illumination, found.illumination_sets
+    pipeline, mine = prepared.illumination, prepared.illumination_sets
     if pipeline is None or mine is None:
         return None
     places = mine.places()
@@ -280,24 +277,24 @@ def _gather(analysis: Stage, most: int) -> Stage:
     )
 
 
-def _gather_settings(workflow: CellProfiler, pipeline: Pipeline, analysis: Stage) -> dict[str, Any]:
+def _gather_settings(prepared: Prepared, pipeline: Pipeline, analysis: Stage) -> dict[str, Any]:
     exported = saves.tables(pipeline)
     return {
         "tasks": [{"key": t.key, "rows": t.params["rows"]} for t in analysis.tasks],
         "saves": saves.saved_images(pipeline),
         "prefixes": exported["prefixes"],
         "delimiter": exported["delimiter"],
-        "profiles": workflow.profiles is not False,
+        "profiles": prepared.profiles is not False,
         "fingerprint": costs.fingerprint(pipeline),
         "costs": str(costs.place()),
     }
 
 
-def _plate_map(workflow: CellProfiler) -> pd.DataFrame | None:
-    if isinstance(workflow.profiles, pd.DataFrame):
-        return workflow.profiles
-    if isinstance(workflow.profiles, (str, Path)):
-        return pd.read_csv(workflow.profiles, sep=None, engine="python", dtype=str)
+def _plate_map(prepared: Prepared) -> pd.DataFrame | None:
+    if isinstance(prepared.profiles, pd.DataFrame):
+        return prepared.profiles
+    if isinstance(prepared.profiles, (str, Path)):
+        return pd.read_csv(prepared.profiles, sep=None, engine="python", dtype=str)
     return None
 
 

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from labkit.base.problems import Problem, RefusedError, unknown_name
+from labkit.jobs.job import Job
 from labkit.jobs.plan import Plan
 from labkit.workflows.base import Workflow
 from labkit.workflows.cellprofiler import checks, modules
-from labkit.workflows.cellprofiler.costs import Cost, recall
-from labkit.workflows.cellprofiler.images import Images, ImageSets, as_text, read_images
+from labkit.workflows.cellprofiler.costs import Cost
+from labkit.workflows.cellprofiler.images import Images, ImageSets, read_images
+from labkit.workflows.cellprofiler.job import CellProfilerJob
 from labkit.workflows.cellprofiler.pipeline import Pipeline, PipelineError
-
-
-@dataclass
-class Prepared:
-    """What was read and found, once for check, plan and submit.
-
-    Attributes
-    ----------
-    problems : list of Problem
-        Everything that was found.
-    pipeline, illumination : Pipeline or None
-        None where they could not be read, or there is none.
-    sets, illumination_sets : ImageSets or None
-        Image sets of each.
-    probe : Probe or None
-        What CellProfiler itself says.
-    """
-
-    problems: list[Problem] = field(default_factory=list)
-    pipeline: Pipeline | None = None
-    illumination: Pipeline | None = None
-    sets: ImageSets | None = None
-    illumination_sets: ImageSets | None = None
-    probe: checks.Probe | None = None
+from labkit.workflows.cellprofiler.plans import make_plan
+from labkit.workflows.cellprofiler.prepared import Prepared
 
 
 class CellProfiler(Workflow):
@@ -83,6 +61,9 @@ class CellProfiler(Workflow):
     >>> job.results("Nuclei")
     """
 
+    job_class: ClassVar[type[Job]] = CellProfilerJob
+    default_environment: ClassVar[str | None] = checks.ENVIRONMENT
+
     def __init__(
         self,
         pipeline: str | Path,
@@ -119,14 +100,19 @@ class CellProfiler(Workflow):
 
     def build(self, backend: str) -> Plan:
         """Return the plan: illumination per plate, analysis in chunks, gather."""
-        from labkit.workflows.cellprofiler.plans import make_plan
-
-        return make_plan(self, self.prepared, backend)
+        return make_plan(self.prepared, backend)
 
     @cached_property
     def prepared(self) -> Prepared:
         """Everything that can be read and checked before the submit."""
-        found = Prepared()
+        found = Prepared(
+            group_by=self.group_by,
+            plugins=self.plugins,
+            profiles=self.profiles,
+            chunk_size=self.chunk_size,
+            cost=self.cost,
+            name=self.name,
+        )
         found.pipeline = self._read_pipeline(self.pipeline_file, found)
         if self.illumination_file is not None:
             found.illumination = self._read_pipeline(self.illumination_file, found)
@@ -141,15 +127,6 @@ class CellProfiler(Workflow):
             self._check_illumination(found, found.illumination, found.illumination_sets)
         found.problems = list(dict.fromkeys(found.problems))
         return found
-
-    @property
-    def cost_now(self) -> Cost:
-        """What tasks are sized by: given, measured in an earlier run, or estimated."""
-        pipeline = self.prepared.pipeline
-        if self.cost is not None or pipeline is None:
-            return self.cost or Cost(1.0, 1.0)
-        sets = self.prepared.sets
-        return recall(pipeline, sets.megapixels if sets is not None else 1.0)
 
     def _read_pipeline(self, path: str | Path, found: Prepared) -> Pipeline | None:
         if not isinstance(path, (str, Path)):
@@ -227,35 +204,6 @@ class CellProfiler(Workflow):
 def saved_names(pipeline: Pipeline) -> list[str]:
     """Return the names of the images that a pipeline saves."""
     return [m.get("Select the image to save") for m in pipeline.named("SaveImages")]
-
-
-def group_keys(sets: ImageSets, group_by: Sequence[str]) -> list[object]:
-    """Return what must stay in one task, for each image set.
-
-    Where the pipeline groups too, image sets stay together that either keeps together.
-    """
-    wanted = list(group_by)
-    if sets.groups:
-        both = [name for name in wanted if name in sets.groups]
-        wanted = both if wanted else list(sets.groups)
-        if group_by and not wanted:
-            return [0] * len(sets)
-    if not wanted:
-        return list(range(len(sets)))
-    columns = [as_text(sets.table[f"Metadata_{name}"]) for name in wanted]
-    return list(zip(*columns, strict=True))
-
-
-def image_digest(sets: ImageSets) -> str:
-    """Return path, size and time of change of all images, as one hash."""
-    digest = hashlib.sha256()
-    for path in sorted(set(sets.paths().to_numpy().ravel())):
-        try:
-            status = Path(path).stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        except OSError:
-            digest.update(f"{path}\0missing\n".encode())
-    return digest.hexdigest()
 
 
 def _show(images: Any) -> str:

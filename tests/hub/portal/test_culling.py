@@ -223,9 +223,7 @@ def test_idle_servers_go_and_busy_ones_stay(portal: Culled, people: People) -> N
         silent.close()  # nobody looks on
     with client_of(portal, held) as client:
         second = client.post("api/kernels", json={"name": "python3"}).json()["id"]
-        code = (
-            "from labkit.portal.activity import hold\nheld = hold('a long copy'); held.__enter__()"
-        )
+        code = "from labkit.base.activity import hold\nheld = hold('a long copy'); held.__enter__()"
         kernel_run_at(
             portal.user_url(held), token_of(portal, held), second, code, wait=True
         ).close()

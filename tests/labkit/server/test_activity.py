@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from labkit.portal import activity as busy
+from labkit.base import activity as busy
 from labkit.server.activity import SETTING, Activity, Rules
 from labkit.server.cull_exemption import CullExemption
 
@@ -89,8 +89,8 @@ def test_a_hold_needs_a_reason() -> None:
 
 def test_a_killed_process_holds_nothing(home: Path) -> None:
     code = (
-        "import time, labkit.portal.activity\n"
-        "with labkit.portal.activity.hold('x'):\n    print(1, flush=True)\n    time.sleep(60)"
+        "import time, labkit.base.activity\n"
+        "with labkit.base.activity.hold('x'):\n    print(1, flush=True)\n    time.sleep(60)"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ}

@@ -129,7 +129,7 @@ def test_a_silent_cell_is_shown_with_its_notebook(server: Server) -> None:
 
 
 def test_a_hold_of_a_notebook_is_shown(server: Server) -> None:
-    code = "import labkit.portal.activity as b, time\nh = b.hold('copying <plate>'); h.__enter__()"
+    code = "import labkit.base.activity as b, time\nh = b.hold('copying <plate>'); h.__enter__()"
     with server.client() as client:
         kernel = client.post("api/kernels", json={"name": "python3"}).json()["id"]
         connection = kernel_run(server, kernel, code)

@@ -1,6 +1,6 @@
 """Hold the user's server: it is not stopped for idleness while something is held.
 
-    with labkit.portal.activity.hold("aligning 96 samples"):
+    with labkit.base.activity.hold("aligning 96 samples"):
         ...
 
 A hold is a small file in the user's own folder. It ends with the ``with`` block, and at the
@@ -82,7 +82,7 @@ def hold(reason: str) -> Iterator[Hold]:
     text = " ".join(str(reason).split())[:_TEXT]
     if not text:
         raise ValueError(
-            "labkit.portal.activity.hold: say what is going on, e.g. hold('copying the plate')"
+            "labkit.base.activity.hold: say what is going on, e.g. hold('copying the plate')"
         )
     held = Hold(text, time.time(), os.getpid(), psutil.Process().create_time(), _place())
     path: Path | None = None

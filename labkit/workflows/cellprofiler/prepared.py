@@ -1,0 +1,94 @@
+"""What a CellProfiler job was asked for, and what was read of it before the submit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from labkit.base.problems import Problem
+from labkit.workflows.cellprofiler.checks import Probe
+from labkit.workflows.cellprofiler.costs import Cost, recall
+from labkit.workflows.cellprofiler.images import ImageSets, as_text
+from labkit.workflows.cellprofiler.pipeline import Pipeline
+
+
+@dataclass
+class Prepared:
+    """What was asked for and read, once for check, plan and submit.
+
+    Attributes
+    ----------
+    group_by : sequence of str
+        Metadata whose image sets stay in one task.
+    plugins : Path or None
+        Folder of CellProfiler plugins.
+    profiles : bool, str, Path or DataFrame
+        Whether well profiles are made; a plate map annotates them.
+    chunk_size : int or None
+        Image sets per task, as given.
+    cost : Cost or None
+        To size tasks by, as given.
+    name : str or None
+        Of the job, as given.
+    problems : list of Problem
+        Everything that is wrong.
+    pipeline, illumination : Pipeline or None
+        None where they could not be read, or there is none.
+    sets, illumination_sets : ImageSets or None
+        Image sets of each.
+    probe : Probe or None
+        What CellProfiler itself says.
+    """
+
+    group_by: Sequence[str]
+    plugins: Path | None
+    profiles: bool | str | Path | pd.DataFrame
+    chunk_size: int | None
+    cost: Cost | None
+    name: str | None
+    problems: list[Problem] = field(default_factory=list)
+    pipeline: Pipeline | None = None
+    illumination: Pipeline | None = None
+    sets: ImageSets | None = None
+    illumination_sets: ImageSets | None = None
+    probe: Probe | None = None
+
+    @property
+    def cost_now(self) -> Cost:
+        """What tasks are sized by: given, measured in an earlier run, or estimated."""
+        if self.cost is not None or self.pipeline is None:
+            return self.cost or Cost(1.0, 1.0)
+        return recall(self.pipeline, self.sets.megapixels if self.sets is not None else 1.0)
+
+
+def group_keys(sets: ImageSets, group_by: Sequence[str]) -> list[object]:
+    """Return what must stay in one task, for each image set.
+
+    Where the pipeline groups too, image sets stay together that either keeps together.
+    """
+    wanted = list(group_by)
+    if sets.groups:
+        both = [name for name in wanted if name in sets.groups]
+        wanted = both if wanted else list(sets.groups)
+        if group_by and not wanted:
+            return [0] * len(sets)
+    if not wanted:
+        return list(range(len(sets)))
+    columns = [as_text(sets.table[f"Metadata_{name}"]) for name in wanted]
+    return list(zip(*columns, strict=True))
+
+
+def image_digest(sets: ImageSets) -> str:
+    """Return path, size and time of change of all images, as one hash."""
+    digest = hashlib.sha256()
+    for path in sorted(set(sets.paths().to_numpy().ravel())):
+        try:
+            status = Path(path).stat()
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{path}\0missing\n".encode())
+    return digest.hexdigest()
