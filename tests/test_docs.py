@@ -30,6 +30,10 @@ _FORBIDDEN = {
                 ("docker", "io"),
                 ("ghcr", "io"),
                 ("quay", "io"),
+                ("crates", "io"),
+                ("repo", "maven", "apache", "org"),
+                ("repo1", "maven", "org"),
+                ("proxy", "golang", "org"),
             )
         )
     ),

@@ -61,7 +61,11 @@ def packages_missing(name: str) -> list[str]:
 
     What the hub needs is `labhub`'s and `hub.sandbox`'s to say: not every portal does.
     """
-    return [] if name in ("hub", "dev", PROXY) else missing_packages(_image(name) / "apt.txt")
+    if name in ("hub", "dev", PROXY):
+        return []
+    compiled = (_image(name) / "sources.lock").is_file()
+    cargo = source_build.packages_missing() if compiled else []
+    return missing_packages(_image(name) / "apt.txt") + cargo
 
 
 class Environments:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
-import os
 import re
 import shutil
 import threading
@@ -21,11 +20,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
+from hub.environments import maven_settings
+from hub.environments.maven_settings import Repository
 from hub.environments.toolchain import BuildError
 
-CENTRAL = "https://repo.maven.apache.org/maven2"  # Maven's own default
 CLASS_PATH = "class-path"  # for `java @share/java/class-path <main class>`
 _LINE = re.compile(r"([0-9a-f]{64})  ((?:[A-Za-z0-9_][A-Za-z0-9._+-]*/)+[A-Za-z0-9._+-]+\.jar)")
 _AT_ONCE = 8
@@ -59,26 +58,6 @@ def read_lock(lock: Path) -> list[Jar]:
     return jars
 
 
-def repository() -> str:
-    """Return the address of the Maven repository that stands for Maven Central.
-
-    ``LABHUB_MAVEN``, else the mirror of central in ``~/.m2/settings.xml``, else Maven Central.
-    """
-    named = os.environ.get("LABHUB_MAVEN")
-    if named:
-        return named.rstrip("/")
-    try:
-        settings = ElementTree.parse(Path.home() / ".m2" / "settings.xml")  # noqa: S314 -- one's own
-    except (OSError, ElementTree.ParseError, RuntimeError):
-        return CENTRAL
-    for mirror in settings.iterfind(".//{*}mirror"):
-        of = (mirror.findtext("{*}mirrorOf") or "").replace(" ", "").split(",")
-        url = (mirror.findtext("{*}url") or "").strip()
-        if url and "!central" not in of and {"*", "external:*", "central"} & set(of):
-            return url.rstrip("/")
-    return CENTRAL
-
-
 def install(lock: Path, folder: Path, say: Callable[[str], None]) -> None:
     """Bring a folder to exactly what a lock says, with a class path for Java.
 
@@ -106,9 +85,9 @@ def install(lock: Path, folder: Path, say: Callable[[str], None]) -> None:
             file.unlink()
     missing = [jar for jar in jars if _digest(folder / jar.path) != jar.digest]
     if missing:
-        base = repository()
-        say(f"fetching {len(missing)} of {len(jars)} jars from {_shown(base)}")
-        failed = _fetch_all(base, missing, folder)
+        repository = maven_settings.read()
+        say(f"fetching {len(missing)} of {len(jars)} jars from {_shown(repository.url)}")
+        failed = _fetch_all(repository, missing, folder)
         if failed:
             raise BuildError(
                 f"{len(failed)} of {len(missing)} jars could not be fetched; what was fetched "
@@ -122,11 +101,17 @@ def install(lock: Path, folder: Path, say: Callable[[str], None]) -> None:
     temporary.replace(folder / CLASS_PATH)
 
 
-def _fetch_all(base: str, jars: list[Jar], folder: Path) -> list[str]:
+def _fetch_all(repository: Repository, jars: list[Jar], folder: Path) -> list[str]:
     stop = threading.Event()
+    proxy = repository.proxy
+    # Without a proxy of Maven's own urllib goes by the process' variables.
+    handlers = [urllib.request.ProxyHandler({"http": proxy, "https": proxy})] if proxy else []
+    opener = urllib.request.build_opener(*handlers)
 
     def one(jar: Jar) -> str:
-        return "" if stop.is_set() else fetch(f"{base}/{jar.path}", folder / jar.path, jar.digest)
+        if stop.is_set():
+            return ""
+        return _fetch(opener, f"{repository.url}/{jar.path}", folder / jar.path, jar.digest)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
@@ -136,7 +121,7 @@ def _fetch_all(base: str, jars: list[Jar], folder: Path) -> list[str]:
             raise
 
 
-def fetch(url: str, target: Path, digest: str) -> str:
+def _fetch(opener: urllib.request.OpenerDirector, url: str, target: Path, digest: str) -> str:
     """Fetch one file and prove its SHA-256; return what is wrong, or nothing."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
@@ -144,7 +129,7 @@ def fetch(url: str, target: Path, digest: str) -> str:
     for attempt in range(_ATTEMPTS):
         try:
             with (
-                urllib.request.urlopen(_request(url), timeout=_TIMEOUT) as answer,  # noqa: S310
+                opener.open(_request(url), timeout=_TIMEOUT) as answer,
                 part.open("wb") as file,
             ):
                 shutil.copyfileobj(answer, file, 1 << 20)

@@ -2,43 +2,89 @@
 
 ``images/<name>/sources.lock`` has a line per source, as sha256sum writes it, with the path of its
 package in a crates registry; ``images/<name>/build`` compiles the unpacked sources into the
-environment. Standard library only, as `hub.environments.build`.
+environment. cargo, the registry's own client, fetches them: its configuration says from where.
+Standard library only, as `hub.environments.build`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from hub.environments.maven import fetch
 from hub.environments.toolchain import BuildError
 
-CRATES = "https://static.crates.io/crates"  # cargo's own default
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
-_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_NAME}/{_NAME}-[0-9][A-Za-z0-9.+-]*\.crate)")
+_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_NAME})/({_NAME}?)-([0-9][A-Za-z0-9.+-]*)\.crate")
+_MANIFEST = """\
+[package]
+name = "labhub-sources"
+version = "0.0.0"
+edition = "2018"
+
+[dependencies]
+{name} = "={version}"
+"""
 
 
-def read_lock(lock: Path) -> list[tuple[str, str]]:
-    """Return digest and path of each source of a lock.
+@dataclass(frozen=True)
+class Source:
+    """A source of a lock."""
+
+    digest: str
+    name: str
+    version: str
+
+    @property
+    def package(self) -> str:
+        """The file that cargo keeps it in."""
+        return f"{self.name}-{self.version}.crate"
+
+
+def read_lock(lock: Path) -> list[Source]:
+    """Return the sources of a lock.
 
     Raises
     ------
     BuildError
         A line cannot be read.
     """
-    found = []
+    sources = []
     for number, line in enumerate(lock.read_text().splitlines(), 1):
         match = _LINE.fullmatch(line)
-        if not match:
+        if not match or match[2] != match[3]:
             raise BuildError(
                 f"{lock}, line {number}: not '<sha256>  <name>/<name>-<version>.crate'"
             )
-        found.append((match[1], match[2]))
-    return found
+        sources.append(Source(match[1], match[2], match[4]))
+    return sources
+
+
+def packages_missing() -> list[str]:
+    """Return the system package that brings cargo, where no cargo is installed.
+
+    One of any origin will do, so this is not in apt.txt, and the packages' names differ: the cargo
+    of Debian 12 copies a registry's whole index before it fetches one source.
+    """
+    if cargo():
+        return []
+    try:
+        release = Path("/etc/os-release").read_text()
+    except OSError:
+        release = ""
+    return ["cargo-web" if re.search(r'(?m)^VERSION_ID="?12"?$', release) else "cargo"]
+
+
+def cargo() -> str | None:
+    """Return the program cargo: on the path, or where rustup puts it."""
+    found = shutil.which("cargo")
+    return found or shutil.which("cargo", path=str(_cargo_home() / "bin"))
 
 
 def install(
@@ -60,29 +106,65 @@ def install(
     Raises
     ------
     BuildError
-        A source cannot be had, or is not what the lock says.
+        There is no cargo; or a source cannot be had, or is not what the lock says.
     """
-    base = os.environ.get("LABHUB_CRATES", CRATES).rstrip("/")
     with tempfile.TemporaryDirectory(prefix="labhub-sources-") as name:
         folder = Path(name)
-        for digest, path in read_lock(lock):
-            package = folder / Path(path).name
-            say(f"fetching the source of {package.stem}")
-            wrong = fetch(f"{base}/{path}", package, digest)
-            if wrong:
-                hint = "LABHUB_CRATES names another registry"
-                raise BuildError(f"a source could not be fetched: {wrong} ({hint})")
-            _unpack(package, folder)
+        for source in read_lock(lock):
+            say(f"fetching the source of {source.name} {source.version}")
+            unpack(_fetch(source, run), folder)
         say("compiling")
         run(lock.with_name("build"), folder, environment, cwd=folder)
 
 
-def _unpack(package: Path, folder: Path) -> None:
-    """Unpack the files of a source, below the folder and nowhere else."""
+def _fetch(source: Source, run: Callable[..., None]) -> Path:
+    """Let cargo fetch a source; return its package in cargo's cache, proved."""
+    program = cargo()
+    if not program:
+        hint = f"apt-get install -y {' '.join(packages_missing())}"
+        raise BuildError(f"fetching {source.name} needs cargo, which is not installed: {hint}")
+    with tempfile.TemporaryDirectory(prefix="labhub-cargo-") as name:
+        project = Path(name)
+        (project / "src").mkdir()
+        (project / "src" / "lib.rs").touch()
+        manifest = _MANIFEST.format(name=source.name, version=source.version)
+        (project / "Cargo.toml").write_text(manifest)
+        run(program, "fetch", cwd=project)
+    digests = []
+    for package in sorted(_cargo_home().glob(f"registry/cache/*/{source.package}")):
+        digests.append(hashlib.sha256(package.read_bytes()).hexdigest())
+        if digests[-1] == source.digest:
+            return package
+    if digests:
+        wrong = f"is not what the lock says (SHA-256 {digests[-1]})"
+    else:
+        cache = _cargo_home() / "registry"
+        wrong = f"is not in cargo's cache {cache}; a folder in place of a registry cannot be used"
+    raise BuildError(f"{source.package}: {wrong}")
+
+
+def _cargo_home() -> Path:
+    return Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+
+
+def unpack(package: Path, folder: Path) -> None:
+    """Unpack the files of a source, below the folder and nowhere else.
+
+    Parameters
+    ----------
+    package : Path
+        The archive.
+    folder : Path
+        Where its files go.
+
+    Raises
+    ------
+    BuildError
+        It holds a link, a device or a path that leads elsewhere.
+    """
     with tarfile.open(package) as archive:
         files = [entry for entry in archive.getmembers() if not entry.isdir()]
         for entry in files:
             if not entry.isfile() or ".." in Path(entry.name).parts or entry.name.startswith("/"):
                 raise BuildError(f"{package.name} holds {entry.name!r}, which is not unpacked")
         archive.extractall(folder, files)  # noqa: S202 -- each was looked at
-    package.unlink()

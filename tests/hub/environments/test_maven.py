@@ -26,7 +26,7 @@ class Maven:
 
     def __init__(self) -> None:
         self.files = {f"/maven2/{path}": content for path, content in FILES.items()}
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.authorized: set[str | None] = set()
         self.busy: set[str] = set()  # answer 503 once
         self.down: set[str] = set()  # answer 404
@@ -34,7 +34,7 @@ class Maven:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                maven.asked[self.path] += 1
+                maven.requests[self.path] += 1
                 maven.authorized.add(self.headers["Authorization"])
                 content = maven.files.get(self.path)
                 if self.path in maven.busy:
@@ -108,16 +108,16 @@ def test_what_is_there_is_not_fetched_again(maven: Maven, lock: Path, tmp_path: 
     maven.down.clear()
     damaged = folder / list(FILES)[2]
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    before = maven.asked.copy()
+    before = maven.requests.copy()
     jars.install(lock, folder, silent)
-    assert maven.asked - before == Counter({gone: 1, "/maven2/" + list(FILES)[2]: 1})
+    assert maven.requests - before == Counter({gone: 1, "/maven2/" + list(FILES)[2]: 1})
     assert have(folder).items() >= FILES.items()
 
 
 def test_a_repository_that_is_busy_is_asked_again(maven: Maven, lock: Path, tmp_path: Path) -> None:
     maven.busy = set(list(maven.files)[:3])
     jars.install(lock, tmp_path / "java", silent)
-    assert sorted(maven.asked.values()) == [1] * 9 + [2] * 3
+    assert sorted(maven.requests.values()) == [1] * 9 + [2] * 3
 
 
 def test_a_jar_that_is_not_what_the_lock_says_is_refused(
@@ -139,28 +139,6 @@ def test_a_lock_cannot_name_a_place_outside(lock: Path, tmp_path: Path, path: st
     lock.write_text(f"{'0' * 64}  {path}\n")
     with pytest.raises(BuildError, match="line 1: not"):
         jars.install(lock, tmp_path / "java", silent)
-
-
-def test_the_repository_is_maven_centrals_mirror(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delenv("LABHUB_MAVEN", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert jars.repository() == jars.CENTRAL
-    settings = tmp_path / ".m2" / "settings.xml"
-    settings.parent.mkdir()
-    mirror = "<mirror><id>m</id><url>https://m.example/{}/</url><mirrorOf>{}</mirrorOf></mirror>"
-    settings.write_text(
-        '<settings xmlns="http://maven.apache.org/SETTINGS/1.0.0"><mirrors>'
-        + mirror.format("other", "*,!central")
-        + mirror.format("all", "external:*")
-        + "</mirrors></settings>"
-    )
-    assert jars.repository() == "https://m.example/all"
-    settings.write_text("not XML")
-    assert jars.repository() == jars.CENTRAL
-    monkeypatch.setenv("LABHUB_MAVEN", "https://lab.example/maven/")
-    assert jars.repository() == "https://lab.example/maven"
 
 
 def test_a_password_in_the_address_is_used_and_not_told(
