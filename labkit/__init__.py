@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labkit.base.version import __version__
     from labkit.jobs.job import Job, jobs, open_job
     from labkit.jobs.model import Resources
     from labkit.portal.annotating import annotate, annotations
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from labkit.workflows.alignment.variants import Variants
     from labkit.workflows.cellprofiler import CellProfiler, image_sets
     from labkit.workflows.command import Command
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Alignment",
@@ -51,6 +50,7 @@ _PARTS = {
     "Job": "labkit.jobs.job",
     "Reference": "labkit.workflows.alignment",
     "Resources": "labkit.jobs.model",
+    "__version__": "labkit.base.version",
     "annotate": "labkit.portal.annotating",
     "annotations": "labkit.portal.annotating",
     "app_logs": "labkit.portal.webapps",

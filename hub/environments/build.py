@@ -352,7 +352,7 @@ def _verify_script(name: str) -> Path:
 
 def _labkit_sources() -> list[Path]:
     """Return all that goes into labkit's wheel, in a fixed order."""
-    found = [REPOSITORY / name for name in ("pyproject.toml", "README.md")]
+    found = [REPOSITORY / name for name in ("pyproject.toml", "README.md", "LICENSE")]
     found += sorted(IMAGES.glob("*/requirements.in"))
     found += sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
     for path in sorted((REPOSITORY / "labkit").rglob("*")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,11 +72,6 @@ def test_labkit_offers_its_parts() -> None:
     assert callable(labkit.cellxgene)
     with pytest.raises(AttributeError, match=r"'cellxgen'.*cellxgene"):
         labkit.cellxgen  # noqa: B018
-
-
-def test_the_version_is_the_projects() -> None:
-    project = Path(__file__).resolve().parents[4] / "pyproject.toml"
-    assert labkit.__version__ == tomllib.loads(project.read_text())["project"]["version"]
 
 
 def test_labkit_knows_nobody_here() -> None:
