@@ -67,7 +67,7 @@ _PARTS = {
 
 def __getattr__(name: str) -> Any:
     """Load a part of labkit when it is first asked for (PEP 562)."""
-    if name.startswith("_"):
+    if name.startswith("_") and name not in _PARTS:
         raise AttributeError(f"module 'labkit' has no attribute {name!r}")
     if name not in _PARTS:
         plugin = import_module("labkit.jobs.plugins").find_class(name)
