@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base.problems import LabkitError, RefusedError
+from labkit.base.units import format_size
 from labkit.jobs import jobfile
 from labkit.jobs.job import Job, jobs, open_job
 from labkit.jobs.model import State, parse_time
 from labkit.jobs.notebook import text
-from labkit.jobs.plan import show_bytes
 from labkit.jobs.runs import gc
 from labkit.jobs.runs.index import Index
 
@@ -252,13 +252,13 @@ def _gc(arguments: argparse.Namespace) -> int:
         if not found.paths:
             continue
         total += found.size
-        print(f"{show_bytes(found.size):>10}  {run.path}{'' if arguments.all else '/attempts'}")
+        print(f"{format_size(found.size):>10}  {run.path}{'' if arguments.all else '/attempts'}")
         if arguments.yes:
             found.remove()
     if arguments.yes:
-        print(f"{show_bytes(total)} freed.")
+        print(f"{format_size(total)} freed.")
     else:
-        print(f"{show_bytes(total)} could go: --yes deletes it. Results stay unless --all.")
+        print(f"{format_size(total)} could go: --yes deletes it. Results stay unless --all.")
     return SUCCESS
 
 

@@ -16,13 +16,13 @@ from hub.apps.catalogue import App, Choice
 from hub.apps.declaration import FILE, name_problem, thumbnail_of
 from hub.apps.members import records
 from hub.apps.supervisor_config import is_app, prepare
-from hub.labfile.fields import format_bytes
 from hub.labfile.schema import OAUTH_METHODS, Settings
 from hub.portal.control import Control
 from hub.runtime.supervise import Supervisor
 from hub.sandbox.accounts import remove_system_account
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.units import format_size
 
 _MOST_BYTES = 1 << 30  # of an app's own folder: data belongs elsewhere
 _MOST_FILES = 20_000
@@ -209,8 +209,8 @@ def _copy_problems(folder: Path) -> list[Problem]:
                 found.append(Problem(str(path), "is neither a file nor a folder", "remove it"))
             size, count = size + status.st_size, count + 1
     if size > _MOST_BYTES or count > _MOST_FILES:
-        text = f"has {format_bytes(size)} in {count} files: too much for an app's own folder"
-        hint = f"keep data in a shared folder; at most {format_bytes(_MOST_BYTES)}"
+        text = f"has {format_size(size)} in {count} files: too much for an app's own folder"
+        hint = f"keep data in a shared folder; at most {format_size(_MOST_BYTES)}"
         found.append(Problem(str(folder), text, hint))
     return found
 

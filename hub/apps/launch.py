@@ -23,7 +23,6 @@ from hub.apps.app_paths import KEY, SHIPPED, AppPaths
 from hub.apps.catalogue import App
 from hub.apps.declaration import filled
 from hub.labfile import read
-from hub.labfile.fields import format_size
 from hub.labfile.read import write
 from hub.labfile.schema import Settings
 from hub.sandbox.accounts import AccountError
@@ -35,6 +34,7 @@ from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.create import read_secret
 from hub.state.paths import REPOSITORY, Paths
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.units import format_size
 from services.gate import keys
 
 _PORT = 8000  # in the app's own network

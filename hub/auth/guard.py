@@ -16,6 +16,7 @@ from traitlets import Float, Integer
 
 from hub.auth.lockout import Lockout
 from hub.auth.names import is_valid, shown
+from labkit.base.units import format_duration
 
 BROWSER_COOKIE = "labhub-browser"
 BROWSER_DAYS = 90
@@ -126,7 +127,7 @@ class PasswordGuard(Authenticator):
         if not left:
             return
         message = (
-            f"Too many failed attempts. Try again in {_minutes(left)}"
+            f"Too many failed attempts. Try again in {format_duration(60 * math.ceil(left / 60))}"
             " or from a browser that has logged in before."
         )
         raise ClosedError(message, left)
@@ -176,8 +177,3 @@ def address(handler: Any) -> str:
     if found.version == 6:
         return str(ipaddress.ip_network((found, 64), strict=False))
     return str(found)
-
-
-def _minutes(seconds: float) -> str:
-    minutes = math.ceil(seconds / 60)
-    return "a minute" if minutes == 1 else f"{minutes} minutes"

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from hub.cli.common import ago, json_option, print_json, read_settings, tail, waiting
+from hub.cli.common import json_option, print_json, read_settings, tail, waiting
 from hub.state.paths import Paths
+from labkit.base.units import format_duration
 
 _STATES = {"running": "green", "starting": "yellow", "failed": "red"}
 
@@ -164,7 +165,8 @@ def status(name: str, as_json: bool) -> None:
         print_json({**row, "log": lines})
         return
     click.echo(f"  {one.service.title}: {row['url']}")
-    since = f" for {ago(row['since_seconds'])}" if row["since_seconds"] is not None else ""
+    seconds = row["since_seconds"]
+    since = f" for {format_duration(int(seconds))}" if seconds is not None else ""
     pid = f", pid {row['pid']}" if row["pid"] else ""
     click.echo(f"  {row['state']}{since}{pid}")
     click.echo(f"  for {', '.join(row['groups']) or 'everybody who can log in'}")

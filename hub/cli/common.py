@@ -16,6 +16,7 @@ from hub.labfile import read
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
 from labkit.base.problems import LabkitError, Problem, ProblemsError
+from labkit.base.units import format_duration
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 config_option = click.option(
@@ -67,14 +68,6 @@ def read_settings(paths: Paths) -> Settings:
     return read.read(paths.lab_file)
 
 
-def ago(seconds: float) -> str:
-    """Write a duration for people: ``3 min``, ``2 h``, ``5 days``."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size or (size < 86400 and seconds >= size):
-            return f"{int(seconds // size)} {unit}"
-    return f"{int(seconds)} s"
-
-
 def tail(file: Path, lines: int = 15) -> list[str]:
     """Return the last lines of a log that may be large."""
     try:
@@ -113,4 +106,4 @@ def waiting(text: str) -> Iterator[Callable[[str], None]]:
         yield say
     taken = time.monotonic() - start
     if taken > 1:
-        click.echo(f"  {text}: done after {taken:.0f} s", err=True)
+        click.echo(f"  {text}: done after {format_duration(taken)}", err=True)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hub.cli.common import ago, json_option, print_json, read_settings
+from hub.cli.common import json_option, print_json, read_settings
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.units import format_duration
 
 if TYPE_CHECKING:
     from hub.slurm.poller import JobRow
@@ -45,7 +46,7 @@ def orphans(as_json: bool) -> None:
         print_json([dataclasses.asdict(row) for row in rows])
         return
     for row in rows:
-        age = ago(time.time() - row.submitted) if row.submitted else "?"
+        age = format_duration(time.time() - row.submitted) if row.submitted else "?"
         click.echo(f"{row.id:<10} {row.user:<16} {row.state:<12} {row.partition:<16} {age}")
     text = "labhub slurm stop JOB... or --all" if rows else "no job without its hub"
     click.echo(text, err=True)
@@ -97,9 +98,9 @@ def extend(user: str, more: str, server: str) -> None:
     Example:
       sudo ./labhub slurm extend ada 2h
     """  # noqa: D301
-    from hub.labfile.fields import parse_duration
     from hub.slurm.commands import run_slurm
     from hub.slurm.orphans import job_of
+    from labkit.base.units import parse_duration
 
     paths = Paths.from_environment()
     _section(paths)

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from hub.cli.common import ago, json_option, print_json, read_settings
+from hub.cli.common import json_option, print_json, read_settings
 from hub.state.paths import Paths
+from labkit.base.units import format_duration
 
 
 @click.command()
@@ -66,9 +67,10 @@ def status(as_json: bool) -> None:
         state = click.style(
             f"{row['state']:<9}", fg="green" if row["state"] == "running" else "red"
         )
-        since = f"for {ago(row['since_seconds'])}" if row["since_seconds"] is not None else ""
+        seconds = row["since_seconds"]
+        since = f"for {format_duration(int(seconds))}" if seconds is not None else ""
         pid = f"pid {row['pid']}" if row["pid"] else ""
-        click.echo(f"  {name:<8}{state} {since:<13} {pid}".rstrip())
+        click.echo(f"  {name:<8}{state} {since:<19} {pid}".rstrip())
     if settings and found:
         click.echo(f"\n  {settings.url} {'answers' if answers else 'does not answer'}")
     elif not found:

@@ -34,6 +34,7 @@ from hub.environments.toolchain import (
 from hub.state.create import make_folders
 from hub.state.paths import REPOSITORY, Paths
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.units import format_duration
 
 IMAGES = REPOSITORY / "images"
 STAMP = "labhub.json"
@@ -391,7 +392,10 @@ def main(names: Sequence[str]) -> int:
         )
         try:
             if environments.build(name):
-                print(f"  {name}: ready after {time.monotonic() - start:.0f} s", file=sys.stderr)
+                print(
+                    f"  {name}: ready after {format_duration(time.monotonic() - start)}",
+                    file=sys.stderr,
+                )
         except (BuildError, ProblemsError) as error:
             print(f"labhub: {error}", file=sys.stderr)
             return 1

@@ -8,15 +8,16 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from hub.labfile.fields import format_duration, format_size
 from hub.labfile.schema import Settings
+from labkit.base.units import exact_duration, exact_size
 
 HEAD = """# The lab file
 
 Every key of `lab.yaml`. The commented examples are in `config/`; editors that know JSON schema
 complete and check the file with `config/lab.schema.json`. `./labhub check` names every mistake.
 
-Sizes are written `512M`, `2G` (1K = 1024 bytes), durations `30m`, `1h30m`, `2d`.
+Sizes are written `512M`, `2G` or `1.5 GB`, durations `30m`, `1h30m`, `2d` or `1-12:00:00`. As in
+SLURM 1K is 1024 bytes and 1G 1024M; pages, messages and labkit count the same.
 A `[]` after a key means a list of such sections. A key it does not know is an error.
 """
 
@@ -84,7 +85,7 @@ def _default(schema: dict[str, Any], value: dict[str, Any]) -> str:
         return ""
     kind = _kind(schema, value)
     if kind == "duration":
-        default = format_duration(TypeAdapter(timedelta).validate_python(default))
+        default = exact_duration(TypeAdapter(timedelta).validate_python(default))
     elif kind == "size":
-        default = format_size(default)
+        default = exact_size(default)
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"

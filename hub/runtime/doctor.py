@@ -30,6 +30,7 @@ from hub.sandbox import accounts_of
 from hub.state import create
 from hub.state.paths import REPOSITORY, Paths
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.units import format_size
 
 # Below these a known hole is open.
 FLOOR = {
@@ -108,7 +109,7 @@ def machine(settings: Settings, paths: Paths) -> Finding:
             place = f"profiles.{profile.name}.memory"
             found.append(Problem(place, text, "make it smaller", warning=True))
     user = "root" if os.geteuid() == 0 else "no root"
-    detail = f"{psutil.cpu_count()} cores, {memory / (1 << 30):.1f} GB memory, {user}"
+    detail = f"{psutil.cpu_count()} cores, {format_size(memory)} memory, {user}"
     return Finding("machine and lab file", detail, tuple(found))
 
 
@@ -156,9 +157,9 @@ def disk(settings: Settings, paths: Paths) -> Finding:
         if not folder.is_dir():
             continue
         usage = shutil.disk_usage(folder)
-        shown.setdefault(folder.stat().st_dev, f"{folder} {usage.free / (1 << 30):.0f} GB free")
+        shown.setdefault(folder.stat().st_dev, f"{folder} {format_size(usage.free)} free")
         if usage.free < _DISK_FREE or usage.free < _DISK_PART * usage.total:
-            text = f"only {usage.free / (1 << 30):.1f} GB free"
+            text = f"only {format_size(usage.free)} free"
             found.append(Problem(str(folder), text, "delete something, or enlarge the disk"))
         inodes = os.statvfs(folder)
         if inodes.f_files and inodes.f_favail < 10_000:
@@ -268,8 +269,7 @@ def database(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
     if said != "ok":
         hint = "labhub down, then labhub restore with the newest backup"
         found.append(Problem(str(paths.database), f"is damaged: {said}", hint))
-    size = paths.database.stat().st_size / (1 << 20)
-    return Finding("database", f"{size:.1f} MB", tuple(found))
+    return Finding("database", format_size(paths.database.stat().st_size), tuple(found))
 
 
 def slurm(settings: Settings, paths: Paths) -> Finding:

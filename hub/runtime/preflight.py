@@ -16,6 +16,7 @@ from hub.spawners import spawner_class
 from hub.state import create
 from hub.state.paths import Paths
 from labkit.base.problems import Problem
+from labkit.base.units import format_size
 
 # For jobs alone, and built where the machine has what they are compiled with.
 COMPILED = ("alignment", "cellprofiler")
@@ -122,7 +123,9 @@ def _files(settings: Settings) -> Iterator[Problem]:
         elif logo.suffix.lower() not in (".svg", ".png"):
             yield Problem("lab.logo", f"{logo} is neither SVG nor PNG")
         elif logo.stat().st_size > _LOGO_BYTES:
-            yield Problem("lab.logo", f"{logo} is larger than 2 MB", "make it smaller")
+            yield Problem(
+                "lab.logo", f"{logo} is larger than {format_size(_LOGO_BYTES)}", "make it smaller"
+            )
     if settings.tls:
         for key, file in (("certificate", settings.tls.certificate), ("key", settings.tls.key)):
             if not _readable(file):

@@ -11,6 +11,7 @@ from hub.apps.supervisor_config import is_app
 from hub.labfile.schema import Settings
 from hub.runtime.supervise import Supervisor, programs
 from labkit.base.problems import LabkitError
+from labkit.base.units import format_duration
 
 # How often a program may end at once, until `up` gives up: the culler may be before the hub.
 _FAILURES = {"culler": 3}
@@ -82,5 +83,5 @@ def wait(
         say(f"waiting for {', '.join(slow)}" if slow else "waiting for the hub to answer")
         if time.monotonic() > end:
             name = slow[0] if slow else "hub"
-            raise NotReadyError(name, f"{name} is not ready after {timeout:.0f} s")
+            raise NotReadyError(name, f"{name} is not ready after {format_duration(timeout)}")
         time.sleep(0.1)

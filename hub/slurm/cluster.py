@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from hub.labfile.fields import format_bytes, format_duration
 from hub.labfile.schema import Profile, Settings
 from hub.slurm.cloud import Queue, read_queues
 from hub.slurm.commands import SlurmUnavailable, run_slurm
@@ -24,6 +23,7 @@ from hub.slurm.nodes import (
     parse_partitions,
 )
 from hub.slurm.reasons import aws_reason
+from labkit.base.units import format_duration, format_size
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +266,7 @@ def _unfit(view: PartitionView, profile: Profile) -> str:
         return f"It gives a job at most {most} cores of a node"
     most = rules.max_memory_per_node
     if most is not None and math.ceil(profile.memory / 2**20) > most:
-        return f"It gives a job at most {format_bytes(most << 20)} of a node's memory"
+        return f"It gives a job at most {format_size(most << 20)} of a node's memory"
     if not view.nodes:
         return "It has no nodes"
     large = [node for node in view.nodes if _holds(node, profile, free=False)]
@@ -275,7 +275,7 @@ def _unfit(view: PartitionView, profile: Profile) -> str:
         cards = f", {biggest.gpus} GPU" if biggest.gpus else ", no GPU" if profile.gpus else ""
         return (
             f"No node is large enough: the largest has {biggest.cores} cores,"
-            f" {format_bytes(biggest.memory << 20)} memory{cards}"
+            f" {format_size(biggest.memory << 20)} memory{cards}"
         )
     if not any(node.works for node in large):
         node = large[0]

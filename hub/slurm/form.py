@@ -8,14 +8,14 @@ import os
 import pwd
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
-from hub.labfile.fields import format_bytes
 from hub.labfile.schema import Profile, Settings
 from hub.slurm.cloud import Queue
 from hub.slurm.cluster import Cluster, ClusterView, PartitionView, cluster_of
 from hub.slurm.prices import Prices, prices
 from hub.spawners import profiles
+from labkit.base.units import format_duration, format_size
 
 _ROOM = {
     "now": "There is room: it starts at once.",
@@ -230,7 +230,7 @@ def _facts(view: ClusterView, name: str, table: Prices) -> tuple[str, ...]:
     if partition.rules.state == "UP":
         lines.append(_free(partition))
     limit = partition.rules.max_time
-    size = [_shape(partition), f"at most {_spell(limit)}" if limit else "no time limit"]
+    size = [_shape(partition), f"at most {format_duration(limit)}" if limit else "no time limit"]
     lines.append(" · ".join(filter(None, size)))
     if partition.queue:
         lines.append(f"{', '.join(partition.queue.instances)}: {_cost(partition.queue, table)}")
@@ -244,16 +244,7 @@ def _shape(partition: PartitionView) -> str:
     cores, memory, gpus = shapes[-1]
     cards = f", {gpus} {'GPU' if gpus == 1 else 'GPUs'}" if gpus else ""
     most = "up to " if len(shapes) > 1 else ""
-    return f"Nodes of {most}{cores} cores, {format_bytes(memory << 20)} memory{cards}"
-
-
-def _spell(length: timedelta) -> str:
-    """Write a length of time for people: ``30 min``, ``8 h``, ``1 day 12 h``."""
-    minutes = int(length.total_seconds() // 60)
-    days, hours = divmod(minutes // 60, 24)
-    parts = [f"{days} day{'s' if days > 1 else ''}" if days else "", f"{hours} h" if hours else ""]
-    parts.append(f"{minutes % 60} min" if minutes % 60 else "")
-    return " ".join(filter(None, parts)) or "less than a minute"
+    return f"Nodes of {most}{cores} cores, {format_size(memory << 20)} memory{cards}"
 
 
 def _free(partition: PartitionView) -> str:

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import Integer
 
-from hub.labfile.fields import format_bytes
 from hub.labfile.schema import Settings
 from hub.sandbox import AccountError, accounts_of, log_writer, reap, sandboxes_of
 from hub.sandbox.cgroups import Limits
@@ -23,6 +22,7 @@ from hub.sandbox.sandboxes import Sandboxes
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
 from hub.state.paths import Paths
+from labkit.base.units import format_size
 
 PORT = 8888  # on the sandbox's own address: its 127.0.0.1:8888 stays free
 _KNOCK = 0.05  # seconds between two looks whether a server has ended
@@ -221,7 +221,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
     def ending(self, status: int) -> str:
         """Say in words how the server ended."""
         if self._out_of_memory and self.profile:
-            memory = format_bytes(self.profile.memory)
+            memory = format_size(self.profile.memory)
             return f"it used more memory than its profile {self.profile.title!r} has ({memory})"
         return super().ending(status)  # type: ignore[no-any-return]
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hub.labfile.fields import format_bytes
 from hub.labfile.schema import Profile, Settings
+from labkit.base.units import format_size
 
 OPTION = "profile"
 PARTITION = "partition"
@@ -191,7 +191,7 @@ def cards(offered: Collection[Profile], selected: Profile | None) -> list[dict[s
             "description": p.description,
             "environment": p.environment,
             "cpu": f"{p.cpu:g} {'core' if p.cpu == 1 else 'cores'}",
-            "memory": format_bytes(p.memory),
+            "memory": format_size(p.memory),
             "gpus": f"{p.gpus} {'GPU' if p.gpus == 1 else 'GPUs'}" if p.gpus else "",
             "selected": selected is not None and p.name == selected.name,
         }

@@ -17,7 +17,6 @@ import batchspawner
 from sqlalchemy.orm import object_session
 from traitlets import Integer
 
-from hub.labfile.fields import format_bytes, format_duration
 from hub.labfile.schema import Profile
 from hub.labfile.slurm import Slurm
 from hub.slurm import poller as pollers
@@ -36,6 +35,7 @@ from hub.spawners.internal_ssl import Secured
 from hub.spawners.joblog import JobLog
 from hub.spawners.resume import TakeOver
 from hub.spawners.startup import StartError
+from labkit.base.units import format_duration, format_size
 
 SERVER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 _LOOKS = (2.0, 4.0, 8.0)  # seconds after the submission; then as the poller looks anyway
@@ -401,7 +401,7 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
         return self._how_ended(self.job_id)
 
     def _how_ended(self, job_id: str) -> str:
-        memory = format_bytes(self.profile.memory) if self.profile else "its limit"
+        memory = format_size(self.profile.memory) if self.profile else "its limit"
         limit = format_duration(self.slurm.time_limit)
         return how(self.poller.row(job_id) or self._ended, job_id, memory=memory, limit=limit)
 

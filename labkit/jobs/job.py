@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.base.problems import LabkitError
+from labkit.base.units import format_duration
 from labkit.jobs import plugins
 from labkit.jobs import submission as submitting
 from labkit.jobs.model import State
@@ -118,13 +119,15 @@ class Job:
         """
         from labkit.jobs.notebook.live import shown
 
-        deadline = None if timeout is None else time.monotonic() + timeout
+        begun = time.monotonic()
         try:
             with shown(self) as show:
                 for snapshot, pause in self.looks():
                     show(snapshot)
-                    if deadline is not None and time.monotonic() + pause > deadline:
-                        raise TimeoutError(f"{self.name} has not ended after {timeout:g} s.")
+                    if timeout is not None and time.monotonic() + pause > begun + timeout:
+                        raise TimeoutError(
+                            f"{self.name} has not ended after {format_duration(timeout)}."
+                        )
                     time.sleep(pause)
                 show(self.refresh())
         except KeyboardInterrupt:

@@ -12,14 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from labkit.base.units import parse_duration, parse_size
+
 DEFAULT_MEMORY = 2 * 1024**3  # bytes
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,119}")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
-_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)i?b?\s*", re.IGNORECASE)
-_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_SPAN = re.compile(r"([0-9]*\.?[0-9]+)\s*(min|[smhd])\s*", re.IGNORECASE)
-_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
 
 
 class State(StrEnum):
@@ -57,28 +54,6 @@ class Reason(StrEnum):
     CANCELLED = "CANCELLED"  # somebody asked for it
 
 
-def parse_memory(value: int | float | str) -> int:
-    """Return bytes of ``"4 GB"``, ``"512M"`` or a number of bytes.
-
-    As in SLURM a GB is 1024 MB; ``GiB`` means the same.
-
-    Raises
-    ------
-    ValueError
-        It is no size, or not above zero.
-    """
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value)
-        if not match:
-            raise ValueError(f"{value!r} is no size of memory; write e.g. '4 GB' or '512 MB'")
-        number = float(match[1]) * _UNITS[match[2].lower()]
-    else:
-        number = float(value)
-    if not math.isfinite(number) or number < 1:
-        raise ValueError(f"memory must be above zero, not {value!r}")
-    return int(number)
-
-
 def parse_time(value: timedelta | int | float | str | None) -> timedelta | None:
     """Return the span of ``"90 min"``, ``"1h30m"``, ``"2-12:00:00"`` or a number of seconds.
 
@@ -89,32 +64,17 @@ def parse_time(value: timedelta | int | float | str | None) -> timedelta | None:
     """
     if value is None:
         return None
-    if isinstance(value, timedelta):
-        span = value
-    elif isinstance(value, str):
-        span = timedelta(seconds=_seconds(value.strip()))
-    else:
-        span = timedelta(seconds=value)
+    span = parse_duration(value)
     if span <= timedelta(0):
         raise ValueError(f"time must be above zero, not {value!r}")
     return span
-
-
-def _seconds(text: str) -> float:
-    if clock := _CLOCK.fullmatch(text):
-        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
-        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    parts = list(_SPAN.finditer(text))
-    if not parts or "".join(part[0] for part in parts) != text:
-        raise ValueError(f"{text!r} is no span of time; write e.g. '90 min', '2h' or '1-12:00:00'")
-    return sum(float(part[1]) * _SECONDS[part[2].lower()] for part in parts)
 
 
 def grow_memory(memory: int, wish: int | float | str) -> int:
     """Return ``memory`` (bytes) times two for ``"x2"``, or the wish itself as a size."""
     if isinstance(wish, str) and (factor := re.fullmatch(r"x\s*([0-9]*\.?[0-9]+)", wish.strip())):
         return max(1, int(memory * float(factor[1])))
-    return parse_memory(wish)
+    return parse_size(wish)
 
 
 @dataclass(frozen=True)
@@ -161,9 +121,9 @@ class Resources:
         """Make resources of what people write: ``Resources.of(2, "4 GB", "1h")``."""
         return cls(
             cpu=float(cpu),
-            memory=parse_memory(memory),
+            memory=parse_size(memory),
             time=parse_time(time),
-            scratch=parse_memory(scratch) if scratch else 0,
+            scratch=parse_size(scratch) if scratch else 0,
             gpus=int(gpus),
         )
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from labkit.base.problems import Problem, refuse, unknown_name
+from labkit.base.units import parse_size
 from labkit.jobs.backends import base
-from labkit.jobs.model import Resources, Stage, parse_memory, parse_time
+from labkit.jobs.model import Resources, Stage, parse_time
 from labkit.jobs.plan import Plan
 from labkit.jobs.plugins import PluginError
 
@@ -22,7 +23,7 @@ OPTIONS = {
 }
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "cpu": float,
-    "memory": parse_memory,
+    "memory": parse_size,
     "time": parse_time,
 }
 

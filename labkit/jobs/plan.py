@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base.problems import Problem
+from labkit.base.units import format_size
 from labkit.jobs.model import Container, Environment, Stage
 
 
@@ -74,7 +75,7 @@ class Plan:
                 "tasks": f"{len(stage.tasks):,}",
                 "units": f"{sum(task.units for task in stage.tasks):,}",
                 "cpu": f"{stage.resources.cpu:g}",
-                "memory": show_bytes(stage.resources.memory),
+                "memory": format_size(stage.resources.memory),
                 "time": str(stage.resources.time or "no limit"),
                 "environment": show_environment(stage.environment),
                 "after": ", ".join(stage.depends_on),
@@ -120,15 +121,6 @@ class Plan:
             f"{html.escape(self.backend)}<table><thead><tr>{head}</tr></thead>"
             f"<tbody>{body}</tbody></table>{notes}{payload}"
         )
-
-
-def show_bytes(size: float) -> str:
-    """Return a size as people read it: ``"1.5 GB"``."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TB"
 
 
 def show_environment(environment: Environment | Container | None) -> str:

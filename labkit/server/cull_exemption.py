@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from labkit.base import activity
+from labkit.base.units import format_duration
 
 DEFAULT_MOST = 24 * 3600.0  # seconds
 
@@ -51,7 +52,7 @@ class CullExemption:
         return min(until, now + self.most) if until and until > now else None
 
     def set(self, seconds: float) -> float:
-        """CullExemption the server for so long from now.
+        """Keep the server for so long from now.
 
         Raises
         ------
@@ -60,8 +61,8 @@ class CullExemption:
         """
         if not 0 < seconds <= self.most:
             raise ValueError(
-                f"A server can be kept for at most {self.most / 3600:g} hours, "
-                f"not {seconds / 3600:g}."
+                f"A server can be kept for at most {format_duration(self.most)}, "
+                f"not {format_duration(seconds)}."
             )
         until = self._clock() + seconds
         self._change(until)

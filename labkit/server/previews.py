@@ -19,6 +19,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labkit.base.units import format_duration
+
 SCRIPT = Path(__file__).parent / "data" / "r" / "preview.R"
 APPS = ("app.r", "server.r")  # what R looks for, in small letters
 _MOST = 4  # an R process each, of 150 MB and more
@@ -187,7 +189,9 @@ class Previews:
                 while not await _listens(preview.socket):
                     await asyncio.sleep(_KNOCK)
         except TimeoutError:
-            preview.said += f"\nIt did not begin to listen within {_START:.0f} s.".encode()
+            preview.said += (
+                f"\nIt did not begin to listen within {format_duration(_START)}.".encode()
+            )
             await self.stop(preview)
         else:
             preview.state = "running"

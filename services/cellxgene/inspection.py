@@ -9,7 +9,8 @@ import logging
 from pathlib import Path
 
 from labkit.base.problems import Problem
-from labkit.viewers.cellxgene.memory import BASE_BYTES, human
+from labkit.base.units import format_size
+from labkit.viewers.cellxgene.memory import BASE_BYTES
 from services.cellxgene.catalogue import RefusedPublishError
 from services.cellxgene.records import Facts
 
@@ -21,8 +22,8 @@ def too_big(need: int, most: int, cells: int, genes: int) -> Problem:
     """Return the problem of a dataset that needs more memory than there is, with the numbers."""
     return Problem(
         "memory",
-        f"CellxGene would need {human(need)} for {cells:,} cells x {genes:,} genes; this "
-        f"machine gives {human(most)} to all published datasets.",
+        f"CellxGene would need {format_size(need)} for {cells:,} cells x {genes:,} genes; this "
+        f"machine gives {format_size(most)} to all published datasets.",
         "Publish fewer genes, `adata[:, adata.var.highly_variable]`, or fewer cells.",
     )
 

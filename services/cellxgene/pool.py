@@ -15,7 +15,8 @@ from pathlib import Path
 
 import aiohttp
 
-from labkit.viewers.cellxgene.memory import COMPARE_BYTES, available, human
+from labkit.base.units import format_size
+from labkit.viewers.cellxgene.memory import COMPARE_BYTES, available
 from labkit.viewers.paths import private_folder
 from services.cellxgene import opening
 from services.cellxgene.answers import Answer, Answers, Key
@@ -289,8 +290,9 @@ class Pool:
                 continue
             if time.monotonic() > end:
                 raise NoRoomError(
-                    f"It needs {human(viewer.shown.need)} of memory, and {human(short)} of that "
-                    "are taken by datasets that other people use now. Try again later."
+                    f"It needs {format_size(viewer.shown.need)} of memory, and "
+                    f"{format_size(short)} of that are taken by datasets that other "
+                    "people use now. Try again later."
                 )
             viewer.step = "Waiting for memory: others are in use"
             await asyncio.sleep(0.5)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from labkit.base.problems import LabkitError
+from labkit.base.units import format_size
 from labkit.portal.datasets.rules import is_name
-from labkit.viewers.cellxgene.memory import human
 from labkit.viewers.paths import private_folder
 from services.cellxgene.records import Dataset, Version
 from services.cellxgene.store import DATA, RECORD, Say, whole
@@ -121,8 +121,8 @@ class S3Store:
         free = shutil.disk_usage(self._cache).free
         if version.size > free:
             raise StoreError(
-                f"{human(version.size)} have to be fetched, and the disk of the cache has "
-                f"{human(free)} left. An administrator must make room."
+                f"{format_size(version.size)} have to be fetched, and the disk of the cache has "
+                f"{format_size(free)} left. An administrator must make room."
             )
         temporary = self._cache / f".{version.sha256}"
         key = self._key(_version(name, version.number) + DATA)
@@ -134,7 +134,7 @@ class S3Store:
                     file.write(piece)
                     digest.update(piece)
                     done += len(piece)
-                    say(f"Fetching the data: {human(done)} of {human(version.size)}")
+                    say(f"Fetching the data: {format_size(done)} of {format_size(version.size)}")
             if digest.hexdigest() != version.sha256:
                 raise StoreError(
                     f"s3://{self._bucket}/{key} is not what was published: its digest differs. "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from labkit.base.problems import Problem
-from labkit.viewers.cellxgene.memory import human
+from labkit.base.units import format_size
 from labkit.viewers.paths import private_folder
 from services.appkit.identity import Person
 from services.cellxgene.answers import Key
@@ -167,8 +167,9 @@ class Uploads:
                 problems.append(
                     Problem(
                         "disk",
-                        f"{human(request.size)} are needed, and of the {human(free)} that are free "
-                        f"{human(reserved + self.limits.spare)} are kept for others.",
+                        f"{format_size(request.size)} are needed, and of the "
+                        f"{format_size(free)} that are free "
+                        f"{format_size(reserved + self.limits.spare)} are kept for others.",
                         "Unpublish with delete=True what nobody needs, or ask an administrator.",
                     )
                 )

@@ -20,6 +20,7 @@ import psutil
 from yarl import URL
 
 from labkit.base.problems import LabkitError
+from labkit.base.units import format_duration
 from labkit.viewers import cellxgene as viewers
 from labkit.viewers.cellxgene.failures import explain
 from labkit.viewers.cellxgene.process import FIRST, tail
@@ -226,7 +227,9 @@ class Viewer:
                     if answer.status != 200:
                         raise self.failed(f"CellxGene answered {answer.status} to '{path}'")
         except TimeoutError:
-            raise self.failed(f"CellxGene did not answer within {seconds:.0f} s") from None
+            raise self.failed(
+                f"CellxGene did not answer within {format_duration(seconds)}"
+            ) from None
         except aiohttp.ClientError as error:
             raise self.failed(f"CellxGene broke off ({type(error).__name__})") from error
 

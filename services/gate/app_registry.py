@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from labkit.base.units import format_duration
 from labkit.relay.credentials import AppCookies
 from services.gate.config import App, Config, Portal, load
 from services.gate.identity import FRESH, HubAwayError, Identity, Person
@@ -145,7 +146,11 @@ class AppRegistry:
             if idle is None or upstream.state != "ready" or upstream.active:
                 continue
             if time.monotonic() - upstream.used > idle:
-                log.info("%s: nobody has used it for %.0f s, it is stopped", route.app.name, idle)
+                log.info(
+                    "%s: nobody has used it for %s, it is stopped",
+                    route.app.name,
+                    format_duration(idle),
+                )
                 await upstream.stop()
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from labkit.base.units import format_duration
 from labkit.relay.upstream import Upstreams
 from services.gate import keys
 from services.gate.config import App, Portal
@@ -203,7 +204,7 @@ class Upstream:
                     return
                 starts += 1  # the first may have met the end of an earlier run
                 await self._run("POST")
-        self._fail(f"it did not answer within {self.app.start_timeout:.0f} s")
+        self._fail(f"it did not answer within {format_duration(self.app.start_timeout)}")
 
     def _succeed(self) -> None:
         self.state, self.reason = "ready", ""

@@ -29,6 +29,7 @@ from hub.apps.app_paths import make_readable
 from hub.apps.members import records
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.units import format_size
 from labkit.portal.webapps.rules import FILES_MOST, Kind, check_size, is_path, kind_of
 
 _PIECE = 1 << 20
@@ -89,7 +90,7 @@ def room(paths: Paths, size: int) -> list[Problem]:
     free = shutil.disk_usage(make(paths)).free
     if size + _SPARE <= free:
         return []
-    text = f"the portal's disk has no room for {size / (1 << 20):.0f} MB more."
+    text = f"the portal's disk has no room for {format_size(size)} more."
     return [Problem("disk", text, "Ask an administrator.")]
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from labkit.base.problems import LabkitError, Problem
+from labkit.base.units import format_size
 from labkit.jobs import plugins
 from labkit.jobs.model import Limits, Sightings
-from labkit.jobs.plan import Plan, show_bytes
+from labkit.jobs.plan import Plan
 from labkit.jobs.runs.store import Run, Submission
 
 
@@ -123,7 +124,7 @@ def over_limits(cpu: float, memory: int, limits: Limits) -> list[str]:
     if cpu > limits.cpu:
         over.append(f"{cpu:g} cores")
     if memory > limits.memory:
-        over.append(f"{show_bytes(memory)} of memory")
+        over.append(f"{format_size(memory)} of memory")
     return over
 
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.jobs.plan import show_bytes
+from labkit.base.units import format_size
 from labkit.jobs.worker import cgroup
 
 
@@ -26,7 +26,7 @@ class Capacity:
     memory: int
 
     def __str__(self) -> str:
-        return f"{self.cpu:g} cores and {show_bytes(self.memory)} of memory"
+        return f"{self.cpu:g} cores and {format_size(self.memory)} of memory"
 
 
 def capacity() -> Capacity:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem
+from labkit.base.units import format_size
 from labkit.jobs.backends.base import Backend, BackendError
 from labkit.jobs.backends.capacity import capacity, free_memory
 from labkit.jobs.backends.local_queue import LocalQueue
@@ -24,7 +25,7 @@ from labkit.jobs.model import (
     State,
     from_ranges,
 )
-from labkit.jobs.plan import Plan, show_bytes
+from labkit.jobs.plan import Plan
 from labkit.jobs.runs.manifest import environment_folder
 from labkit.jobs.runs.store import Run, Submission
 from labkit.jobs.worker.folder import write_json
@@ -72,8 +73,8 @@ class LocalBackend(Backend):
         problems += [
             Problem(
                 f"stage {stage.name}",
-                f"each task asks for {show_bytes(stage.resources.memory)} of memory and "
-                f"{show_bytes(free)} are free now: it will wait.",
+                f"each task asks for {format_size(stage.resources.memory)} of memory and "
+                f"{format_size(free)} are free now: it will wait.",
                 "Close notebooks that hold data, or ask for less (memory=).",
                 warning=True,
             )

@@ -18,10 +18,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from labkit.base.problems import LabkitError
+from labkit.base.units import format_size
 from labkit.jobs.backends.capacity import capacity, free_memory
 from labkit.jobs.backends.local_job import Job, Live, StageLeft
 from labkit.jobs.backends.local_queue import LocalQueue, clean_environment
-from labkit.jobs.plan import show_bytes
 from labkit.jobs.runs.store import Run
 from labkit.jobs.worker import process_tree
 
@@ -171,7 +171,7 @@ class Scheduler:
         if lives and sum(live.cpu for live in lives) + cpu > self._capacity.cpu + 1e-9:
             return f"all {self._capacity.cpu:g} cores are in use"
         if sum(live.memory for live in lives) + memory > self._capacity.memory:
-            return f"waits for {show_bytes(memory)} of memory: other tasks have it"
+            return f"waits for {format_size(memory)} of memory: other tasks have it"
         free = free_memory() - _MARGIN
         if free - sum(live.memory for live in lives) >= memory:
             return ""
@@ -182,7 +182,7 @@ class Scheduler:
         if free >= memory:
             return ""
         return (
-            f"waits for {show_bytes(memory)} of memory, {show_bytes(max(0, free))} are free: "
+            f"waits for {format_size(memory)} of memory, {format_size(max(0, free))} are free: "
             "close notebooks that hold data, or cancel and submit with less (memory=)"
         )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from labkit.base.units import format_duration, format_size
 from labkit.jobs.model import State
-from labkit.jobs.plan import show_bytes
 from labkit.jobs.runs.watch import Snapshot, TaskStatus
 
 if TYPE_CHECKING:
@@ -116,15 +116,15 @@ def _facts(job: Job, snapshot: Snapshot) -> list[tuple[str, str]]:
         facts.append(
             (
                 "CPU",
-                f"{span(snapshot.cpu_seconds)} used of {span(snapshot.asked_cpu_seconds)} "
-                f"asked for ({share:.0%})",
+                f"{format_duration(snapshot.cpu_seconds)} used of "
+                f"{format_duration(snapshot.asked_cpu_seconds)} asked for ({share:.0%})",
             )
         )
     if snapshot.peak_memory:
         facts.append(
             (
                 "Memory",
-                f"{show_bytes(snapshot.peak_memory)} at most of {show_bytes(snapshot.memory)} "
+                f"{format_size(snapshot.peak_memory)} at most of {format_size(snapshot.memory)} "
                 "asked for per task",
             )
         )
@@ -139,9 +139,11 @@ def _facts(job: Job, snapshot: Snapshot) -> list[tuple[str, str]]:
 def _time(snapshot: Snapshot) -> str:
     assert snapshot.started is not None  # noqa: S101 -- the caller has looked
     taken = (snapshot.ended or snapshot.at) - snapshot.started
-    text = f"{span(taken)} so far" if not snapshot.state.final else span(taken)
+    text = (
+        f"{format_duration(taken)} so far" if not snapshot.state.final else format_duration(taken)
+    )
     left = time_left(snapshot)
-    return text if left is None else f"{text}, about {span(left)} left"
+    return text if left is None else f"{text}, about {format_duration(left)} left"
 
 
 def time_left(snapshot: Snapshot) -> float | None:
@@ -149,19 +151,6 @@ def time_left(snapshot: Snapshot) -> float | None:
     if snapshot.state is not State.RUNNING or not snapshot.rate:
         return None
     return (snapshot.units - snapshot.units_done) / snapshot.rate
-
-
-def span(seconds: float) -> str:
-    """Return a time span as people read it: ``"1 h 20 min"``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return str(timedelta(hours=hours).days) + f" d {hours % 24} h"
 
 
 def _grid(stage: str, snapshot: Snapshot) -> list[Cells]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.base.problems import Problem, refuse
+from labkit.base.units import format_duration, format_size
 from labkit.portal.datasets import thumbnail
 from labkit.portal.datasets.client import Client, PublishError
 from labkit.portal.datasets.dataset import Published
@@ -22,7 +23,7 @@ from labkit.portal.datasets.rules import check_groups, check_name, check_texts
 from labkit.viewers.cellxgene import copies
 from labkit.viewers.cellxgene.clean import Cleaned, clean
 from labkit.viewers.cellxgene.errors import DataRefusedError
-from labkit.viewers.cellxgene.memory import BASE_BYTES, human
+from labkit.viewers.cellxgene.memory import BASE_BYTES
 from labkit.viewers.cellxgene.source import Source, read_source
 
 if TYPE_CHECKING:
@@ -187,7 +188,9 @@ def _send(
     def tell(sent: int) -> None:
         if time.monotonic() - told[0] > 0.5 or sent == size:
             told[0] = time.monotonic()
-            progress(f"Sending: {human(sent)} of {human(size)} ({100 * sent // size} %)")
+            progress(
+                f"Sending: {format_size(sent)} of {format_size(size)} ({100 * sent // size} %)"
+            )
 
     place = f"uploads/{upload}"
     try:
@@ -200,8 +203,8 @@ def _send(
                 progress(f"The service checks it: {step} …")
             if time.monotonic() > end:
                 raise PublishError(
-                    f"The service did not end its checks within {timeout:.0f} s ({step}). They go "
-                    "on: look with labkit.published()."
+                    f"The service did not end its checks within {format_duration(timeout)} "
+                    f"({step}). They go on: look with labkit.published()."
                 )
             time.sleep(_POLL)
             state = client.ask("GET", place)

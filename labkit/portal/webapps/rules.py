@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from labkit.base.problems import Problem
+from labkit.base.units import format_size
 from labkit.portal.datasets.rules import check_groups
 
 Kind = Literal["shiny", "dash"]
@@ -117,7 +118,6 @@ def check_size(count: int, size: int, most: int) -> Iterator[Problem]:
     if size > most:
         yield Problem(
             "app",
-            f"its files have {size / (1 << 20):.1f} MB, and at most {most / (1 << 20):.0f} MB are "
-            "taken.",
+            f"its files have {format_size(size)}, and at most {format_size(most)} are taken.",
             "Leave out what it does not read, or make its tables smaller.",
         )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from labkit.base.units import format_size
 from labkit.viewers.cellxgene import process
-from labkit.viewers.cellxgene.memory import human
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,7 @@ class Card:
         record = self._record
         status = self.status()
         if status == "running":
-            status += f", {human(self.memory())} of memory"
+            status += f", {format_size(self.memory())} of memory"
         facts = [
             ("Data", f"{record.title}: {record.shape[0]:,} cells × {record.shape[1]:,} genes"),
             ("Status", status + (" (was open already)" if self._reused else "")),

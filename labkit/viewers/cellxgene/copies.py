@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from labkit.base.units import format_size
 from labkit.viewers import paths
 from labkit.viewers.cellxgene.clean import Cleaned
 from labkit.viewers.cellxgene.errors import CellxGeneError
-from labkit.viewers.cellxgene.memory import human
 from labkit.viewers.cellxgene.source import Matrix, Source
 
 # Part of every identity: raise it when the rules of conversion change.
@@ -125,8 +125,8 @@ def write(source: Source, cleaned: Cleaned, key: str, in_use: Collection[Path]) 
     free = paths.free_bytes(path.parent)
     if need > free:
         raise CellxGeneError(
-            f"A copy for CellxGene needs up to {human(need)} on disk, and {path.parent} has "
-            f"{human(free)} left.\nNext step: remove files you no longer need, or show fewer "
+            f"A copy for CellxGene needs up to {format_size(need)} on disk, and {path.parent} has "
+            f"{format_size(free)} left.\nNext step: remove files you no longer need, or show fewer "
             "cells or genes."
         )
     x = source.read_x()

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.base.units import format_size
 from labkit.viewers import paths
 from labkit.viewers.cellxgene import copies, labels, memory, process
 from labkit.viewers.cellxgene.card import Card, link
 from labkit.viewers.cellxgene.clean import Cleaned, clean
 from labkit.viewers.cellxgene.errors import CellxGeneError, DataRefusedError, NotEnoughMemoryError
-from labkit.viewers.cellxgene.memory import human
 from labkit.viewers.cellxgene.process import Progress
 from labkit.viewers.cellxgene.source import Matrix, Source, read_source
 
@@ -146,9 +146,9 @@ def _plan(source: Source, x: Matrix, cleaned: Cleaned, copy: Path | None, force:
         need = need if converts else as_is
     notes = []
     message = (
-        f"'{source.title}' needs about {human(need)} of memory "
+        f"'{source.title}' needs about {format_size(need)} of memory "
         f"({x.shape[0]:,} cells × {x.shape[1]:,} genes, {_kind(x)}); "
-        f"{human(left.size)} are left ({left.limit_by})."
+        f"{format_size(left.size)} are left ({left.limit_by})."
     )
     if need > left.size:
         if not force:

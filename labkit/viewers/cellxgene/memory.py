@@ -35,15 +35,6 @@ class Available:
     limit_by: str
 
 
-def human(size: float) -> str:
-    """Write a size in bytes for people: ``"1.5 GB"`` (1 GB = 10**9 bytes)."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            value = size / scale
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{max(size, 0) / 1e3:.0f} kB"
-
-
 def available() -> Available:
     """Return the memory that a new process of this user may take.
 

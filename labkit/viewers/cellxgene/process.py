@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from labkit.base.units import format_duration
 from labkit.viewers import paths, sockets
 from labkit.viewers.cellxgene.errors import CellxGeneError, StartFailedError
 from labkit.viewers.cellxgene.failures import explain
@@ -289,7 +290,7 @@ def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None
             break
         waited = time.monotonic() - began
         if waited > timeout:
-            raise _failed(record, f"CellxGene did not answer within {timeout:.0f} s")
+            raise _failed(record, f"CellxGene did not answer within {format_duration(timeout)}")
         if int(waited) >= told + 3:
             told = int(waited)
             progress(f"CellxGene is loading the data … {told} s")

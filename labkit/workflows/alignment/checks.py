@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base.problems import Problem
-from labkit.jobs.plan import show_bytes
+from labkit.base.units import format_size
 from labkit.workflows.alignment.samplesheet import Lane, Sample
 from labkit.workflows.alignment.task_code import fastq, objects, sizes
 
@@ -237,7 +237,7 @@ def check_disk(folder: Path, needed: int, what: str) -> list[Problem]:
     free = shutil.disk_usage(place).free
     if free >= needed:
         return []
-    text = f"{what} will take about {show_bytes(needed)}, {show_bytes(free)} are free."
+    text = f"{what} will take about {format_size(needed)}, {format_size(free)} are free."
     return [Problem(os.fspath(folder), text, "Free some, or choose another folder.")]
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base.problems import refuse
+from labkit.base.units import format_size
 from labkit.jobs.backends import base as backends
 from labkit.jobs.model import Environment, Resources, Stage, Task, literal, safe_key
-from labkit.jobs.plan import Plan, show_bytes
+from labkit.jobs.plan import Plan
 from labkit.workflows.alignment import aligners, checks
 from labkit.workflows.alignment.gather_stage import gather_stage
 from labkit.workflows.alignment.prepared import Prepared
@@ -201,5 +202,5 @@ def _note(prepared: Prepared, tasks: list[Task], length: int) -> str:
     needed = sizes.results(checks.read_bytes(prepared.samples, prepared.files))
     return (
         f"about {reads:,} reads of {len(tasks)} samples against {length:,} bases with "
-        f"{prepared.aligner}; the results take about {show_bytes(needed)}"
+        f"{prepared.aligner}; the results take about {format_size(needed)}"
     )

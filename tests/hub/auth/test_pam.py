@@ -140,7 +140,7 @@ def test_lock_out_is_alike_for_names_that_exist_and_others_and_spares_known_brow
             assert time.monotonic() - begin < 1.5  # PAM itself takes 2 to 4 seconds
             assert page.status_code == 429
             assert 50 < int(page.headers["Retry-After"]) <= 60
-            assert "Too many failed attempts. Try again in a minute or from" in page.text
+            assert "Too many failed attempts. Try again in 1 min or from" in page.text
         # The owner, in the browser that logged in before, is not locked out.
         assert known.login(ada).status_code == 200
         assert not secrets_in(portal.hub_log(), [PASSWORD])

@@ -177,7 +177,7 @@ async def test_what_cannot_start_is_explained(slurm: SlurmCluster, lab: Settings
     assert set(said) == set(PLACES)
     assert "small" not in said["main"]
     assert "small" not in said["cloud"]
-    assert said["short"]["small"] == "It gives a job at most 30m, and servers ask for 8h."
+    assert said["short"]["small"] == "It gives a job at most 30 min, and servers ask for 8 h."
     assert said["shut"]["small"] == "It starts no jobs at the moment."
     assert said["closed"]["small"] == "It is for the groups daemon."
     assert said["typo"]["small"].startswith("The cluster has no such partition")

@@ -17,7 +17,7 @@ from labkit.jobs.job import open_job
 from labkit.jobs.model import State
 from labkit.jobs.notebook import card, text
 from labkit.jobs.notebook.card import COLOURS
-from labkit.jobs.notebook.view import CELLS, span
+from labkit.jobs.notebook.view import CELLS
 from tests.support.backend_contract import Site
 from tests.support.job_helpers import stage, until
 
@@ -114,15 +114,6 @@ def contrast(one: str, two: str) -> float:
 def test_signs_read_on_light_and_dark(state: State) -> None:
     for ground in ("#ffffff", "#111111"):
         assert contrast(COLOURS[state], ground) >= 3
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.4, "0.4 s"), (59, "59 s"), (61, "1 min"), (3599, "1 h 0 min"), (7260, "2 h 1 min"),
-     (200_000, "2 d 7 h")],
-)  # fmt: skip
-def test_spans(seconds: float, said: str) -> None:
-    assert span(seconds) == said
 
 
 def test_time_left_and_units(site: Site) -> None:

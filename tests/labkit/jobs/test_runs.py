@@ -23,7 +23,6 @@ from labkit.jobs.model import (
     Task,
     from_ranges,
     grow_memory,
-    parse_memory,
     parse_time,
     safe_key,
     to_ranges,
@@ -258,20 +257,6 @@ def test_a_newer_format_is_refused(tmp_path: Path, lab_home: Path) -> None:
 
 
 # values
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("4 GB", 4 << 30), ("512M", 512 << 20), ("1.5GiB", 3 << 29), (100, 100), ("7", 7)],
-)
-def test_memory(text: str | int, size: int) -> None:
-    assert parse_memory(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "lots", "-1 GB", "0", 0, "4 XB", float("nan"), float("inf")])
-def test_no_memory(text: str) -> None:
-    with pytest.raises(ValueError, match=r"memory|size"):
-        parse_memory(text)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_links_pipes_and_size_are_told_together(folder: Path) -> None:
         "out: is a link",
         "hosts: is a link",
         "pipe: is no file",
-        "2.0 MB",
+        "2 MB",
         "Shiny and of",
     ):
         assert text in told

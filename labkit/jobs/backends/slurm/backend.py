@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem, refuse
+from labkit.base.units import format_size
 from labkit.jobs.backends.base import Backend, BackendError, SubmitRefusedError
 from labkit.jobs.backends.slurm import array_layout, check, lost_tasks
 from labkit.jobs.backends.slurm.array_layout import Part
@@ -20,7 +21,7 @@ from labkit.jobs.backends.slurm.options import read as read_options
 from labkit.jobs.backends.slurm.script import Asked, arguments, script
 from labkit.jobs.backends.slurm.submit import Sender
 from labkit.jobs.model import Limits, Sighting, Sightings, State
-from labkit.jobs.plan import Plan, show_bytes
+from labkit.jobs.plan import Plan
 from labkit.jobs.runs.store import Run, StageWork, Submission
 from labkit.slurm import cluster, commands, queue, states
 from labkit.slurm.queue import Row
@@ -46,7 +47,7 @@ class SlurmBackend(Backend):
         memory = max((part.most_memory for part in usable), default=0)
         cpus = max((part.most_cpus for part in usable), default=0)
         names = ", ".join(part.name for part in usable) or "none"
-        size = show_bytes(memory) if memory < cluster.BOUNDLESS else "uncounted"
+        size = format_size(memory) if memory < cluster.BOUNDLESS else "uncounted"
         text = f"{cpus} cores and {size} of memory (partitions: {names})"
         default = have.default or max(usable, key=lambda part: part.cores, default=None)
         cores = (default.cores or None) if default else None

@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 from labkit.base.problems import Problem, unknown_name
+from labkit.base.units import format_size
 from labkit.jobs.backends.base import BackendError, SubmitRefusedError
 from labkit.jobs.backends.slurm.array_layout import Part
 from labkit.jobs.backends.slurm.options import Options
 from labkit.jobs.backends.slurm.script import Asked, arguments
-from labkit.jobs.plan import Plan, show_bytes
+from labkit.jobs.plan import Plan
 from labkit.slurm import commands
 from labkit.slurm.cluster import Cluster, Partition
 
@@ -77,8 +78,8 @@ def stage(
         problems.append(Problem(where, text, _elsewhere(have, part, cpus, memory)))
     if memory > part.most_memory:
         text = (
-            f"each task asks for {show_bytes(memory)} of memory; {part.name} has at most "
-            f"{show_bytes(part.most_memory)} a node."
+            f"each task asks for {format_size(memory)} of memory; {part.name} has at most "
+            f"{format_size(part.most_memory)} a node."
         )
         problems.append(Problem(where, text, _elsewhere(have, part, cpus, memory)))
     if resources.time and part.longest and resources.time > part.longest:
@@ -101,7 +102,7 @@ def stage(
         return problems
     fits = [n for n in nodes if n.cpus >= cpus and n.memory >= memory]
     if not fits:
-        text = f"no node of {part.name} has both {cpus} cores and {show_bytes(memory)} of memory."
+        text = f"no node of {part.name} has both {cpus} cores and {format_size(memory)} of memory."
         problems.append(Problem(where, text, _elsewhere(have, part, cpus, memory)))
     elif not any(node.usable for node in fits):
         states = ", ".join(sorted({node.state for node in fits}))

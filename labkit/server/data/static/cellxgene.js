@@ -4,7 +4,7 @@
   const main = document.getElementById("main");
   const base = main.dataset.base;
   const at = (id) => document.getElementById(id);
-  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : bytes >= 1e6 ? `${Math.round(bytes / 1e6)} MB` : `${Math.ceil(bytes / 1e3)} kB`);
+  const { size } = units;
   const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 
   const ask = async (method, path, body) => {

@@ -6,14 +6,7 @@
   const at = (id) => document.getElementById(id);
   const clock = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
   const when = (seconds) => clock.format(new Date(seconds * 1000));
-  const span = (seconds) => {
-    const minutes = Math.max(0, Math.round(seconds / 60));
-    if (minutes < 1) return "less than a minute";
-    if (minutes < 60) return `${minutes} min`;
-    const hours = Math.floor(minutes / 60);
-    return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
-  };
-  const size = (bytes) => (bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(1)} GB` : `${Math.round(bytes / 2 ** 20)} MB`); // as the lab file counts
+  const { size, span } = units;
 
   const ask = async (method, path, body) => {
     const answer = await fetch(base + path, {
