@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import labkit
+from labkit.base import process_tree
 from labkit.jobs.backends.local import LocalBackend
 from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.model import Sighting, Sightings, State
 from labkit.jobs.runs.watch import Watch
-from labkit.jobs.worker import process_tree
 from tests.support import job_helpers
 
 MANY, RUNNING = 10_000, 1_000

@@ -27,7 +27,7 @@ from hub.labfile.read import write
 from hub.labfile.schema import Settings
 from hub.sandbox.accounts import AccountError
 from hub.sandbox.bubblewrap import environment_folders
-from hub.sandbox.cgroups import Limits
+from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.configure import sandboxes_of
 from hub.sandbox.instance import sandbox_key
 from hub.sandbox.sandboxes import Sandboxes, Shared
@@ -163,7 +163,7 @@ class Start:
 
     def _run_boxed(self) -> int:
         service, sandboxes = self.app.service, self.sandboxes()
-        limits = Limits(cpu=service.cpu, memory=service.memory, processes=service.processes)
+        limits = SandboxLimits(cpu=service.cpu, memory=service.memory, processes=service.processes)
         key = sandbox_key(self.account.pw_uid, "")
         ending = _Ending(lambda: sandboxes.terminate(key))
         sandbox = sandboxes.create(key, self.account, limits)

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.base import cgroups
+
 CONTROLLERS = ("cpu", "memory", "pids")
 _PERIOD = 100_000  # microseconds
 _KILL_TIMEOUT = 5.0  # seconds
@@ -19,7 +21,7 @@ class CgroupError(OSError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """What one user server may use.
 
     Attributes
@@ -54,7 +56,7 @@ class Cgroups(ABC):
         """Return the group's folder in each hierarchy."""
         return list(dict.fromkeys(parent / key for parent in self.parents.values()))
 
-    def create(self, key: str, limits: Limits) -> None:
+    def create(self, key: str, limits: SandboxLimits) -> None:
         """Make the group and set its limits; an empty one of that name is used again.
 
         Raises
@@ -71,11 +73,11 @@ class Cgroups(ABC):
             raise CgroupError(f"cgroup {key}: {error}") from error
 
     @abstractmethod
-    def _limit(self, key: str, limits: Limits) -> None: ...
+    def _limit(self, key: str, limits: SandboxLimits) -> None: ...
 
-    @abstractmethod
     def oom_kills(self, key: str) -> int:
         """Return how many processes the kernel ended for want of memory."""
+        return cgroups.oom_kills(self.parents["memory"] / key)
 
     @abstractmethod
     def views(self, key: str) -> list[tuple[Path, str]]:
@@ -87,11 +89,7 @@ class Cgroups(ABC):
 
     def pids(self, key: str) -> list[int]:
         """Return the processes of the group, none where there is no group."""
-        try:
-            text = (self.parents["pids"] / key / "cgroup.procs").read_text()
-        except OSError:
-            return []
-        return [int(line) for line in text.split()]
+        return cgroups.processes(self.parents["pids"] / key)
 
     def keys(self) -> set[str]:
         """Return the groups that exist, in any hierarchy."""
@@ -138,7 +136,7 @@ class Cgroups(ABC):
 class CgroupsV1(Cgroups):
     """Separate hierarchies per controller, with the v2 one beside them where it is mounted."""
 
-    def _limit(self, key: str, limits: Limits) -> None:
+    def _limit(self, key: str, limits: SandboxLimits) -> None:
         memory, cpu = self.parents["memory"] / key, self.parents["cpu"] / key
         # With swap accounting, memsw must never be below the limit: lift it first.
         _write(memory / "memory.memsw.limit_in_bytes", -1, missing_ok=True)
@@ -149,10 +147,6 @@ class CgroupsV1(Cgroups):
         _write(cpu / "cpu.shares", max(2, min(262_144, int(limits.cpu * 1024))))
         _write(self.parents["pids"] / key / "pids.max", limits.processes)
 
-    def oom_kills(self, key: str) -> int:
-        """Return how many processes the kernel ended for want of memory."""
-        return _field(self.parents["memory"] / key / "memory.oom_control", "oom_kill")
-
     def views(self, key: str) -> list[tuple[Path, str]]:
         """Return what the server may read of its own limits: (folder, place in the sandbox)."""
         return [(self.parents[c] / key, f"/sys/fs/cgroup/{c}") for c in CONTROLLERS]
@@ -161,7 +155,7 @@ class CgroupsV1(Cgroups):
 class CgroupsV2(Cgroups):
     """The unified hierarchy."""
 
-    def create(self, key: str, limits: Limits) -> None:
+    def create(self, key: str, limits: SandboxLimits) -> None:
         """Make the group and set its limits; an empty one of that name is used again.
 
         Raises
@@ -178,17 +172,13 @@ class CgroupsV2(Cgroups):
             raise CgroupError(f"cgroup {parent}: {error}") from error
         super().create(key, limits)
 
-    def _limit(self, key: str, limits: Limits) -> None:
+    def _limit(self, key: str, limits: SandboxLimits) -> None:
         group = self.parents["pids"] / key
         _write(group / "memory.max", limits.memory)
         _write(group / "memory.swap.max", 0, missing_ok=True)
         _write(group / "cpu.max", f"{max(1000, int(limits.cpu * _PERIOD))} {_PERIOD}")
         _write(group / "cpu.weight", max(1, min(10_000, int(limits.cpu * 100))))
         _write(group / "pids.max", limits.processes)
-
-    def oom_kills(self, key: str) -> int:
-        """Return how many processes the kernel ended for want of memory."""
-        return _field(self.parents["memory"] / key / "memory.events", "oom_kill")
 
     def views(self, key: str) -> list[tuple[Path, str]]:
         """Return what the server may read of its own limits: (folder, place in the sandbox)."""
@@ -210,7 +200,7 @@ def detect(name: str, proc: Path = Path("/proc/self")) -> Cgroups:
     CgroupError
         A controller is missing; the text names it.
     """
-    v1, v2 = _mounts((proc / "mounts").read_text())
+    v1, v2 = cgroups.mounts(proc)
     if all(controller in v1 for controller in CONTROLLERS):
         parents = {controller: v1[controller] / name for controller in CONTROLLERS}
         if v2:
@@ -225,18 +215,6 @@ def detect(name: str, proc: Path = Path("/proc/self")) -> Cgroups:
     if missing:
         raise CgroupError(f"cgroup v2 at {base} does not offer: {missing}")
     return CgroupsV2(dict.fromkeys(CONTROLLERS, base / name))
-
-
-def _mounts(text: str) -> tuple[dict[str, Path], Path | None]:
-    v1: dict[str, Path] = {}
-    v2: Path | None = None
-    for line in text.splitlines():
-        _, where, kind, options, *_ = line.split()
-        if kind == "cgroup":
-            v1 |= {c: Path(where) for c in CONTROLLERS if c in options.split(",")}
-        elif kind == "cgroup2" and v2 is None:
-            v2 = Path(where)
-    return v1, v2
 
 
 def _delegated(root: Path, cgroup: str) -> Path:
@@ -275,14 +253,6 @@ def _delegate(group: Path) -> None:
             except ProcessLookupError:
                 continue
         _write(control, wanted)
-
-
-def _field(path: Path, name: str) -> int:
-    try:
-        pairs = (line.split() for line in path.read_text().splitlines())
-        return next((int(value) for key, value in pairs if key == name), 0)
-    except OSError:
-        return 0
 
 
 def _write(path: Path, value: int | str, *, missing_ok: bool = False) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub.sandbox import bubblewrap, cgroups
-from hub.sandbox.cgroups import Limits
+from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.instance import Instance
 from hub.sandbox.network import Link, Network
 
@@ -111,7 +111,7 @@ class Sandboxes:
         self._locks: dict[str, threading.RLock] = {}
         self._lock = threading.Lock()
 
-    def create(self, key: str, account: pwd.struct_passwd, limits: Limits) -> Sandbox:
+    def create(self, key: str, account: pwd.struct_passwd, limits: SandboxLimits) -> Sandbox:
         """Make a sandbox; what an earlier one of that name left is removed first.
 
         Raises
@@ -127,7 +127,7 @@ class Sandboxes:
                 self.destroy(key)
                 raise
 
-    def _create(self, key: str, account: pwd.struct_passwd, limits: Limits) -> Sandbox:
+    def _create(self, key: str, account: pwd.struct_passwd, limits: SandboxLimits) -> Sandbox:
         folder = self.folder(key)
         tmp = folder / "tmp"
         folder.mkdir(mode=0o700, parents=True)

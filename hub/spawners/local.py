@@ -16,7 +16,7 @@ from traitlets import Integer
 
 from hub.labfile.schema import Settings
 from hub.sandbox import AccountError, accounts_of, log_writer, reap, sandboxes_of
-from hub.sandbox.cgroups import Limits
+from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.instance import sandbox_key
 from hub.sandbox.sandboxes import Sandboxes
 from hub.spawners.base import LabSpawner
@@ -77,7 +77,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         profile = self.profile
         if profile is None:
             raise StartError("No profile was chosen.", status_code=400)
-        limits = Limits(cpu=profile.cpu, memory=profile.memory, processes=profile.processes)
+        limits = SandboxLimits(cpu=profile.cpu, memory=profile.memory, processes=profile.processes)
         account = await asyncio.to_thread(self._account)
         self.say("Preparing its network and its limits")
         sandboxes = await self.sandboxes()

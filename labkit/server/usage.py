@@ -6,11 +6,10 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-_ROLLUP = "/proc/{}/smaps_rollup"
+from labkit.base import process_tree
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Meter:
             try:
                 used = process.cpu_times()
                 times[process.pid, process.create_time()] = used.user + used.system
-                memory += _memory(process)
+                memory += process_tree.proportional([process.pid])
             except psutil.Error:
                 continue  # ended meanwhile
         spent = sum(t - self._before.get(key, 0.0) for key, t in times.items())
@@ -78,17 +77,6 @@ def own_processes() -> Iterator[psutil.Process]:
                 yield process
         except psutil.Error:
             continue
-
-
-def _memory(process: psutil.Process) -> int:
-    """Return a process' proportional share of memory: shared pages count once in the sum."""
-    try:
-        for line in Path(_ROLLUP.format(process.pid)).read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return int(process.memory_info().rss)
 
 
 def _limit(*names: str) -> float:

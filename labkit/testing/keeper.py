@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from labkit.jobs.worker import process_tree
+from labkit.base import process_tree
 
 _SOURCES = str(Path(__file__).resolve().parents[2])
 _MAIN = (

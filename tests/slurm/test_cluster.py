@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.jobs.worker import process_tree
+from labkit.base import process_tree
 from labkit.testing import ClusterError, SlurmCluster
 from tests.conftest import needs_root
 from tests.support.job_helpers import until

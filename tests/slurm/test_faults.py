@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from labkit.base import process_tree
 from labkit.base.problems import LabkitError
 from labkit.jobs.backends.base import BackendError
 from labkit.jobs.job import open_job
 from labkit.jobs.model import Resources, Stage, State, Task
-from labkit.jobs.worker import process_tree
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_root
 from tests.support.backend_contract import Site, hog

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from labkit.base import process_tree
 from labkit.jobs.job import Job
 from labkit.jobs.model import Stage
 from labkit.jobs.runs.store import Run
-from labkit.jobs.worker import process_tree
 from tests.support.backend_contract import Site
 from tests.support.job_helpers import ran, records, stage, until
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from labkit.base import cgroups, process_tree
 from labkit.base.problems import Problem
 from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.job import Job
 from labkit.jobs.model import Resources, Stage, Task, literal
 from labkit.jobs.plan import Plan
-from labkit.jobs.worker import cgroup, process_tree
+from labkit.jobs.worker import cgroup
 from labkit.workflows.base import Workflow
 
 MB = 1024**2
@@ -94,7 +95,7 @@ def home(folder: Path, env: Callable[[str, str | None], None]) -> Iterator[Path]
 def _remove_groups(folder: Path) -> None:
     """Remove the cgroups of attempts that were killed and that nobody will look at again."""
     keys = {path.parent.name.rpartition("-")[2] for path in folder.rglob("manifest.json")}
-    for group, _ in cgroup.groups("memory"):
+    for group, _ in cgroups.groups("memory"):
         for child in group.glob("labkit-*"):
             if child.name.split("-")[1] in keys:
                 cgroup.remove(child)

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.base import cgroups
 from labkit.base.units import format_size
-from labkit.jobs.worker import cgroup
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Capacity:
 def capacity() -> Capacity:
     """Measure the capacity now."""
     cores = float(len(os.sched_getaffinity(0)))
-    quota = cgroup.cpu_limit()
-    limit = cgroup.memory_limit()
+    quota = cgroups.cpu_limit()
+    limit = cgroups.memory_limit()
     memory = _meminfo("MemTotal")
     return Capacity(
         cpu=min(cores, quota) if quota else cores,
@@ -44,7 +44,7 @@ def capacity() -> Capacity:
 def free_memory() -> int:
     """Return the bytes that could be used now without pushing anybody out."""
     here = _meminfo("MemAvailable")
-    group = cgroup.memory_free()
+    group = cgroups.memory_free()
     return here if group is None else min(here, group)
 
 

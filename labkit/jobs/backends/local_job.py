@@ -13,9 +13,10 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+from labkit.base import process_tree
 from labkit.jobs.model import Reason, State, to_ranges
 from labkit.jobs.runs.store import Run, StageWork, Submission
-from labkit.jobs.worker import process_tree, reap
+from labkit.jobs.worker import reap
 from labkit.jobs.worker.folder import read_json
 from labkit.jobs.worker.retry import retry_memory
 

@@ -17,13 +17,13 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from labkit.base import process_tree
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_size
 from labkit.jobs.backends.capacity import capacity, free_memory
 from labkit.jobs.backends.local_job import Job, Live, StageLeft
 from labkit.jobs.backends.local_queue import LocalQueue, clean_environment
 from labkit.jobs.runs.store import Run
-from labkit.jobs.worker import process_tree
 
 log = logging.getLogger("labkit.supervisor")
 

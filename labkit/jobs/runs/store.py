@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from labkit.base import files
 from labkit.base.problems import LabkitError
 from labkit.jobs.model import Resources, from_ranges, to_ranges
 from labkit.jobs.plan import Plan
@@ -22,6 +22,11 @@ from labkit.jobs.runs.manifest import Manifest, job_key, now, run_name, task_lin
 from labkit.jobs.worker.folder import Folder, read_json, write_json
 
 _LOCK_TIMEOUT = 60.0  # seconds
+# What a run folder holds of labkit, by package; all of its modules where none are named.
+_COPIED: dict[str, tuple[str, ...]] = {
+    "labkit.jobs.worker": (),
+    "labkit.base": ("cgroups.py", "files.py", "process_tree.py"),
+}
 
 
 @dataclass(frozen=True)
@@ -226,24 +231,17 @@ class Run:
         LabkitError
             Another one holds it for longer than ``timeout`` seconds.
         """
+        with ExitStack() as held:
+            self._hold(held, timeout)
+            yield
+
+    def _hold(self, held: ExitStack, timeout: float) -> None:
         try:
-            file = (self.path / ".lock").open("a")
+            held.enter_context(files.locked(self.path / ".lock", timeout, "the run folder"))
+        except files.LockTimeoutError as error:
+            raise LabkitError(str(error)) from None
         except OSError as error:
             raise LabkitError(f"{self.path} cannot be written: {error.strerror}.") from error
-        with file:
-            deadline = time.monotonic() + timeout
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise LabkitError(
-                            f"Another kernel or terminal has held {self.path} for "
-                            f"{timeout:.0f} s. Try again, or end it."
-                        ) from None
-                    time.sleep(0.02)
-            yield
 
     def submissions(self) -> list[Submission]:
         """Return all submissions, the first first."""
@@ -362,13 +360,14 @@ def _fill(folder: Folder, plan: Plan, tables: Mapping[str, str], manifest: Manif
 
 def _copy_worker(place: Path) -> None:
     """Copy the worker, so that a node needs nothing but Python and an update changes nothing."""
-    package = place / "labkit" / "jobs" / "worker"
-    package.mkdir(parents=True)
-    for folder in (package.parent, package.parent.parent):
-        (folder / "__init__.py").touch()
-    for module in resources.files("labkit.jobs.worker").iterdir():
-        if module.name.endswith(".py"):
-            (package / module.name).write_bytes(module.read_bytes())
+    for package, modules in _COPIED.items():
+        target = place.joinpath(*package.split("."))
+        target.mkdir(parents=True)
+        for module in resources.files(package).iterdir():
+            if module.name in modules or (not modules and module.name.endswith(".py")):
+                (target / module.name).write_bytes(module.read_bytes())
+    for package in ("labkit", "labkit/jobs", "labkit/base"):
+        (place / package / "__init__.py").touch()
     (place / "__main__.py").write_text(
         "from labkit.jobs.worker.main import main\n\nraise SystemExit(main())\n"
     )

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labkit.jobs.worker import cgroup, commit, process_tree
+from labkit.base import files, process_tree
+from labkit.jobs.worker import cgroup, commit
 from labkit.jobs.worker.attempt import Attempt, AttemptFailed
 from labkit.jobs.worker.folder import (
     Folder,
     fill,
     make_private,
     mark,
-    publish,
     reserve,
     unique_name,
     write_json,
@@ -127,7 +127,7 @@ class Execution:
         self._record["seconds"] = round(self._record["ended"] - self._started, 3)
         self._measure()
         fill(reserved, self._record)
-        publish(reserved, self._folder.record(*self._where))
+        files.put_in_place(reserved, self._folder.record(*self._where))
         self._folder.running(*self._where).unlink()
         return bool(self._record["state"] == "SUCCEEDED")
 
@@ -358,12 +358,7 @@ class Execution:
         return False
 
     def _tail(self) -> str:
-        try:
-            with self._log.open("rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL))
-                return log.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
+        return files.tail(self._log, most=_TAIL)
 
     def _units(self, attempt: Attempt, state: str) -> tuple[float, int]:
         """Return done and planned units; a program that counts otherwise is scaled to the plan."""

@@ -6,15 +6,15 @@ the node and labkit in the notebook.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from labkit.base import files
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -191,32 +191,8 @@ def write_json(path: Path, data: dict[str, Any], *, exclusive: bool = False) -> 
     bool
         Whether it was written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        temporary.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
-        return publish(temporary, path, exclusive=exclusive)
-    finally:
-        _unlink(temporary)
-
-
-def publish(temporary: Path, path: Path, *, exclusive: bool = False) -> bool:
-    """Rename a finished file to its place; with ``exclusive`` never over another."""
-    if not exclusive:
-        temporary.replace(path)
-        return True
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
-            raise
-        if path.exists():  # a file system without hard links
-            return False
-        temporary.replace(path)
-        return True
-    _unlink(temporary)
-    return True
+    content = json.dumps(data, separators=(",", ":")) + "\n"
+    return files.write_atomic(path, content, exclusive=exclusive)
 
 
 def reserve(path: Path) -> None:
@@ -238,10 +214,3 @@ def fill(path: Path, data: dict[str, Any]) -> None:
         file.write(text + b"\n")
         file.flush()
         os.ftruncate(file.fileno(), len(text) + 1)
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError:
-        return

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labkit.jobs.worker import cgroup, process_tree
+from labkit.base import cgroups, process_tree
+from labkit.jobs.worker import cgroup
 from labkit.jobs.worker.folder import mark, unique_name
 
 _SILENCE = 45.0  # seconds: a heartbeat comes every ten
@@ -36,7 +37,7 @@ def clear(run: Path, stage: str, index: int, attempt: int) -> None:
         process_tree.kill(leftover)
         time.sleep(0.02)
     unique = unique_name(run, stage, index, attempt)
-    for group, _ in cgroup.groups("memory"):
+    for group, _ in cgroups.groups("memory"):
         if (group / unique).is_dir():
             cgroup.remove(group / unique)
     shutil.rmtree(Path(os.environ.get("TMPDIR") or "/tmp") / unique, ignore_errors=True)  # noqa: S108

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labkit.jobs.worker import cgroup, process_tree
+from labkit.base import cgroups, process_tree
+from labkit.jobs.worker import cgroup
 
 _TICK = 0.25  # seconds between two looks at memory and time
 _HEARTBEAT = 10.0  # seconds between two heartbeats where nothing changes
@@ -60,7 +61,7 @@ class Watch(threading.Thread):
         self._beaten = -_HEARTBEAT
         self._shown: tuple[float, int] | None = None
         self._kills = group.kills() if group else 0
-        self._oom_above = cgroup.oom_kills()
+        self._oom_above = cgroups.own_oom_kills()
         self.peak = 0
         self.told: tuple[int, int] | None = None
         self.units: Callable[[], tuple[float, int]] = lambda: (0, 0)
@@ -101,7 +102,7 @@ class Watch(threading.Thread):
 
     def killed_from_above(self) -> bool:
         """Return whether the kernel killed for want of memory in the group around us."""
-        return cgroup.oom_kills() > self._oom_above
+        return cgroups.own_oom_kills() > self._oom_above
 
     def end_all(self, verdict: tuple[str, str]) -> None:
         """End the attempt's processes and remember why; the first reason stays."""

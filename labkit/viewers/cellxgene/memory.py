@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
+
+from labkit.base import cgroups
 
 # What CellxGene takes before it has read any data (Python, numba, pandas).
 BASE_BYTES = 340 * 2**20
 # Bytes that a comparison of two groups takes per cell and gene at its peak. Measured with 6,000
 # cells x 10,000 genes, one group against all others: 12.9 sparse, 11.9 dense.
 COMPARE_BYTES = 13
-# cgroup v1 writes "no limit" as a number close to 2**63.
-_UNLIMITED = 2**60
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ def available() -> Available:
     """
     found = [Available(psutil.virtual_memory().available, "the machine's free memory")]
     found += [
-        Available(max(0, limit - used), "the memory limit of your server")
-        for limit, used in _cgroup_limits(_CGROUP_ROOT, Path("/proc/self/cgroup"))
+        Available(max(0, one.limit - one.used), "the memory limit of your server")
+        for one in cgroups.memory_limits()
     ]
     for profile in _profile():
         left = max(0, profile - _own_processes())
@@ -59,7 +56,7 @@ def limit() -> int:
     The smallest of the machine's memory, the limits of the cgroups this process is in, and what
     the portal says (``LABHUB_MEMORY_BYTES``).
     """
-    limits = [most for most, _ in _cgroup_limits(_CGROUP_ROOT, Path("/proc/self/cgroup"))]
+    limits = [one.limit for one in cgroups.memory_limits()]
     return int(min([psutil.virtual_memory().total, *limits, *_profile()]))
 
 
@@ -79,37 +76,3 @@ def _own_processes() -> int:
         except psutil.Error:
             continue  # ended meanwhile, or not ours to look at
     return total
-
-
-def _cgroup_limits(root: Path, membership: Path) -> Iterator[tuple[int, int]]:
-    """Yield (limit, use) of each memory cgroup from this process' own up to the root."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            tree, names = root, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            tree = root / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        folder = tree / group.lstrip("/")
-        # In a container the path may be the host's: then the mount's root is the own group.
-        for candidate in (folder, *folder.parents):
-            if tree in (candidate, *candidate.parents):
-                yield from _limit_of(candidate, *names)
-
-
-def _limit_of(folder: Path, limit: str, use: str, cache: str) -> Iterator[tuple[int, int]]:
-    try:
-        most = int((folder / limit).read_text())
-        used = int((folder / use).read_text())
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return  # no such file, or "max": no limit here
-    if most < _UNLIMITED:
-        # File cache that the kernel drops on demand is not really used.
-        yield most, max(0, used - int(stat.get(cache, 0)))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hub.sandbox.cgroups import CgroupError, CgroupsV1, CgroupsV2, Limits, detect
+from hub.sandbox.cgroups import CgroupError, CgroupsV1, CgroupsV2, SandboxLimits, detect
 from tests.conftest import needs_root
 
-LIMITS = Limits(cpu=1.5, memory=256 << 20, processes=50)
+LIMITS = SandboxLimits(cpu=1.5, memory=256 << 20, processes=50)
 
 
 def proc(tmp_path: Path, mounts: str, cgroup: str = "0::/\n") -> Path:

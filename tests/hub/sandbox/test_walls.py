@@ -218,7 +218,7 @@ def test_only_what_has_ended_is_reaped(paths: Paths) -> None:
     net = Network(instance, ipaddress.IPv4Network("10.240.10.0/24"), 8081)
     groups = cgroups.detect(instance.cgroup)
     sandboxes = Sandboxes(instance, net, groups, Shared())
-    limits = cgroups.Limits(cpu=1, memory=64 << 20, processes=20)
+    limits = cgroups.SandboxLimits(cpu=1, memory=64 << 20, processes=20)
     home = paths.state / "home"
     home.mkdir(parents=True)
     try:
@@ -254,7 +254,7 @@ def test_a_sandbox_that_cannot_be_made_leaves_nothing(
     instance = Instance.of(paths)
     net = Network(instance, ipaddress.IPv4Network("10.240.11.0/24"), 8081)
     sandboxes = Sandboxes(instance, net, cgroups.detect(instance.cgroup), Shared())
-    limits = cgroups.Limits(cpu=1, memory=64 << 20, processes=20)
+    limits = cgroups.SandboxLimits(cpu=1, memory=64 << 20, processes=20)
     try:
         with pytest.raises(SandboxError):
             sandboxes.create("1001", person(paths.state / "nowhere"), limits)

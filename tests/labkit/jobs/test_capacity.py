@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import labkit
+from labkit.base import cgroups
 from labkit.base.problems import RefusedError
 from labkit.jobs.backends import local
 from labkit.jobs.backends.capacity import capacity, free_memory
 from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.model import Resources
-from labkit.jobs.worker import cgroup
 from tests.conftest import needs_root
 from tests.support.backend_contract import Site
 from tests.support.job_helpers import MB, stage, until
@@ -128,7 +128,7 @@ def small_group() -> Iterator[list[Path]]:
     }
     try:
         for controller, files in limits.items():
-            parent, _ = next(cgroup.groups(controller))
+            parent, _ = next(cgroups.groups(controller))
             group = parent / name
             group.mkdir(exist_ok=True)
             made.append(group)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from labkit.base import process_tree
 from labkit.base.problems import LabkitError
 from labkit.jobs.backends.local import resume
 from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import Resources, Stage, State, Task
 from labkit.jobs.runs.store import Run
-from labkit.jobs.worker import process_tree
 from tests.conftest import needs_root
 from tests.support.backend_contract import HOG, Site
 from tests.support.job_faults import (
@@ -239,8 +239,8 @@ def without_cgroups(work: Stage, folder: Path) -> Job:
     code = run.path / "worker/labkit/jobs/worker/cgroup.py"
     code.write_text(
         code.read_text().replace(
-            "        parent, self._v2 =",
-            '        raise PermissionError("for this test")\n        parent, self._v2 =',
+            "        parent, v2 =",
+            '        raise PermissionError("for this test")\n        parent, v2 =',
         )
     )
     return flow.submit()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import labkit
+from labkit.base import process_tree
 from labkit.base.problems import RefusedError
 from labkit.jobs.backends import base
 from labkit.jobs.backends.slurm.backend import SlurmBackend
@@ -20,7 +21,6 @@ from labkit.jobs.backends.slurm.submit import Sender
 from labkit.jobs.job import open_job
 from labkit.jobs.model import Resources, Stage, State
 from labkit.jobs.runs.store import Run
-from labkit.jobs.worker import process_tree
 from labkit.slurm import queue
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs

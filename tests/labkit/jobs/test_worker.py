@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -15,17 +14,14 @@ from typing import Any
 import pytest
 
 import labkit
-import labkit.jobs.worker as worker_package
+from labkit.base import process_tree
 from labkit.jobs.job import open_job
 from labkit.jobs.model import Resources, Stage, State, Task
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.store import Run, StageWork
-from labkit.jobs.worker import process_tree
 from labkit.jobs.worker.folder import fill, parse_name, read_json, reserve, unique_name, write_json
 from tests.support.backend_contract import Site
 from tests.support.job_helpers import shell, stage, until
-
-WORKER = Path(worker_package.__file__).parent
 
 
 @pytest.fixture
@@ -54,24 +50,6 @@ def record(run: Run, name: str, attempt: int = 1) -> dict[str, Any]:
     found = read_json(run.folder.record(name, 0, attempt))
     assert found is not None
     return found
-
-
-def sources() -> list[Path]:
-    return sorted(WORKER.glob("*.py"))
-
-
-@pytest.mark.parametrize("source", sources(), ids=lambda path: path.name)
-def test_standard_library_and_python_3_9(source: Path) -> None:
-    code = ast.parse(source.read_text(), feature_version=(3, 9))
-    for node in ast.walk(code):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        for name in names:
-            known = name.partition(".")[0] in sys.stdlib_module_names
-            assert known or name.startswith("labkit.jobs.worker"), name
 
 
 @pytest.mark.parametrize("version", ["3.9", "3.10", "3.13"])

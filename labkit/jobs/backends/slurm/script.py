@@ -17,9 +17,11 @@ MB = 1024**2
 _MARGIN = 64  # MB for the worker itself, so that it and not SLURM ends a task over its memory
 _SLACK = timedelta(minutes=2)  # of SLURM's time limit over the task's own
 _ENDING = timedelta(minutes=1)  # before SLURM's limit, where the task has none of its own
-_START = (
-    'import sys; sys.path.insert(0, sys.argv[1] + "/worker"); '
-    "from labkit.jobs.worker.slurm import main; raise SystemExit(main(sys.argv[1:]))"
+#: Starts the worker that lies in the run folder; an older one's package is labkit.worker.
+START = (
+    "import importlib, os, sys; place = sys.argv[1] + '/worker'; sys.path.insert(0, place); "
+    "package = 'labkit.jobs.worker' if os.path.isdir(place + '/labkit/jobs') else 'labkit.worker'; "
+    "main = importlib.import_module(package + '.slurm').main; raise SystemExit(main(sys.argv[1:]))"
 )
 
 
@@ -160,7 +162,7 @@ def script(
     _, margin = asked.memory(partition)
     most = max(asked.resources.memory, partition.most_memory - margin * MB)
     words = [
-        "python3", "-I", "-S", "-c", _START, place, asked.name,
+        "python3", "-I", "-S", "-c", START, place, asked.name,
         "--submission", str(submission), "--start", str(part.start), "--each", str(part.each),
         "--most", str(most), "--margin", str(margin * MB), "--bin", programs,
         "--grace", f"{max(0.5, min(10.0, cluster.kill_wait / 2)):g}",

@@ -99,24 +99,6 @@ def test_the_profile_limit_counts_what_the_user_holds(monkeypatch: pytest.Monkey
     assert memory.available().size > 0
 
 
-def cgroup(folder: Path, files: dict[str, object]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, value in files.items():
-        (folder / name).write_text(f"{value}\n")
-
-
-def test_limits_of_both_cgroup_versions_are_found(tmp_path: Path) -> None:
-    member = tmp_path / "cgroup"
-    member.write_text("4:memory:/lab/ada\n1:cpu:/\n0::/lab.slice/ada\n")
-    v1 = {"memory.usage_in_bytes": 500, "memory.stat": "total_inactive_file 100"}
-    cgroup(tmp_path / "memory/lab/ada", {**v1, "memory.limit_in_bytes": 1000})
-    cgroup(tmp_path / "memory", {**v1, "memory.limit_in_bytes": 2**63 - 4096})
-    v2 = {"memory.current": 300, "memory.stat": "inactive_file 0"}
-    cgroup(tmp_path / "lab.slice/ada", {**v2, "memory.max": "max"})
-    cgroup(tmp_path / "lab.slice", {**v2, "memory.max": 900})
-    assert set(memory._cgroup_limits(tmp_path, member)) == {(1000, 400), (900, 300)}
-
-
 def test_old_copies_go_first_and_those_in_use_stay(home: Path) -> None:
     import os
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from labkit.base import process_tree
 from labkit.jobs.job import Job
 from labkit.jobs.model import State
-from labkit.jobs.worker import process_tree
 from labkit.jobs.worker.folder import mark
 from labkit.workflows.alignment import checks
 from tests.conftest import needs_env

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from labkit.jobs.worker import process_tree
+from labkit.base import process_tree
 from labkit.workflows.alignment.task_code import pipe, programs
 from labkit.workflows.alignment.task_code.pipe import Failed, Pipe
 
