@@ -2,153 +2,82 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tempfile
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from labkit.base.problems import Problem
-from labkit.viewers.paths import EnvironmentMissingError, program
 from labkit.workflows.cellprofiler import integrity
+from labkit.workflows.cellprofiler.gather import platemaps
 from labkit.workflows.cellprofiler.images import ImageSets
-from labkit.workflows.cellprofiler.pipeline import INPUT_MODULES, Pipeline
+from labkit.workflows.cellprofiler.pipeline import Pipeline
 
-ENVIRONMENT = "cellprofiler"
-_PROBE = Path(__file__).parent / "task_code" / "probe.py"
-_PROBE_TIMEOUT = 120.0  # seconds
+# A pipeline of an older CellProfiler may choose columns that this one does not measure.
+_NO_COLUMN = re.compile(r"\w+\|\w+ is not one of the choices")
 _READERS = 16
 _SHOWN = 10
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What CellProfiler itself says of a pipeline.
-
-    Attributes
-    ----------
-    ran : bool
-        False where the environment is not here; then the rest is empty.
-    version : str
-        Of CellProfiler.
-    dropped, invalid : tuple of dict
-        Modules that it cannot load, and modules whose settings it does not accept.
-    across : tuple of int
-        Numbers of modules that aggregate over image sets.
-    error : str
-        Why the pipeline could not be loaded at all.
-    """
-
-    ran: bool
-    version: str = ""
-    dropped: tuple[dict[str, Any], ...] = ()
-    invalid: tuple[dict[str, Any], ...] = ()
-    across: tuple[int, ...] = ()
-    error: str = ""
-
-
-def probe(pipeline: Pipeline, table: pd.DataFrame | None, plugins: Path | None) -> Probe:
-    """Load the pipeline with the real CellProfiler (about three seconds, once per pipeline).
+def check_findings(pipeline: Pipeline, sets: ImageSets | None = None) -> list[Problem]:
+    """Return what CellProfiler itself has against a pipeline.
 
     Parameters
     ----------
-    table : DataFrame or None
-        Image sets, whose columns LoadData needs to know.
+    sets : ImageSets, optional
+        What LoadData will give; for the hint where an image is missing.
     """
-    header = tuple(table.columns) if table is not None else ()
-    first = tuple(map(str, table.iloc[0])) if table is not None and len(table) else ()
-    return _probe(str(pipeline.path), pipeline.digest, header, first, plugins)
-
-
-@lru_cache(maxsize=64)
-def _probe(
-    path: str, digest: str, header: tuple[str, ...], row: tuple[str, ...], plugins: Path | None
-) -> Probe:
-    del digest  # only tells one state of the file from another in the cache
-    try:
-        python = program(ENVIRONMENT, "python")
-    except EnvironmentMissingError:
-        return Probe(False)
-    argv = [str(python), "-I", str(_PROBE), path]
-    with tempfile.TemporaryDirectory(prefix="labkit-probe-") as folder:
-        if header:
-            data = Path(folder) / "one.csv"
-            pd.DataFrame([row], columns=list(header)).to_csv(data, index=False)
-            argv += ["--data-file", str(data)]
-        if plugins:
-            argv += ["--plugins", str(plugins)]
-        try:
-            done = subprocess.run(
-                argv,
-                capture_output=True,
-                text=True,
-                timeout=_PROBE_TIMEOUT,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return Probe(True, error=f"CellProfiler could not be asked: {error}")
-    lines = [line[6:] for line in done.stdout.splitlines() if line.startswith("PROBE ")]
-    if not lines:
-        return Probe(True, error=f"CellProfiler could not be asked: {done.stderr[-500:]}")
-    found = json.loads(lines[-1])
-    return Probe(
-        True,
-        found["version"],
-        tuple(found["dropped"]),
-        tuple(f for f in found["invalid"] if f["module"] not in (*INPUT_MODULES, "LoadData")),
-        tuple(found["across"]),
-        found["error"],
-    )
-
-
-def check_probe(pipeline: Pipeline, found: Probe) -> list[Problem]:
-    """Return what CellProfiler itself has against a pipeline."""
-    where = pipeline.path.name
-    if not found.ran:
-        text = "it was not loaded with CellProfiler: that environment is not on this machine."
-        return [Problem(where, text, warning=True)]
+    where, findings = pipeline.path.name, pipeline.findings
     problems = []
-    if found.error:
-        problems.append(Problem(where, f"CellProfiler cannot load it: {found.error}."))
-    for drop in found.dropped:
+    if findings.error:
+        problems.append(Problem(where, f"CellProfiler cannot run it: {findings.error}."))
+    for drop in findings.dropped:
         text = f"CellProfiler cannot load it and would leave it out: {drop['error']}."
         hint = "Give the folder of its plugin (plugins=), or disable the module."
         problems.append(Problem(drop["module"], text, hint))
-    if not found.dropped:  # what follows from a missing module would only hide it
-        for bad in found.invalid:
-            text = f"CellProfiler does not accept its settings: {bad['error']}."
-            problems.append(Problem(f"{bad['module']} (module {bad['number']})", text))
+    if not findings.dropped:  # what follows from a missing module would only hide it
+        for bad in findings.invalid:
+            place = f"{bad['module']} (module {bad['number']})"
+            if bad["module"] == "ExportToSpreadsheet" and _NO_COLUMN.match(bad["error"]):
+                text = f"a chosen column is not measured, and left out: {bad['error']}."
+                problems.append(Problem(place, text, warning=True))
+                continue
+            text = f"CellProfiler does not accept its settings: {bad['error'].rstrip('.')}."
+            problems.append(Problem(place, text, _hint(pipeline, bad, sets)))
+    if findings.embedded:
+        text = f"the list of {findings.embedded:,} files that it carries is not used."
+        problems.append(Problem(where, text, "images= says what is run.", warning=True))
     return problems
 
 
-def check_channels(pipeline: Pipeline, sets: ImageSets, later: Sequence[str] = ()) -> list[Problem]:
-    """Return images that modules read and nobody provides.
+def _hint(pipeline: Pipeline, bad: Mapping[str, Any], sets: ImageSets | None) -> str:
+    """Say which columns are missing where a module asks for an image that is not there."""
+    module = next((m for m in pipeline.enabled if m.number == bad["number"]), None)
+    if module is None or sets is None or not sets.loads_data:
+        return ""
+    missing = [name for name in module.reads if name in bad["error"] and name not in sets.channels]
+    if not missing:
+        return ""
+    columns = ", ".join(f"FileName_{name} and PathName_{name}" for name in missing)
+    have = ", ".join(sets.channels)
+    return f"The images have {have}. Add {columns}, or correct the name in the pipeline."
 
-    Parameters
-    ----------
-    later : sequence of str
-        Names that an illumination pipeline will make.
-    """
-    offered = {*sets.channels, *later, *pipeline.made}
-    for column in sets.table.columns:
-        if str(column).startswith("ObjectsFileName_"):
-            offered.add(str(column).removeprefix("ObjectsFileName_"))
-    return [
-        Problem(
-            f"channel {name}",
-            f"{module} reads it, but the images have {', '.join(sets.channels)}.",
-            f"Add FileName_{name} and PathName_{name}, or correct the name in the pipeline.",
-        )
-        for name, module in pipeline.used_images.items()
-        if name not in offered
-    ]
+
+def check_plate_map(plate_map: pd.DataFrame | None, sets: ImageSets) -> list[Problem]:
+    """Refuse a plate map that lacks wells, or has one more than once."""
+    places = sets.places()
+    if plate_map is None or not places["well"].astype(bool).any():
+        return []
+    problems = []
+    for plate, wells in places.groupby("plate", sort=False)["well"]:
+        try:
+            platemaps.for_plate(plate_map, str(plate) or "plate", dict.fromkeys(wells))
+        except platemaps.PlateMapError as error:
+            problems.append(Problem("profiles", f"{error}."))
+    return problems
 
 
 def broken_images(sets: ImageSets) -> dict[int, list[tuple[str, str]]]:

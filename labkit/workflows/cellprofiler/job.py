@@ -11,6 +11,7 @@ import pandas as pd
 
 from labkit.base.problems import LabkitError, unknown_name
 from labkit.workflows.cellprofiler.images import ImageSets
+from labkit.workflows.cellprofiler.task_code.slices import numbers as from_ranges
 from labkit.workflows.gather_job import GatheredJob
 
 if TYPE_CHECKING:
@@ -29,6 +30,38 @@ class CellProfilerJob(GatheredJob):
     >>> job.show(well="B03")  # doctest: +SKIP
     >>> job.heatmap("Nuclei_AreaShape_Area")  # doctest: +SKIP
     """
+
+    def _task(self, key: str | None, stage: str | None) -> tuple[str, int]:
+        """Find a task by its key, or by what a person calls it: a plate, a well, an ImageNumber."""
+        try:
+            return super()._task(key, stage)
+        except LabkitError:
+            if key is None:
+                raise
+            named = self._tasks_named(str(key))
+            found = [where for where in named if stage in (None, where[0])]
+            if not found:
+                raise
+            return found[0]
+
+    def _tasks_named(self, name: str) -> list[tuple[str, int]]:
+        """Return the tasks of a plate, a well or an image set, those of the analysis first."""
+        sets = self.image_sets()
+        mine = (sets[["plate", "well"]] == name).any(axis=1)
+        mine |= sets["ImageNumber"].astype(str) == name
+        numbers = set(sets["ImageNumber"][mine])
+        tasks = [
+            ("analysis", int(task["index"]))
+            for task in self.run.folder.tasks("analysis")
+            if numbers.intersection(from_ranges(task["params"]["rows"]))
+        ]
+        if "illumination" in [info.name for info in self.run.manifest.stages]:
+            tasks += [
+                ("illumination", int(task["index"]))
+                for task in self.run.folder.tasks("illumination")
+                if task["params"].get("shared") == name
+            ]
+        return tasks
 
     @property
     def tables(self) -> list[str]:

@@ -15,6 +15,7 @@ from urllib.request import pathname2url
 import pandas as pd
 
 from labkit.base.problems import Problem
+from labkit.workflows.cellprofiler.loaddata import url_to_path
 from labkit.workflows.cellprofiler.pipeline import Module, Pipeline
 from labkit.workflows.cellprofiler.rules import IMAGES_ONLY, Rule, RuleError, parse
 
@@ -56,7 +57,9 @@ def match_files(pipeline: Pipeline, files: Sequence[Path]) -> tuple[pd.DataFrame
         sets = _by_metadata(module, channels, values, problems)
     else:
         sets = _by_order(channels, problems)
-    return _table(sets, list(rules), values, extractors), problems
+    single = _single_images(module, problems)
+    sets = [{**image_set, **single} for image_set in sets]
+    return _table(sets, [*rules, *single], values, extractors), problems
 
 
 def _filter(pipeline: Pipeline, files: Sequence[Path]) -> list[Path]:
@@ -114,16 +117,30 @@ def _channels(module: Module) -> dict[str, Rule]:
     """Return each channel's rule, in order."""
     if module.get("Assign a name to") == "All images":
         return {module.get("Name to assign these images"): lambda _: True}
-    if int(module.get("Single images count", "0") or 0):
-        raise RuleError("single images for all image sets are not known to labkit")
-    if module.yes("Process as 3D?"):
-        raise RuleError("3D stacks are not known to labkit")
     rules = {}
     for block in module.blocks("Select the rule criteria"):
         objects = block.get("Select the image type") == "Objects"
         key = "Name to assign these objects" if objects else "Name to assign these images"
         rules[block[key]] = parse(block["Select the rule criteria"])
     return rules
+
+
+def _single_images(module: Module, problems: list[Problem]) -> dict[str, Path]:
+    """Return the images that every image set gets, by name; a missing one is a problem."""
+    if module.get("Assign a name to") == "All images":
+        return {}
+    found = {}
+    for block in module.blocks("Single image location"):
+        objects = block.get("Select the image type") == "Objects"
+        name = block["Name to assign these objects" if objects else "Name to assign this image"]
+        address = block["Single image location"].split(" ")[0]
+        path = Path(url_to_path(address)) if address.startswith("file:") else Path(address)
+        found[name] = path
+        if not path.is_file():
+            hint = "Choose it again in NamesAndTypes, or begin the pipeline with LoadData."
+            text = f"the image for all image sets is not there: {address or 'none was chosen'}."
+            problems.append(Problem(f"channel {name}", text, hint))
+    return found
 
 
 def _strays(kept: list[Path], channels: dict[str, list[Path]]) -> list[Problem]:
@@ -160,37 +177,64 @@ def _by_metadata(
     values: dict[Path, dict[str, str]],
     problems: list[Problem],
 ) -> list[dict[str, Path]]:
-    """Take the files together whose metadata agree; keys compare without case, as text."""
+    """Take the files together whose metadata agree; keys compare without case, as text.
+
+    As CellProfiler does it: the first channel that has metadata for every key leads; a channel
+    that lacks some keys (an illumination function of a plate) is matched by those it has.
+    """
     try:
         joins: list[dict[str, str | None]] = ast.literal_eval(module.get("Match metadata"))
-        partial = [j for j in joins if any(j.get(name) is None for name in channels)]
+        lead = next((n for n in channels if all(j.get(n) is not None for j in joins)), None)
     except (ValueError, SyntaxError, AttributeError):
-        joins, partial = [], []
-    if not joins or partial:
-        hint = "Match by metadata that every channel has, or begin the pipeline with LoadData."
+        joins, lead = [], None
+    if not joins or lead is None:
+        hint = "Match by metadata that a channel has for every key, or begin with LoadData."
         problems.append(Problem(str(module), "its metadata matching is not known.", hint))
         return []
-    found: dict[tuple[str, ...], dict[str, Path]] = {}
-    order: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for name, paths in channels.items():
-        for path in paths:
-            key = tuple(values[path].get(str(join[name]), "") for join in joins)
-            if not all(key):
-                text = "its name does not hold the metadata that channels are matched by."
-                problems.append(Problem(path.name, text, warning=True))
-                continue
-            files = found.setdefault(key, {})
-            order[key] = tuple(part.lower() for part in key)
-            if name in files:
-                text = f"it has the same metadata as {files[name].name}."
-                problems.append(Problem(path.name, text, "Every place needs its own name."))
-            files[name] = path
-    for key, files in found.items():
+    keyed = {name: _by_key(name, channels[name], joins, values, problems) for name in channels}
+    whole: list[tuple[tuple[str, ...], dict[str, Path]]] = []
+    used: set[Path] = set()
+    for key, path in keyed[lead].items():
+        files = {lead: path}
+        for name in channels:
+            own = tuple(k for k, join in zip(key, joins, strict=True) if join.get(name) is not None)
+            if name != lead and own in keyed[name]:
+                files[name] = keyed[name][own]
+        used.update(files.values())
         if missing := [name for name in channels if name not in files]:
             text = f"left out: no image of channel {', '.join(missing)}."
             problems.append(Problem(" / ".join(key), text, warning=True))
-    whole = [key for key, files in found.items() if len(files) == len(channels)]
-    return [found[key] for key in sorted(whole, key=lambda key: order[key])]
+        else:
+            whole.append((tuple(part.lower() for part in key), files))
+    for name, paths in keyed.items():
+        for key, path in paths.items():
+            if path not in used:
+                text = f"left out: channel {name} is there, channel {lead} is not."
+                problems.append(Problem(" / ".join(key), text, warning=True))
+    return [files for _, files in sorted(whole, key=lambda item: item[0])]
+
+
+def _by_key(
+    name: str,
+    paths: list[Path],
+    joins: list[dict[str, str | None]],
+    values: dict[Path, dict[str, str]],
+    problems: list[Problem],
+) -> dict[tuple[str, ...], Path]:
+    """Return a channel's files by the metadata that it is matched by."""
+    names = [str(join[name]) for join in joins if join.get(name) is not None]
+    found: dict[tuple[str, ...], Path] = {}
+    for path in paths:
+        key = tuple(values[path].get(part, "") for part in names)
+        if not all(key):
+            text = "its name does not hold the metadata that channels are matched by."
+            problems.append(Problem(path.name, text, warning=True))
+            continue
+        if key in found:
+            text = f"it has the same metadata as {found[key].name}."
+            problems.append(Problem(path.name, text, "Every place needs its own name."))
+        found[key] = path
+    return found
 
 
 def _table(
@@ -208,7 +252,7 @@ def _table(
     for key in keys:
         column: list[object] = []
         for files in sets:
-            found = {values[path].get(key) for path in files.values()}
+            found = {values[path].get(key) for path in files.values() if path in values}
             column.append(next(iter(found)) if len(found) == 1 else None)
         if any(value is not None for value in column):
             columns[f"Metadata_{key}"] = column

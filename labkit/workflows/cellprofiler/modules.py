@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import pandas as pd
 
@@ -69,16 +68,17 @@ def across_image_sets(pipeline: Pipeline) -> list[tuple[Module, str]]:
     return found
 
 
-def check_splitting(pipeline: Pipeline, count: int, across: Sequence[int] = ()) -> list[Problem]:
+def check_splitting(pipeline: Pipeline, count: int) -> list[Problem]:
     """Return what stands against running image sets in several processes.
 
     Parameters
     ----------
     count : int
-        Image sets in all.
-    across : sequence of int
-        Numbers of modules of which CellProfiler itself says that they aggregate.
+        Image sets in all. One alone is never split.
     """
+    if count < 2:
+        return []
+    across = pipeline.findings.across
     found = across_image_sets(pipeline)
     known = {module.number for module, _ in found}
     if not pipeline.groups:

@@ -1,16 +1,12 @@
-"""Read a CellProfiler pipeline as text, without importing CellProfiler."""
+"""A pipeline as CellProfiler itself has it: modules and settings, after any upgrade."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-HEADER = "CellProfiler Pipeline: http"
 INPUT_MODULES = ("Images", "Metadata", "NamesAndTypes", "Groups")
 
 
@@ -32,15 +28,15 @@ class Module:
         Setting's text and value, in order; a text can occur more than once.
     enabled : bool
         Whether CellProfiler runs it.
-    revision : int
-        The ``variable_revision_number``: which version of its settings this is.
+    reads : tuple of str
+        Names of the images that it asks for.
     """
 
     number: int
     name: str
     settings: tuple[tuple[str, str], ...]
     enabled: bool = True
-    revision: int = 0
+    reads: tuple[str, ...] = ()
 
     def get(self, text: str, default: str = "") -> str:
         """Return the value of the first setting with this text."""
@@ -69,50 +65,52 @@ class Module:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What CellProfiler said when it loaded a pipeline.
+
+    Attributes
+    ----------
+    version : str
+        Of CellProfiler.
+    dropped, invalid : tuple of dict
+        Modules that it cannot load, and modules whose settings it does not accept.
+    across : tuple of int
+        Numbers of modules that aggregate over image sets.
+    embedded : int
+        Files in a list that the pipeline carries; tasks run without it.
+    error : str
+        Why the pipeline cannot be run at all.
+    """
+
+    version: str = ""
+    dropped: tuple[dict[str, str], ...] = ()
+    invalid: tuple[dict[str, str], ...] = ()
+    across: tuple[int, ...] = ()
+    embedded: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class Pipeline:
-    """A pipeline file.
+    """A pipeline that CellProfiler loaded; :func:`labkit.workflows.cellprofiler.probe.load` does.
 
     Attributes
     ----------
     path : Path
+        The file that a person gave.
     modules : tuple of Module
         All of them, disabled ones too.
     text : str
-        The file as it is.
+        What CellProfiler wrote after it had loaded (and upgraded) the file: this is what tasks
+        run.
+    findings : Findings
+        What it said.
     """
 
     path: Path
     modules: tuple[Module, ...]
     text: str = field(repr=False)
-
-    @classmethod
-    def read(cls, path: str | Path) -> Pipeline:
-        """Read a ``.cppipe`` or ``.json`` file.
-
-        Raises
-        ------
-        PipelineError
-            If it does not exist, is a project (``.cpproj``), or is not a pipeline.
-        """
-        path = Path(path).expanduser().resolve()
-        if not path.is_file():
-            raise PipelineError(f"there is no pipeline at {path}")
-        data = path.read_bytes()
-        if data.startswith(b"\x89HDF"):
-            raise PipelineError(
-                f"{path.name} is a CellProfiler project or batch file; "
-                "export the pipeline instead (File > Export > Pipeline)"
-            )
-        text = data.decode("utf-8", errors="replace").lstrip("\ufeff")
-        if path.suffix == ".json":
-            modules = tuple(_read_json(text, path))
-        elif text.startswith(HEADER):
-            modules = tuple(_read_text(text, path))
-        else:
-            raise PipelineError(f"{path.name} does not begin like a CellProfiler pipeline")
-        if not modules:
-            raise PipelineError(f"{path.name} holds no modules")
-        return cls(path, modules, text)
+    findings: Findings = Findings()
 
     @cached_property
     def enabled(self) -> tuple[Module, ...]:
@@ -121,7 +119,7 @@ class Pipeline:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file."""
+        """SHA-256 of what tasks run."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def named(self, *names: str) -> list[Module]:
@@ -150,63 +148,12 @@ class Pipeline:
             return ()
         return tuple(name for name in module.all("Metadata category") if name != "None")
 
-    @cached_property
-    def loaded_images(self) -> tuple[str, ...]:
-        """The image names that NamesAndTypes gives."""
-        module = self.first("NamesAndTypes")
-        if module is None:
-            return ()
-        if module.get("Assign a name to") == "All images":
-            return (module.get("Name to assign these images"),)
-        return tuple(
-            block["Name to assign these images"]
-            for block in module.blocks("Select the rule criteria")
-            if block.get("Select the image type", "") != "Objects"
-            and "Name to assign these images" in block
-        )
-
-    @cached_property
-    def made(self) -> frozenset[str]:
-        """Names of images and objects that the pipeline's own modules make."""
-        names: set[str] = set()
-        for module in self.enabled:
-            if module.name in (*INPUT_MODULES, "LoadData"):
-                continue
-            for text, value in module.settings:
-                if _GIVES_NAME.search(text):
-                    names.update(split_names(value))
-        return frozenset(names)
-
-    @cached_property
-    def used_images(self) -> dict[str, Module]:
-        """Image names that modules read, each with the first module that does."""
-        used: dict[str, Module] = {}
-        for module in self.enabled:
-            if module.name in (*INPUT_MODULES, "LoadData"):
-                continue
-            for text, value in module.settings:
-                if _TAKES_IMAGE.search(text) and not _GIVES_NAME.search(text):
-                    for name in split_names(value):
-                        used.setdefault(name, module)
-        return used
-
-    @cached_property
-    def exports(self) -> tuple[str, ...]:
-        """Objects (or ``Image``, ``Experiment``) that are exported; ``("*",)`` is everything."""
-        names: list[str] = []
-        for module in self.named("ExportToSpreadsheet"):
-            if module.yes("Export all measurement types?"):
-                return ("*",)
-            names += module.all("Data to export")
-        return tuple(dict.fromkeys(names))
+    @property
+    def images_read(self) -> frozenset[str]:
+        """Names of the images that enabled modules read."""
+        return frozenset(name for module in self.enabled for name in module.reads)
 
 
-# Settings that name something new ("Name the output image"), and settings that read an image.
-_GIVES_NAME = re.compile(r"^(Name the|Name to assign|Enter the name|Enter the image name)")
-_TAKES_IMAGE = re.compile(
-    r"^(Select (the |an? )?(input |source |)images?\b(?! type| to save as| name)"
-    r"|Select the illumination function|Select images? to |Select the images? to )"
-)
 _NOT_NAMES = frozenset({"", "None", "Do not use", "Leave blank"})
 
 
@@ -214,65 +161,3 @@ def split_names(value: str) -> tuple[str, ...]:
     """Split a comma-separated list of names, leaving out "None" and the like."""
     parts = (part.strip() for part in value.split(","))
     return tuple(part for part in parts if part not in _NOT_NAMES)
-
-
-def _read_text(text: str, path: Path) -> Iterator[Module]:
-    """Read the text format: modules parted by blank lines, their settings indented."""
-    number = 0
-    head: re.Match[str] | None = None
-    settings: list[tuple[str, str]] = []
-    lines = text.splitlines()
-    for line in [*lines, ""]:
-        if head is not None and line.startswith("    "):
-            name, _, value = line.strip("\n")[4:].partition(":")
-            settings.append((name, _decode(value)))
-            continue
-        if head is not None:
-            yield _module(number, head, tuple(settings))
-            head, settings = None, []
-        match = re.match(r"(\w+):\[(.*)\]\s*$", line)
-        if match:
-            number += 1
-            head = match
-    declared = next((line for line in lines[:10] if line.startswith("ModuleCount:")), "")
-    if declared and int(declared.partition(":")[2]) != number:
-        raise PipelineError(
-            f"{path.name} is incomplete: it says it has {declared.partition(':')[2]} modules, "
-            f"but {number} are in it"
-        )
-
-
-def _module(number: int, head: re.Match[str], settings: tuple[tuple[str, str], ...]) -> Module:
-    attributes = head[2]
-    enabled = re.search(r"\|enabled:(\w+)", attributes)
-    revision = re.search(r"variable_revision_number:(\d+)", attributes)
-    return Module(
-        number,
-        head[1],
-        settings,
-        enabled is None or enabled[1] == "True",
-        int(revision[1]) if revision else 0,
-    )
-
-
-def _decode(value: str) -> str:
-    r"""Undo CellProfiler's escapes (``\x5B``) in a setting's value."""
-    return re.sub(r"\\x([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), value)
-
-
-def _read_json(text: str, path: Path) -> Iterator[Module]:
-    """Read the JSON format ("v6")."""
-    try:
-        content = json.loads(text)
-        for number, module in enumerate(content["modules"], 1):
-            attributes = module["attributes"]
-            settings = tuple((str(s["text"]), str(s["value"])) for s in module["settings"])
-            yield Module(
-                number,
-                str(attributes["module_name"]),
-                settings,
-                bool(attributes.get("enabled", True)),
-                int(attributes.get("variable_revision_number", 0)),
-            )
-    except (ValueError, KeyError, TypeError) as error:
-        raise PipelineError(f"{path.name} is not a pipeline in JSON: {error!r}") from error

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from labkit.base.problems import Problem
-from labkit.workflows.cellprofiler.checks import Probe
 from labkit.workflows.cellprofiler.costs import Cost, recall
-from labkit.workflows.cellprofiler.images import ImageSets, as_text
+from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.pipeline import Pipeline
+from labkit.workflows.cellprofiler.sources import Source
 
 
 @dataclass
@@ -26,8 +26,10 @@ class Prepared:
         Metadata whose image sets stay in one task.
     plugins : Path or None
         Folder of CellProfiler plugins.
-    profiles : bool, str, Path or DataFrame
-        Whether well profiles are made; a plate map annotates them.
+    profiles : bool
+        Whether well profiles are made.
+    illumination_by : tuple of str or None
+        Metadata whose image sets share an illumination function; None: the plate.
     chunk_size : int or None
         Image sets per task, as given.
     cost : Cost or None
@@ -40,13 +42,18 @@ class Prepared:
         None where they could not be read, or there is none.
     sets, illumination_sets : ImageSets or None
         Image sets of each.
-    probe : Probe or None
-        What CellProfiler itself says.
+    source : Source or None
+        What was given as images.
+    input_folder : Path or None
+        CellProfiler's Default Input Folder.
+    plate_map : DataFrame or None
+        It annotates the profiles.
     """
 
     group_by: Sequence[str]
     plugins: Path | None
-    profiles: bool | str | Path | pd.DataFrame
+    profiles: bool
+    illumination_by: tuple[str, ...] | None
     chunk_size: int | None
     cost: Cost | None
     name: str | None
@@ -55,7 +62,9 @@ class Prepared:
     illumination: Pipeline | None = None
     sets: ImageSets | None = None
     illumination_sets: ImageSets | None = None
-    probe: Probe | None = None
+    source: Source | None = None
+    input_folder: Path | None = None
+    plate_map: pd.DataFrame | None = None
 
     @property
     def cost_now(self) -> Cost:
@@ -78,8 +87,8 @@ def group_keys(sets: ImageSets, group_by: Sequence[str]) -> list[object]:
             return [0] * len(sets)
     if not wanted:
         return list(range(len(sets)))
-    columns = [as_text(sets.table[f"Metadata_{name}"]) for name in wanted]
-    return list(zip(*columns, strict=True))
+    columns = [sets.metadata_values(name) for name in wanted]
+    return list(zip(*[column for column in columns if column is not None], strict=True))
 
 
 def image_digest(sets: ImageSets) -> str:

@@ -31,6 +31,11 @@ class RuleError(ValueError):
     """The rule uses something that labkit does not know."""
 
 
+def is_image(name: str) -> bool:
+    """Return whether a file's name ends like that of an image."""
+    return PurePosixPath(name).suffix[1:].lower() in _IMAGE
+
+
 def parse(text: str) -> Rule:
     """Turn the text of a rule into a function of a path.
 

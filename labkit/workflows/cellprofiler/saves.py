@@ -29,6 +29,11 @@ def saved_images(pipeline: Pipeline) -> list[dict[str, Any]]:
     ]
 
 
+def saved_names(pipeline: Pipeline) -> list[str]:
+    """Return the names of the images that a pipeline saves."""
+    return [module.get("Select the image to save") for module in pipeline.named("SaveImages")]
+
+
 def tables(pipeline: Pipeline) -> dict[str, Any]:
     """Return which tables are exported, how they are parted, and which is the Image table.
 

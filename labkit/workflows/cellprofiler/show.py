@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.base.problems import LabkitError, unknown_name
-from labkit.workflows.cellprofiler.images import channels_of
+from labkit.workflows.cellprofiler.loaddata import channels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

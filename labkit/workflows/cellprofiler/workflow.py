@@ -13,13 +13,19 @@ from labkit.base.problems import Problem, RefusedError, unknown_name
 from labkit.jobs.job import Job
 from labkit.jobs.plan import Plan
 from labkit.workflows.base import Workflow
-from labkit.workflows.cellprofiler import checks, modules
+from labkit.workflows.cellprofiler import checks, illumination, modules
 from labkit.workflows.cellprofiler.costs import Cost
-from labkit.workflows.cellprofiler.images import Images, ImageSets, read_images
+from labkit.workflows.cellprofiler.gather import platemaps
+from labkit.workflows.cellprofiler.images import ImageSets, read_images
 from labkit.workflows.cellprofiler.job import CellProfilerJob
+from labkit.workflows.cellprofiler.loading import ENVIRONMENT, load
 from labkit.workflows.cellprofiler.pipeline import Pipeline, PipelineError
 from labkit.workflows.cellprofiler.plans import make_plan
 from labkit.workflows.cellprofiler.prepared import Prepared
+from labkit.workflows.cellprofiler.saves import saved_names
+from labkit.workflows.cellprofiler.sources import Images, read_source
+
+_OWN = ("ImageNumber", "Group_")  # columns of labkit's own
 
 
 class CellProfiler(Workflow):
@@ -36,11 +42,20 @@ class CellProfiler(Workflow):
         A pipeline that calculates illumination functions over all images of a plate and saves
         them. It runs first, once per plate; the analysis finds each image that it saves under
         that image's name.
+    illumination_by : str or sequence of str, optional
+        Metadata whose image sets share an illumination function, instead of the plate; ``"all"``
+        calculates one over all images.
+    plate, well, site : str, optional
+        Metadata that stand for these, where they have names of their own, e.g.
+        ``plate="Batch_DAPI"``.
     group_by : str or sequence of str, optional
         Metadata whose image sets stay in one task, e.g. ``["Plate", "Well"]``. Groups of the
         pipeline itself always stay together.
-    data_file : str or Path, optional
-        LoadData CSV whose relative paths begin at the folder ``images``.
+    data_file : str, Path or DataFrame, optional
+        LoadData CSV, or such a table, whose relative paths begin at the folder ``images``.
+    input_folder : str or Path, optional
+        CellProfiler's Default Input Folder, where the pipeline looks for further files; without
+        it, the folder of the images.
     output : str or Path, optional
         Folder that the run folder is made in.
     plugins : str or Path, optional
@@ -62,7 +77,7 @@ class CellProfiler(Workflow):
     """
 
     job_class: ClassVar[type[Job]] = CellProfilerJob
-    default_environment: ClassVar[str | None] = checks.ENVIRONMENT
+    default_environment: ClassVar[str | None] = ENVIRONMENT
 
     def __init__(
         self,
@@ -70,8 +85,13 @@ class CellProfiler(Workflow):
         images: Images,
         *,
         illumination: str | Path | None = None,
+        illumination_by: str | Sequence[str] | None = None,
+        plate: str | None = None,
+        well: str | None = None,
+        site: str | None = None,
         group_by: str | Sequence[str] | None = None,
-        data_file: str | Path | None = None,
+        data_file: str | Path | pd.DataFrame | None = None,
+        input_folder: str | Path | None = None,
         output: str | Path | None = None,
         plugins: str | Path | None = None,
         profiles: bool | str | Path | pd.DataFrame = True,
@@ -82,8 +102,11 @@ class CellProfiler(Workflow):
         self.pipeline_file = pipeline
         self.images = images
         self.illumination_file = illumination
-        self.group_by = (group_by,) if isinstance(group_by, str) else tuple(group_by or ())
+        self.illumination_by = _names(illumination_by) if illumination_by is not None else None
+        self.place_names = {"plate": plate, "well": well, "site": site}
+        self.group_by = _names(group_by or ())
         self.data_file = data_file
+        self.input_folder = Path(input_folder).expanduser().resolve() if input_folder else None
         self.output = str(output) if output is not None else None
         self.plugins = Path(plugins).expanduser().resolve() if plugins is not None else None
         self.profiles = profiles
@@ -108,19 +131,27 @@ class CellProfiler(Workflow):
         found = Prepared(
             group_by=self.group_by,
             plugins=self.plugins,
-            profiles=self.profiles,
+            profiles=self.profiles is not False,
+            illumination_by=self.illumination_by,
             chunk_size=self.chunk_size,
             cost=self.cost,
             name=self.name,
+            problems=self._check_arguments(),
         )
-        found.pipeline = self._read_pipeline(self.pipeline_file, found)
+        try:
+            found.plate_map = self._plate_map()
+        except platemaps.PlateMapError as error:
+            found.problems.append(Problem("profiles", f"{error}."))
+        try:
+            found.source = read_source(self.images, self.data_file)
+        except RefusedError as error:
+            found.problems += error.problems
+        base = found.source.base if found.source is not None else None
+        found.input_folder = self.input_folder or base
         if self.illumination_file is not None:
-            found.illumination = self._read_pipeline(self.illumination_file, found)
-        found.problems += self._check_arguments()
-        if found.pipeline is not None:
-            found.sets = self._read_images(found.pipeline, found)
-        if found.illumination is not None:
-            found.illumination_sets = self._read_images(found.illumination, found)
+            found.illumination, found.illumination_sets = self._read(self.illumination_file, found)
+        later = saved_names(found.illumination) if found.illumination else []
+        found.pipeline, found.sets = self._read(self.pipeline_file, found, later)
         if found.pipeline is not None and found.sets is not None:
             self._check_analysis(found, found.pipeline, found.sets)
         if found.illumination is not None and found.illumination_sets is not None:
@@ -128,82 +159,108 @@ class CellProfiler(Workflow):
         found.problems = list(dict.fromkeys(found.problems))
         return found
 
-    def _read_pipeline(self, path: str | Path, found: Prepared) -> Pipeline | None:
+    def _plate_map(self) -> pd.DataFrame | None:
+        """Return the plate map, where one was given."""
+        if isinstance(self.profiles, pd.DataFrame):
+            return platemaps.named(self.profiles)
+        if isinstance(self.profiles, (str, Path)):
+            return platemaps.read(Path(self.profiles).expanduser())
+        return None
+
+    def _read(
+        self, path: str | Path, found: Prepared, later: Sequence[str] = ()
+    ) -> tuple[Pipeline | None, ImageSets | None]:
+        """Load a pipeline and make its image sets; what cannot be done is a problem."""
+        table = found.source.table if found.source is not None else None
+        pipeline = self._load(path, found, table, later)
+        if pipeline is None or found.source is None:
+            if pipeline is not None:
+                found.problems += modules.check_modules(pipeline)
+            return pipeline, None
+        found.problems += modules.check_modules(pipeline)
+        try:
+            sets = read_images(pipeline, found.source, self.place_names)
+        except RefusedError as error:
+            found.problems += error.problems
+            return pipeline, None
+        if sets.loads_data and table is None:  # LoadData's own CSV: now its columns are known
+            pipeline = self._load(path, found, sets.table, later) or pipeline
+        found.problems += checks.check_findings(pipeline, sets)
+        found.problems += sets.problems
+        return pipeline, sets
+
+    def _load(
+        self,
+        path: str | Path,
+        found: Prepared,
+        table: pd.DataFrame | None,
+        later: Sequence[str],
+    ) -> Pipeline | None:
         if not isinstance(path, (str, Path)):
             found.problems.append(Problem("pipeline", f"must be a path, not {path!r}."))
             return None
+        columns: list[str] = []
+        row: list[str] = []
+        if table is not None:
+            table = table.drop(columns=[c for c in table if str(c).startswith(_OWN)])
+            table = table.head(1).assign(**{f"FileName_{name}": "later.npy" for name in later})
+            columns, row = list(map(str, table.columns)), list(map(str, table.iloc[0]))
         try:
-            pipeline = Pipeline.read(path)
+            return load(
+                path,
+                columns=columns,
+                row=row,
+                input_folder=found.input_folder,
+                plugins=self.plugins if self.plugins and self.plugins.is_dir() else None,
+            )
         except (PipelineError, OSError) as error:
-            found.problems.append(Problem(Path(path).name or "pipeline", f"{error}."))
+            text = str(error)
+            end = "" if text.endswith((".", "!")) else "."
+            found.problems.append(Problem(Path(path).name or "pipeline", f"{text}{end}"))
             return None
-        found.problems += modules.check_modules(pipeline)
-        return pipeline
-
-    def _read_images(self, pipeline: Pipeline, found: Prepared) -> ImageSets | None:
-        try:
-            sets = read_images(pipeline, self.images, self.data_file)
-        except RefusedError as error:
-            found.problems += error.problems
-            return None
-        found.problems += sets.problems
-        return sets
 
     def _check_arguments(self) -> list[Problem]:
         problems = []
         if self.plugins is not None and not self.plugins.is_dir():
             problems.append(Problem("plugins", f"there is no folder {self.plugins}."))
+        if self.input_folder is not None and not self.input_folder.is_dir():
+            problems.append(Problem("input_folder", f"there is no folder {self.input_folder}."))
         size = self.chunk_size
         if size is not None and (not isinstance(size, int) or size < 1):
             problems.append(Problem("chunk_size", f"must be a number above zero, not {size!r}."))
-        if isinstance(self.profiles, (str, Path)) and not Path(self.profiles).is_file():
-            problems.append(Problem("profiles", f"there is no plate map at {self.profiles}."))
         return problems
 
     def _check_analysis(self, found: Prepared, pipeline: Pipeline, sets: ImageSets) -> None:
         found.problems += [
             unknown_name("metadata to group by", name, sets.metadata)
             for name in self.group_by
-            if name not in sets.metadata
+            if sets.metadata_values(name) is None
         ]
-        later = saved_names(found.illumination) if found.illumination else []
-        table = sets.table
-        if sets.loads_data:
-            table = table.assign(
-                **{f"{kind}_{name}": "later.npy" for name in later for kind in ("FileName",)}
-            )
-        found.probe = checks.probe(pipeline, table if sets.loads_data else None, self.plugins)
-        found.problems += checks.check_probe(pipeline, found.probe)
-        if not found.probe.ran:
-            found.problems += checks.check_channels(pipeline, sets, later)
         if self.chunk_size is None or self.chunk_size < len(sets):
-            found.problems += modules.check_splitting(pipeline, len(sets), found.probe.across)
+            found.problems += modules.check_splitting(pipeline, len(sets))
         found.problems += modules.check_exports(pipeline, sets.table)
+        found.problems += checks.check_plate_map(found.plate_map, sets)
         found.problems += checks.check_integrity(sets, checks.broken_images(sets))
-        if later and not sets.loads_data:
+        if found.illumination and saved_names(found.illumination) and not sets.loads_data:
             hint = "Let the analysis begin with LoadData; give images as a CSV or a table."
             text = "illumination functions reach it only through LoadData."
             found.problems.append(Problem(pipeline.path.name, text, hint))
 
     def _check_illumination(self, found: Prepared, pipeline: Pipeline, sets: ImageSets) -> None:
         where = pipeline.path.name
-        probe = checks.probe(pipeline, sets.table if sets.loads_data else None, self.plugins)
-        found.problems += checks.check_probe(pipeline, probe)
         found.problems += modules.check_exports(pipeline, sets.table.iloc[:1], tables=False)
+        found.problems += illumination.check_keys(sets, self.illumination_by)
         names = saved_names(pipeline)
         if not names:
             hint = "Add SaveImages for it, as .npy or .tiff."
             found.problems.append(Problem(where, "it saves no illumination function.", hint))
-        elif found.pipeline is not None:
-            used = set(found.pipeline.used_images)
-            if not used & set(names):
-                text = f"it saves {', '.join(names)}, and {found.pipeline.path.name} reads none."
-                found.problems.append(Problem(where, text, "Use the same image names in both."))
+        elif found.pipeline is not None and not found.pipeline.images_read & set(names):
+            text = f"it saves {', '.join(names)}, and {found.pipeline.path.name} reads none."
+            found.problems.append(Problem(where, text, "Use the same image names in both."))
 
 
-def saved_names(pipeline: Pipeline) -> list[str]:
-    """Return the names of the images that a pipeline saves."""
-    return [m.get("Select the image to save") for m in pipeline.named("SaveImages")]
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _show(images: Any) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from labkit.base.problems import LabkitError
+
 _FOLDER = Path(__file__).parent
 #: Two channels, DNA and ER, no correction.
 ANALYSIS = _FOLDER / "analysis.cppipe"
@@ -19,6 +21,7 @@ ILLUMINATION = _FOLDER / "illumination.cppipe"
 #: As ``ANALYSIS``, on the DNA image divided by ``IllumDNA``.
 CORRECTED = _FOLDER / "corrected.cppipe"
 
+_TRIES = 20_000  # places tried for the nuclei of one image
 _BACKGROUND, _NUCLEUS, _CELL = 3000, 30000, 12000  # 16-bit grey values
 
 
@@ -58,6 +61,11 @@ def make_plate(
         The image sets, in LoadData's format, for ``labkit.CellProfiler(images=...)``.
     truth : DataFrame
         One row per nucleus: ``plate``, ``well``, ``site``, ``y``, ``x``, ``area`` (pixels).
+
+    Raises
+    ------
+    LabkitError
+        The images are too small for the nuclei.
     """
     from PIL import Image
 
@@ -98,7 +106,14 @@ def _scatter(rng: np.random.Generator, size: int, count: int, radius: int) -> li
     """Place discs that neither touch each other nor the border."""
     found: list[tuple[int, int, int]] = []
     nuclei: list[dict[str, int]] = []
+    tries = 0
     while len(nuclei) < count:
+        tries += 1
+        if tries > _TRIES or size < 2 * (radius + 3 + 8) + 1:
+            raise LabkitError(
+                f"{count} nuclei have no room in an image of {size} x {size} pixels. "
+                f"Give a larger size, such as size={max(160, size * 2)}."
+            )
         r = int(radius + rng.integers(0, 4))
         y, x = (int(value) for value in rng.integers(r + 8, size - r - 8, 2))
         if all((y - b) ** 2 + (x - a) ** 2 > (r + s + 14) ** 2 for b, a, s in found):

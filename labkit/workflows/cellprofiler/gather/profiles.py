@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
+
+# copied beside this file into the run folder, where there is no package
+platemaps = import_module(f"{__package__}.platemaps" if __package__ else "platemaps")
 
 KEY = "ImageNumber"
 STRATA = ["Metadata_Plate", "Metadata_Well"]
@@ -54,7 +58,8 @@ def make(
     rows : mapping of int to mapping
         The job's image sets, with ``plate`` and ``well``.
     plate_map : Path, optional
-        CSV with ``Well`` (or ``well_position``), maybe ``Plate``, and what is in each well.
+        CSV with ``Well`` (or ``well_position``) and what is in each well; with ``Plate`` where
+        plates differ.
     operation : str
         ``median`` or ``mean`` over the objects of a well.
     controls : str
@@ -67,7 +72,7 @@ def make(
     dict
         ``wells``, ``features``, ``selected`` (counts).
     """
-    from pycytominer import annotate, feature_select, normalize
+    from pycytominer import feature_select, normalize
 
     places = place_table(rows)
     aggregated, features = aggregate_tables(tables, places, operation)
@@ -75,15 +80,7 @@ def make(
     aggregated.to_parquet(out / "aggregated.parquet", index=False)
     annotated = aggregated
     if plate_map is not None:
-        annotated = annotate(
-            aggregated,
-            read_plate_map(plate_map),
-            join_on=["Metadata_well_position", "Metadata_Well"],
-            clean_cellprofiler=False,
-        )
-        if len(annotated) < len(aggregated):
-            lost = sorted(set(aggregated["Metadata_Well"]) - set(annotated["Metadata_Well"]))
-            raise ProfileError(f"the plate map lacks wells {', '.join(lost[:8])}")
+        annotated = _annotated(aggregated, plate_map)
     annotated.to_parquet(out / "annotated.parquet", index=False)
     meta = [name for name in annotated.columns if name.startswith("Metadata_")]
     normalized = normalize(
@@ -176,14 +173,25 @@ def aggregate_tables(
     return joined.reset_index(), features
 
 
-def read_plate_map(path: Path) -> pd.DataFrame:
-    """Read a plate map; its column for the well may have any of the usual names."""
-    table = pd.read_csv(path, dtype=str)
-    lower = {name.lower().removeprefix("metadata_"): name for name in table.columns}
-    for name in ("well_position", "well", "well_name", "wellname"):
-        if name in lower:
-            return table.rename(columns={lower[name]: "well_position"})
-    raise ProfileError(f"the plate map has no column Well; it has {', '.join(table.columns)}")
+def _annotated(aggregated: pd.DataFrame, plate_map: Path) -> pd.DataFrame:
+    """Add what the plate map says of each well, plate by plate."""
+    from pycytominer import annotate
+
+    try:
+        whole = platemaps.read(plate_map)
+        pieces: list[pd.DataFrame] = [
+            annotate(
+                wells,
+                platemaps.for_plate(whole, str(plate), wells["Metadata_Well"]),
+                join_on=["Metadata_well_position", "Metadata_Well"],
+                clean_cellprofiler=False,
+            )
+            for plate, wells in aggregated.groupby("Metadata_Plate", sort=False)
+        ]
+    except platemaps.PlateMapError as error:
+        raise ProfileError(str(error)) from error
+    annotated: pd.DataFrame = pd.concat(pieces, ignore_index=True)
+    return annotated
 
 
 def _batches(names: Sequence[str]) -> list[list[str]]:

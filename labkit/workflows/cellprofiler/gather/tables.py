@@ -19,6 +19,7 @@ KEY = "ImageNumber"
 _NUMBERS = re.compile(r"(^|_)(First_|Second_|Parent|Lifetime)?ImageNumber(_|$)|Image Number$")
 PLANNED = ("Group_Number", "Group_Index", "Group_Length")
 _BLOCK = 32 * 1024**2
+_SHOWN = 4  # columns in a message
 
 
 class GatherError(Exception):
@@ -73,8 +74,8 @@ def gather(
 ) -> tuple[int, frozenset[int]]:
     """Write one Parquet file from the CSV files of a table.
 
-    Each file is parsed once. Columns that differ in type between files get the wider type; what a
-    file lacks is null. Rows are in order of ImageNumber.
+    Each file is parsed once. Columns that differ in type between files get the wider type. Rows
+    are in order of ImageNumber.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ def gather(
     Raises
     ------
     GatherError
-        A key is out of range or there twice.
+        A key is out of range or there twice, or the files have different columns.
     """
     tables: list[pa.Table | Path] = []
     schemas: list[pa.Schema] = []
@@ -110,6 +111,7 @@ def gather(
             held -= table.nbytes
         else:
             tables.append(table)
+    _same_columns(target.stem, [path for _, path in files], schemas)
     schema = _wide([s for s in schemas if len(s)])
     disjoint = all(a[1] < b[0] for a, b in pairwise(order) if b[1])
     rows, seen = _write(tables, schema, target, disjoint)
@@ -204,6 +206,30 @@ def _unique(names: Sequence[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         unique.append(name if seen[name] == 1 else f"{name}.{seen[name] - 1}")
     return unique
+
+
+def _same_columns(name: str, paths: Sequence[Path], schemas: Sequence[pa.Schema]) -> None:
+    """Fail where parts measured different things: nulls would hide it, and values differ too."""
+    kinds: dict[frozenset[str], Path] = {}
+    for path, schema in zip(paths, schemas, strict=True):
+        if len(schema):
+            kinds.setdefault(frozenset(schema.names), path)
+    if len(kinds) < 2:
+        return
+    (first, here), (second, there) = list(kinds.items())[:2]
+    lists = [
+        f"{_task(path)} has {', '.join(sorted(mine - other)[:_SHOWN]) or 'nothing more'}"
+        for path, mine, other in ((here, first, second), (there, second, first))
+    ]
+    raise GatherError(
+        f"{name}: the tasks of this job wrote {len(kinds)} different sets of columns, so that they "
+        f"do not fit together: {'; '.join(lists)}. Run it again in one task (chunk_size=), and "
+        "tell your lab's admin: this should not happen."
+    )
+
+
+def _task(path: Path) -> str:
+    return "/".join(path.parts[-3:])
 
 
 def _wide(schemas: Sequence[pa.Schema]) -> pa.Schema:

@@ -1,6 +1,6 @@
 """Run one task of a CellProfiler job: some image sets, in as few processes as possible.
 
-The worker copies this file with ``listen.py``, ``slices.py`` and ``integrity.py`` into the run
+The worker copies this file with those that it imports into the run
 folder and calls :func:`run`. Standard library only. A task's results are:
 
 ``parts.json``
@@ -24,6 +24,7 @@ from typing import Any
 # Copied beside this file: the node has no labkit.
 slices = import_module("slices")
 listen = import_module("listen")
+alike = import_module("alike")
 integrity = import_module("integrity")
 
 _CRASHES = 8  # processes that may die in one task before the rest is given up
@@ -135,7 +136,7 @@ class Work:
         code = self.task.call(
             self.command(folder, rows, out, done_file),
             on_line=listener,
-            env={"MPLCONFIGDIR": str(self.task.tmp), "TERM": "dumb"},
+            env={**alike.ENVIRONMENT, "MPLCONFIGDIR": str(self.task.tmp), "TERM": "dumb"},
             cwd=self.task.tmp,
         )
         self.measure(before, listener, len(todo))
@@ -159,10 +160,15 @@ class Work:
         argv += ["--temporary-directory", str(self.task.tmp)]
         if self.params["plugins"]:
             argv += ["--plugins-directory", self.params["plugins"]]
+        if self.params["input_folder"]:
+            argv += ["--image-directory", self.params["input_folder"]]
         if self.params["loads_data"]:
             data = self.task.tmp / f"{folder}.csv"
             slices.write_data_file(data, rows)
-            return [*argv, "--data-file", str(data)]
+            # an empty list, else CellProfiler walks through the whole input folder
+            none = self.task.tmp / f"{folder}.txt"
+            none.write_text("")
+            return [*argv, "--data-file", str(data), "--file-list", str(none)]
         data = self.task.tmp / f"{folder}.txt"
         slices.write_file_list(data, rows)
         return [*argv, "--file-list", str(data)]

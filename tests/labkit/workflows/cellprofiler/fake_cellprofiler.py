@@ -15,7 +15,10 @@ from pathlib import Path
 MODULES = ["LoadData", "MeasureImageIntensity", "ExportToSpreadsheet"]
 
 parser = argparse.ArgumentParser()
-for name in ("pipeline", "output-directory", "done-file", "temporary-directory", "data-file"):
+for name in (
+    *("pipeline", "output-directory", "done-file", "temporary-directory"),
+    *("data-file", "file-list", "image-directory"),
+):
     parser.add_argument(f"--{name}")
 for name in ("run-headless", "run", "always-continue"):
     parser.add_argument(f"--{name}", action="store_true")

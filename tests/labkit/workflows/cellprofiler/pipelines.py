@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from labkit.workflows.cellprofiler import example
+from labkit.workflows.cellprofiler.pipeline import Findings, Module, Pipeline
 from tests.support.portal import REPOSITORY, built_envs
 
 EXAMPLE_FLY = REPOSITORY.parent / "shared" / "data" / "imaging" / "ExampleFly"
@@ -33,6 +36,24 @@ def text(*modules: tuple[str, Sequence[tuple[str, str]]], disabled: Sequence[int
     return "\n".join(parts)
 
 
+def made(
+    *modules: tuple[str, Sequence[tuple[str, str]]],
+    disabled: Sequence[int] = (),
+    across: Sequence[int] = (),
+    path: Path = Path("/made/test.cppipe"),
+) -> Pipeline:
+    """Return a pipeline as if CellProfiler had loaded these modules."""
+    return Pipeline(
+        path,
+        tuple(
+            Module(number, name, tuple(settings), number not in disabled)
+            for number, (name, settings) in enumerate(modules, 1)
+        ),
+        text(*modules, disabled=disabled),
+        Findings(version="4.2.8", across=tuple(across)),
+    )
+
+
 def write(folder: Path, content: str, name: str = "test.cppipe") -> Path:
     path = folder / name
     path.write_text(content)
@@ -52,7 +73,23 @@ EXPORT = ("ExportToSpreadsheet", [("Export all measurement types?", "Yes")])
 REGEXP = r"^(?P<Plate>.*)_(?P<Well>[A-P][0-9]+)_s(?P<Site>[0-9]+)_w(?P<Wave>[0-9])"
 
 
-def names_and_types(
+def named_and_typed(**settings: Any) -> Pipeline:
+    """Return the four input modules as CellProfiler has them; see :func:`names_and_types`."""
+    return made(*input_modules(**settings))
+
+
+def names_and_types(**settings: Any) -> str:
+    """Return the four input modules, in CellProfiler's own format (revisions 2, 6, 8, 2)."""
+    content = text(*input_modules(**settings))
+    for name, revision in (("Images", 2), ("Metadata", 6), ("NamesAndTypes", 8), ("Groups", 2)):
+        start = content.index(f"\n{name}:[")
+        content = content[:start] + content[start:].replace(
+            "variable_revision_number:1", f"variable_revision_number:{revision}", 1
+        )
+    return content
+
+
+def input_modules(
     *,
     match: str = "Order",
     keys: str = "[]",
@@ -60,9 +97,9 @@ def names_and_types(
     regexp: str = REGEXP,
     extract: str = "Yes",
     rules: Sequence[tuple[str, str]] = (("DNA", '"w1"'), ("ER", '"w2"')),
-) -> str:
-    """Return the four input modules, in CellProfiler's own format (revisions 2, 6, 8, 2)."""
-    content = text(
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the modules Images, Metadata, NamesAndTypes and Groups with their settings."""
+    return [
         (
             "Images",
             [
@@ -132,13 +169,59 @@ def names_and_types(
                 *(("Metadata category", name) for name in groups or ["None"]),
             ],
         ),
-    )
-    for name, revision in (("Images", 2), ("Metadata", 6), ("NamesAndTypes", 8), ("Groups", 2)):
-        start = content.index(f"\n{name}:[")
-        content = content[:start] + content[start:].replace(
-            "variable_revision_number:1", f"variable_revision_number:{revision}", 1
-        )
-    return content
+    ]
+
+
+def example_module(name: str, source: Path = example.ANALYSIS) -> str:
+    """Return one module of an example pipeline as it stands in the file."""
+    text = source.read_text()
+    start = text.index(f"\n{name}:[") + 1
+    return text[start:].split("\n\n", 1)[0].rstrip("\n") + "\n"
+
+
+def joined(*modules: str) -> str:
+    """Return a pipeline of modules as they stand in files."""
+    numbered = [
+        re.sub(r"\[module_num:\d+", f"[module_num:{number}", module, count=1)
+        for number, module in enumerate(modules, 1)
+    ]
+    head = text().replace("ModuleCount:0", f"ModuleCount:{len(modules)}")
+    return "\n".join([head, *numbered])
+
+
+def colocalization(*images: str) -> str:
+    """Return a pipeline whose MeasureColocalization is of a revision that is upgraded."""
+    settings = [("Hidden", str(len(images))), ("Hidden", "1")]
+    settings += [("Select an image to measure", image) for image in images]
+    settings += [
+        ("Set threshold as percentage of maximum intensity for the images", "15.0"),
+        ("Select where to measure correlation", "Across entire image"),
+        ("Select an object to measure", "None"),
+        *(
+            (f"Calculate {what}?", "Yes")
+            for what in ("all", "correlation", "Manders", "RWC", "overlap", "Costes")
+        ),
+    ]
+    lines = "".join(f"    {key}:{value}\n" for key, value in settings)
+    attributes = _ATTRIBUTES.format(revision=3, enabled=True)
+    module = f"MeasureColocalization:[module_num:2{attributes}\n{lines}"
+    return joined(example_module("LoadData"), module, example_module("ExportToSpreadsheet"))
+
+
+def version_3(content: str) -> str:
+    """Return a pipeline as CellProfiler 3 wrote it: quotes are escaped, in names too."""
+    return content.replace("Version:5", "Version:3").replace("'", "\\'")
+
+
+def version_4(content: str) -> str:
+    """Return a pipeline of version 4: values are UTF-16, with its order mark, and escaped."""
+
+    def encoded(match: re.Match[str]) -> str:
+        value = "".join(f"{letter}\\x00" for letter in match[2])
+        return f"{match[1]}:\\xff\\xfe{value}"
+
+    settings = re.sub(r"^(    [^:\n]*):(.+)$", encoded, content, flags=re.MULTILINE)
+    return settings.replace("Version:5", "Version:4")
 
 
 def changed(source: Path, folder: Path, *replacements: tuple[str, str]) -> Path:
@@ -167,9 +250,13 @@ def one_process(pipeline: Path, out: Path, images: pd.DataFrame | Path) -> dict[
     }
 
 
-# A task has as many threads as cores; with others, OpenBLAS adds up in another order, and some
-# texture features differ in their last bit.
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# CellProfiler's results depend on these; tasks have the same.
+ONE_THREAD = {
+    **{key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}
 
 # What may differ between runs: times, places of files that the run itself made, and the packed
 # addresses of files that CellProfiler keeps for itself.

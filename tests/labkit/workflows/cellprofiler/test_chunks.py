@@ -9,7 +9,7 @@ from labkit.workflows.cellprofiler import costs, example
 from labkit.workflows.cellprofiler.chunks import chunk_size, plan_chunks, split
 from labkit.workflows.cellprofiler.costs import Cost
 from labkit.workflows.cellprofiler.images import ImageSets
-from labkit.workflows.cellprofiler.pipeline import Pipeline
+from tests.labkit.workflows.cellprofiler import pipelines
 
 FLY = Cost(3.1, 1.88)  # seconds, measured on ExampleFly
 
@@ -37,6 +37,19 @@ def test_the_last_task_keeps_nobody_waiting_long(workers: int) -> None:
     size = chunk_size(count, FLY, workers)
     alone = count * FLY.image_set / workers
     assert FLY.startup + size * FLY.image_set < 0.15 * alone
+
+
+# the modules of example/analysis.cppipe
+ANALYSIS = pipelines.made(
+    *(
+        (name, [])
+        for name in (
+            *("LoadData", "IdentifyPrimaryObjects", "IdentifySecondaryObjects"),
+            *("MeasureObjectSizeShape", "MeasureObjectIntensity", "OverlayOutlines"),
+            *("SaveImages", "ExportToSpreadsheet"),
+        )
+    )
+)
 
 
 def test_a_small_plate_uses_all_workers_but_not_at_any_price() -> None:
@@ -77,7 +90,7 @@ def test_scattered_groups_are_collected() -> None:
 
 def test_costs_are_remembered_and_combined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    pipeline = Pipeline.read(example.ANALYSIS)
+    pipeline = ANALYSIS
     guess = costs.recall(pipeline)
     assert guess.image_sets == 0 and "never run" in str(guess)
     facts = [
@@ -90,7 +103,7 @@ def test_costs_are_remembered_and_combined(tmp_path: Path, monkeypatch: pytest.M
     assert (cost.image_set, cost.memory, cost.image_sets) == (2.0, 500, 15)
     costs.remember(costs.fingerprint(pipeline), cost)
     assert costs.recall(pipeline) == cost
-    assert costs.fingerprint(Pipeline.read(example.CORRECTED)) != costs.fingerprint(pipeline)
+    assert costs.fingerprint(pipelines.made(pipelines.LOAD)) != costs.fingerprint(pipeline)
     assert costs.combine([{}]) is None
 
 
@@ -101,7 +114,7 @@ def test_a_broken_memory_of_costs_is_no_obstacle(
     costs.place().parent.mkdir(parents=True)
     for content in ("{", "[]", '{"x": 3}'):
         costs.place().write_text(content)
-        assert costs.recall(Pipeline.read(example.ANALYSIS)).image_sets == 0
+        assert costs.recall(ANALYSIS).image_sets == 0
     costs.remember_size("abc", 7)
     assert costs.recall_size("abc") == 7 and costs.recall_size("other") is None
 
@@ -117,7 +130,7 @@ def test_an_estimate_knows_how_large_the_images_are(
         first = Path(images["PathName_OrigDNA"][0]) / images["FileName_OrigDNA"][0]
         megapixels = ImageSets(images, True).megapixels
         assert megapixels == 2 * size**2 / 1e6
-        found.append(costs.recall(Pipeline.read(example.ANALYSIS), megapixels))
+        found.append(costs.recall(ANALYSIS, megapixels))
         first.write_bytes(b"II*")
         assert ImageSets(images, True).megapixels == 1.0
     small, large = found

@@ -12,7 +12,6 @@ from PIL import Image
 import labkit
 from labkit.base.problems import LabkitError
 from labkit.jobs.model import State
-from labkit.workflows.cellprofiler import checks
 from labkit.workflows.cellprofiler.job import CellProfilerJob
 from labkit.workflows.cellprofiler.workflow import CellProfiler
 from tests.conftest import needs_env
@@ -22,7 +21,7 @@ from tests.support.portal import built_envs
 pytestmark = needs_env("notebook")  # gathers
 
 FAKE = Path(__file__).with_name("fake_cellprofiler.py")
-PIPELINE = pipelines.text(pipelines.LOAD, ("MeasureImageIntensity", []), pipelines.EXPORT)
+PIPELINE = pipelines.made(pipelines.LOAD, ("MeasureImageIntensity", []), pipelines.EXPORT)
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def envs(lab_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(FAKE, folder / "cellprofiler" / "bin" / "cellprofiler")
     (folder / "notebook").symlink_to(built_envs() / "notebook")
     monkeypatch.setenv("LABHUB_ENVS", str(folder))
-    monkeypatch.setattr(checks, "probe", lambda *_: checks.Probe(False))
+    monkeypatch.setattr("labkit.workflows.cellprofiler.workflow.load", lambda *_, **__: PIPELINE)
     return folder
 
 
@@ -51,13 +50,12 @@ def workflow(tmp_path: Path, *names: str, chunk: int = 10) -> CellProfiler:
                 "Metadata_Site": 1,
             }
         )
-    pipeline = pipelines.write(tmp_path, PIPELINE)
-    return labkit.CellProfiler(pipeline, pd.DataFrame(rows), chunk_size=chunk, profiles=False)
+    images = pd.DataFrame(rows)
+    return labkit.CellProfiler(PIPELINE.path, images, chunk_size=chunk, profiles=False)
 
 
 def run(tmp_path: Path, *names: str, chunk: int = 10) -> CellProfilerJob:
-    with pytest.warns(UserWarning, match="not loaded with CellProfiler"):
-        job = workflow(tmp_path, *names, chunk=chunk).submit()
+    job = workflow(tmp_path, *names, chunk=chunk).submit()
     assert isinstance(job, CellProfilerJob)
     job.wait(60)
     return job

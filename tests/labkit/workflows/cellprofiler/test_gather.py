@@ -30,14 +30,29 @@ def gather(folder: Path, *parts: Part, memory: int = 1 << 30) -> pd.DataFrame:
 
 @pytest.mark.parametrize("memory", [1 << 30, 1])
 def test_numbers_types_and_order(tmp_path: Path, memory: int) -> None:
-    first = part(tmp_path, "1", "ImageNumber,A,B,C\n1,1,x,nan\n2,2,y,nan\n", (5, 6), {5, 6})
-    second = part(tmp_path, "2", "ImageNumber,A,B,D\n1,1.5,7,1\n2,nan,8,2\n", (1, 3), {1, 3})
+    first = part(tmp_path, "1", "ImageNumber,A,B,C,D\n1,1,x,nan,\n2,2,y,nan,\n", (5, 6), {5, 6})
+    second = part(
+        tmp_path, "2", "ImageNumber,A,B,C,D\n1,1.5,7,nan,1\n2,nan,8,nan,2\n", (1, 3), {1, 3}
+    )
     table = gather(tmp_path, first, second, memory=memory)
     assert list(table["ImageNumber"]) == [1, 3, 5, 6]
     assert list(table["A"])[:1] + list(table["A"])[2:] == [1.5, 1.0, 2.0]
     assert list(table["B"]) == ["7", "8", "x", "y"]
     assert table["C"].isna().all() and list(table["D"].dropna()) == [1, 2]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_parts_with_different_columns_are_a_failure(tmp_path: Path) -> None:
+    """Nulls would say that nothing was measured, where it was measured under another name."""
+    content = "ImageNumber,Correlation_{}\n1,0.5\n".format
+    parts = [
+        part(tmp_path, "1", content("A_B"), (1,), {1}),
+        part(tmp_path, "2", content("B_A"), (2,), {2}),
+        part(tmp_path, "3", content("A_B"), (3,), {3}),
+    ]
+    with pytest.raises(GatherError, match=r"2 different sets of columns(.|\n)*/1/Image.csv has "
+                       r"Correlation_A_B; .*/2/Image.csv has Correlation_B_A"):  # fmt: skip
+        gather(tmp_path, *parts)
 
 
 def test_what_failed_is_left_out(tmp_path: Path) -> None:

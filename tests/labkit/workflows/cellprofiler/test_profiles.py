@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from labkit.base.problems import LabkitError
-from labkit.workflows.cellprofiler.gather import profiles
+from labkit.workflows.cellprofiler.gather import platemaps, profiles
+from labkit.workflows.cellprofiler.gather.platemaps import PlateMapError
 from labkit.workflows.cellprofiler.platemap import parse_well, plate_format, to_grid
 
 needs_pycytominer = pytest.mark.skipif(
@@ -95,8 +96,55 @@ def test_what_profiles_cannot_be_made_of(tmp_path: Path) -> None:
     with pytest.raises(profiles.ProfileError, match="no metadata called Well"):
         profiles.place_table({1: {"plate": "P", "well": ""}})
     (tmp_path / "map.csv").write_text("position,x\nA01,1\n")
-    with pytest.raises(profiles.ProfileError, match="no column Well"):
-        profiles.read_plate_map(tmp_path / "map.csv")
+    with pytest.raises(PlateMapError, match="no column Well"):
+        platemaps.read(tmp_path / "map.csv")
+
+
+JUMP = "plate_map_name\twell_position\tbroad_sample\n" + "".join(
+    f"{name}\t{well}\t{sample}\n"
+    for name, samples in (("map1", ("x", "y")), ("map2", ("z", "w")))
+    for well, sample in zip(("A01", "A02"), samples, strict=True)
+)
+
+
+def test_wells_of_several_maps_in_one_file_are_refused(tmp_path: Path) -> None:
+    """JUMP's plate maps: each well would be joined to the samples of all plates."""
+    (tmp_path / "map.txt").write_text(JUMP)
+    table = platemaps.read(tmp_path / "map.txt")
+    with pytest.raises(PlateMapError, match=r"wells A01, A02 more than once: .* column Plate"):
+        platemaps.for_plate(table, "P1", ["A01", "A02"])
+    one = platemaps.for_plate(table[table["plate_map_name"] == "map2"], "P1", ["a1"])
+    assert one.to_dict("records") == [
+        {"plate_map_name": "map2", "well_position": "a1", "broad_sample": "z"}
+    ]
+
+
+def test_a_map_with_plates_is_used_plate_by_plate() -> None:
+    table = platemaps.named(
+        pd.DataFrame({"Barcode": ["P1", "P2"], "Well": ["A1", "A1"], "drug": ["x", "y"]})
+    )
+    assert list(platemaps.for_plate(table, "P2", ["A01"])["drug"]) == ["y"]
+    with pytest.raises(PlateMapError, match="lacks wells A01 of plate P3"):
+        platemaps.for_plate(table, "P3", ["A01"])
+
+
+@needs_pycytominer
+def test_two_plates_are_annotated_by_their_own_rows(tmp_path: Path) -> None:
+    rows = {n: {**row, "plate": "P1" if n <= 8 else "P2"} for n, row in ROWS.items()}
+    plate_map = tmp_path / "map.csv"
+    pd.DataFrame(
+        [
+            {"Plate": plate, "Well": f"{letter}{column}", "drug": f"{plate}{letter}{column}"}
+            for plate in ("P1", "P2")
+            for letter in "AB"
+            for column in range(1, 9)
+        ]
+    ).to_csv(plate_map, index=False)
+    profiles.make(tables(tmp_path / "t"), tmp_path / "out", rows, plate_map)
+    annotated = pd.read_parquet(tmp_path / "out" / "annotated.parquet")
+    assert len(annotated) == 16
+    drugs = annotated.set_index(["Metadata_Plate", "Metadata_Well"])["Metadata_drug"]
+    assert drugs["P1", "A03"] == "P1A3" and drugs["P2", "B08"] == "P2B8"
 
 
 @pytest.mark.parametrize(

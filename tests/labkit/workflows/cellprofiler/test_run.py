@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,10 @@ from PIL import Image
 import labkit
 from labkit.base.problems import LabkitError
 from labkit.jobs.model import State
-from labkit.workflows.cellprofiler import checks, example
+from labkit.workflows.cellprofiler import example, workflow
 from labkit.workflows.cellprofiler.job import CellProfilerJob
+from labkit.workflows.cellprofiler.loading import load
+from labkit.workflows.cellprofiler.pipeline import Pipeline
 from tests.conftest import needs_env
 from tests.labkit.workflows.cellprofiler import pipelines
 
@@ -28,8 +31,8 @@ needs_example_fly = pytest.mark.skipif(
 )
 
 
-def finish(workflow: labkit.CellProfiler, output: Path) -> CellProfilerJob:
-    job = workflow.submit(output=str(output))
+def finish(task: labkit.CellProfiler, output: Path) -> CellProfilerJob:
+    job = task.submit(output=str(output))
     assert isinstance(job, CellProfilerJob)
     job.wait(170)
     return job
@@ -59,11 +62,11 @@ def plates(module_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Plate
     whole = {path: path.read_bytes() for path in (cut, small)}
     cut.write_bytes(whole[cut][:50_000])
     Image.fromarray(np.asarray(Image.open(small))[:128, :128].copy()).save(small)
-    workflow = labkit.CellProfiler(
+    task = labkit.CellProfiler(
         example.CORRECTED, images, illumination=example.ILLUMINATION, group_by=["Well"]
     )
     with pytest.warns(UserWarning, match="P1_A02_s1_ER.tif: truncated"):
-        job = finish(workflow, folder / "runs")
+        job = finish(task, folder / "runs")
     assert job.state is State.FAILED
     failed, nuclei = job.failed(), job.results("Nuclei")
     for path, data in whole.items():
@@ -180,13 +183,13 @@ def test_the_cost_was_learnt(plates: Plates) -> None:
 
 def test_submitting_again_returns_the_finished_job(plates: Plates) -> None:
     """The learnt cost would now size tasks otherwise: the same work stays the same job."""
-    workflow = labkit.CellProfiler(
+    task = labkit.CellProfiler(
         example.CORRECTED, plates.images, illumination=example.ILLUMINATION, group_by=["Well"]
     )
     before = {path.name for path in (plates.folder / "runs").iterdir()}
     (settings,) = plates.job.run.folder.files.glob("analysis.json")
     assert settings.is_file()
-    plan = workflow.plan(output=str(plates.folder / "runs"))
+    plan = task.plan(output=str(plates.folder / "runs"))
     assert len(plan.stage("analysis").tasks) == len(list(plates.job.run.folder.tasks("analysis")))
     assert {path.name for path in (plates.folder / "runs").iterdir()} == before
 
@@ -194,10 +197,10 @@ def test_submitting_again_returns_the_finished_job(plates: Plates) -> None:
 @needs_example_fly
 def test_example_fly_in_two_tasks_equals_one_process(lab_home: Path, tmp_path: Path) -> None:
     pipeline = pipelines.EXAMPLE_FLY / "ExampleFly_every.cppipe"
-    workflow = labkit.CellProfiler(
+    task = labkit.CellProfiler(
         pipeline, pipelines.EXAMPLE_FLY / "images", chunk_size=2, profiles=False
     )
-    job = finish(workflow, tmp_path / "runs")
+    job = finish(task, tmp_path / "runs")
     assert job.state is State.SUCCEEDED, job.failed()
     assert [task["units"] for task in job.run.folder.tasks("analysis")] == [2, 1]
     theirs = pipelines.one_process(pipeline, tmp_path / "whole", pipelines.EXAMPLE_FLY / "images")
@@ -209,10 +212,10 @@ def test_example_fly_in_two_tasks_equals_one_process(lab_home: Path, tmp_path: P
 
 @needs_example_fly
 def test_example_fly_as_it_comes_cannot_be_split(lab_home: Path) -> None:
-    workflow = labkit.CellProfiler(
+    task = labkit.CellProfiler(
         pipelines.EXAMPLE_FLY / "ExampleFly.cppipe", pipelines.EXAMPLE_FLY / "images"
     )
-    fatal = [problem.where for problem in workflow.check() if not problem.warning]
+    fatal = [problem.where for problem in task.check() if not problem.warning]
     assert fatal == ["Crop (module 5)", "Crop (module 6)", "Crop (module 7)"]
 
 
@@ -236,8 +239,8 @@ def measuring(folder: Path, groups: list[str]) -> Path:
 def test_groups_of_files_equal_one_process(lab_home: Path, tmp_path: Path) -> None:
     example.make_plate(tmp_path / "img", 3, 2, size=160)
     pipeline = measuring(tmp_path, ["Well"])
-    workflow = labkit.CellProfiler(pipeline, tmp_path / "img", chunk_size=3, profiles=False)
-    job = finish(workflow, tmp_path / "runs")
+    task = labkit.CellProfiler(pipeline, tmp_path / "img", chunk_size=3, profiles=False)
+    job = finish(task, tmp_path / "runs")
     assert job.state is State.SUCCEEDED, job.failed()
     assert [task["units"] for task in job.run.folder.tasks("analysis")] == [2, 2, 2]
     theirs = pipelines.one_process(pipeline, tmp_path / "whole", tmp_path / "img")
@@ -250,14 +253,37 @@ def test_a_module_that_the_node_cannot_load_fails_the_job(
     lab_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check here cannot know the node's CellProfiler: there, it ends Complete without it."""
-    monkeypatch.setattr(checks, "probe", lambda *_: checks.Probe(False))
+
+    def elsewhere(path: str | Path, **more: Any) -> Pipeline:
+        pipeline = load(path, **more)
+        name = "MeasureObjectSizeShape:["
+        text = pipeline.text.replace(name, "MeasureObjectSizeShapes:[")
+        return replace(pipeline, text=text)
+
+    monkeypatch.setattr(workflow, "load", elsewhere)
     images, _ = example.make_plate(tmp_path / "img", 1, 1, size=160)
-    pipeline = pipelines.changed(
-        example.ANALYSIS, tmp_path, ("MeasureObjectSizeShape:[", "MeasureObjectSizeShapes:[")
-    )
-    with pytest.warns(UserWarning, match="not on this machine"):
-        job = finish(labkit.CellProfiler(pipeline, images), tmp_path / "runs")
+    job = finish(labkit.CellProfiler(example.ANALYSIS, images), tmp_path / "runs")
     assert job.state is State.FAILED
     (failed, gather) = job.failed().to_dict("records")
     assert failed["reason"] == "CHECK" and "left out a module" in failed["text"]
     assert "not one of 1 image sets is good" in gather["text"]
+
+
+def test_an_old_pipeline_gives_every_task_the_same_columns(lab_home: Path, tmp_path: Path) -> None:
+    """Upgrading it, CellProfiler passes image names through a set: their order is the process'."""
+    images, _ = example.make_plate(tmp_path / "img", 3, 1, size=160)
+    images = images.assign(
+        FileName_Third=list(images["FileName_OrigDNA"][::-1]),
+        PathName_Third=images["PathName_OrigDNA"],
+        FileName_Fourth=list(images["FileName_OrigER"][::-1]),
+        PathName_Fourth=images["PathName_OrigER"],
+    )
+    old = pipelines.colocalization("OrigDNA", "OrigER", "Third", "Fourth")
+    for name, content in (("v3", pipelines.version_3(old)), ("v4", pipelines.version_4(old))):
+        pipeline = pipelines.write(tmp_path, content, f"{name}.cppipe")
+        task = labkit.CellProfiler(pipeline, images, chunk_size=1, profiles=False)
+        job = finish(task, tmp_path / "runs")
+        assert job.state is State.SUCCEEDED, job.failed()
+        theirs = pipelines.one_process(pipeline, tmp_path / name, images)["Image"]
+        assert sum(str(column).startswith("Correlation_Costes_") for column in theirs) == 12
+        pipelines.assert_equal(job.results("Image", places=False), theirs)
