@@ -25,8 +25,9 @@ import submitit
 
 import labkit
 from bench.jobs import MANY, find_again, home, many_rows
+from labkit.jobs.backends.slurm import queue
 from labkit.jobs.job import open_job
-from labkit.slurm import commands, queue
+from labkit.slurm import commands
 from labkit.testing import SlurmCluster
 from tests.support.job_helpers import until
 

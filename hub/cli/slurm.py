@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_duration
 
 if TYPE_CHECKING:
-    from hub.slurm.poller import JobRow
+    from labkit.slurm.queue import Job
 
 
 @click.group()
@@ -41,9 +40,11 @@ def orphans(as_json: bool) -> None:
     Example:
       sudo ./labhub slurm orphans
     """  # noqa: D301
+    from hub.slurm.poller import COLUMNS
+
     rows = _orphans(Paths.from_environment())
     if as_json:
-        print_json([dataclasses.asdict(row) for row in rows])
+        print_json([{name: getattr(row, name) for name in COLUMNS.names} for row in rows])
         return
     for row in rows:
         age = format_duration(time.time() - row.submitted) if row.submitted else "?"
@@ -122,7 +123,7 @@ def _section(paths: Paths) -> Settings:
     return settings
 
 
-def _orphans(paths: Paths) -> list[JobRow]:
+def _orphans(paths: Paths) -> list[Job]:
     from hub.slurm.orphans import orphans as find
 
     _section(paths)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import time
 
 import psutil
 
-from hub.slurm.commands import SlurmUnavailable, run_slurm
-
-_NODE = re.compile(r"(?P<name>[\w.-]+)\|(?P<address>[\w.:-]+)")
+from hub.slurm.commands import run_slurm
+from labkit.slurm.commands import SlurmUnavailableError
+from labkit.slurm.nodes import NODES, parse_nodes
 
 
 class Addresses:
@@ -34,24 +33,25 @@ class Addresses:
 
         Raises
         ------
-        SlurmUnavailable
+        SlurmUnavailableError
             SLURM does not know the node, or its name has no address.
         """
         async with self._lock:
             if self._asked <= since or node not in self._known:
                 asked = time.monotonic()
-                text = await run_slurm("sinfo", "-h", "-N", "-a", "-o", "%N|%o")
-                found = (_NODE.fullmatch(line.strip()) for line in text.splitlines())
-                self._known = {row["name"]: row["address"] for row in found if row}
+                nodes = parse_nodes(await run_slurm("scontrol", *NODES))
+                self._known = {node.name: node.address for node in nodes}
                 self._asked = asked
         name = self._known.get(node)
         if name is None:
-            raise SlurmUnavailable(f"SLURM does not say where its node {node!r} is")
+            raise SlurmUnavailableError(f"SLURM does not say where its node {node!r} is")
         loop = asyncio.get_running_loop()
         try:
             places = await loop.getaddrinfo(name, None, family=socket.AF_INET)
         except OSError as error:
-            raise SlurmUnavailable(f"the node {node} ({name}) has no address: {error}") from error
+            raise SlurmUnavailableError(
+                f"the node {node} ({name}) has no address: {error}"
+            ) from error
         return str(places[0][4][0])
 
 
@@ -60,12 +60,11 @@ async def of_partition(partition: str) -> list[tuple[str, str]]:
 
     Raises
     ------
-    SlurmUnavailable
+    SlurmUnavailableError
         SLURM does not say.
     """
-    text = await run_slurm("sinfo", "-h", "-N", "-p", partition, "-o", "%N|%o")
-    found = (_NODE.fullmatch(line.strip()) for line in text.splitlines())
-    return [(row["name"], row["address"]) for row in found if row]
+    nodes = parse_nodes(await run_slurm("scontrol", *NODES))
+    return [(node.name, node.address) for node in nodes if partition in node.partitions]
 
 
 async def by_name(node: str, address: str) -> str:

@@ -8,8 +8,9 @@ import json
 import logging
 from pathlib import Path
 
-from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable
+from hub.slurm.commands import Account
 from hub.slurm.owner import as_owner
+from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Cancellations:
         """Cancel a job; False where SLURM did not answer and it will be tried again."""
         try:
             await self._cancel(job_id, user)
-        except SlurmUnavailable as error:
+        except SlurmUnavailableError as error:
             log.warning("The job %s of %s could not be cancelled yet: %s", job_id, user, error)
             self.later(job_id, user)
             return False
@@ -68,7 +69,7 @@ class Cancellations:
             for job_id, user in list(self._left.items()):
                 try:
                     await self._cancel(job_id, user, f"--name={self._name}")
-                except SlurmUnavailable:
+                except SlurmUnavailableError:
                     break
                 self._left.pop(job_id, None)
                 self._save()
@@ -82,7 +83,7 @@ class Cancellations:
         except KeyError:
             log.warning("The job %s is of %s, who has no account any more", job_id, user)
             return
-        with contextlib.suppress(SlurmRefused):  # it has ended already
+        with contextlib.suppress(SlurmRefusedError):  # it has ended already
             await as_owner(account, "scancel", [*more, "--", job_id])
 
     def _save(self) -> None:

@@ -16,14 +16,16 @@ from hub.labfile.schema import Settings
 from hub.labfile.slurm import EVERYWHERE, Slurm
 from hub.sandbox import accounts_of
 from hub.slurm.addresses import own_addresses
-from hub.slurm.commands import SlurmUnavailable, find, run_slurm
+from hub.slurm.commands import run_slurm
 from hub.slurm.orphans import orphans
 from hub.slurm.owner import HELPER, SUDO, sudo_command
 from hub.slurm.script import server_words
 from hub.state.paths import Paths
 from labkit.base.problems import Problem
+from labkit.slurm.cluster import CONFIG, PARTITIONS, parse
+from labkit.slurm.commands import SlurmUnavailableError, find
 
-PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
+PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
 _TIMEOUT = 10.0
 _NAME = re.compile(r"[a-z_][a-z0-9_-]*")
 
@@ -52,7 +54,7 @@ def left_over(paths: Paths) -> tuple[str, list[Problem]]:
     """Say whether there are jobs that no hub knows: a line, and the problem if there are."""
     try:
         rows = asyncio.run(orphans(paths))
-    except SlurmUnavailable as error:
+    except SlurmUnavailableError as error:
         return "", [Problem("slurm", str(error), "scontrol ping", warning=True)]
     if not rows:
         return "no job without its hub", []
@@ -64,7 +66,7 @@ def _programs() -> Iterator[Problem]:
     for name in PROGRAMS:
         try:
             find(name)
-        except SlurmUnavailable as error:
+        except SlurmUnavailableError as error:
             yield Problem("slurm", str(error), "apt-get install -y slurm-client")
 
 
@@ -120,13 +122,12 @@ def _environments(settings: Settings, slurm: Slurm, paths: Paths) -> Iterator[Pr
 async def _cluster(slurm: Slurm) -> list[Problem]:
     """Compare the lab file with the cluster itself, if it answers."""
     try:
-        text = await run_slurm("sinfo", "-h", "-a", "-o", "%R", timeout=_TIMEOUT)
-        config = await run_slurm("scontrol", "show", "config", timeout=_TIMEOUT)
-    except SlurmUnavailable as error:
+        config = await run_slurm("scontrol", *CONFIG, timeout=_TIMEOUT)
+        cluster = parse(config, await run_slurm("scontrol", *PARTITIONS, timeout=_TIMEOUT))
+    except SlurmUnavailableError as error:
         hint = "scontrol ping; without SLURM no server starts"
         return [Problem("slurm", str(error), hint, warning=True)]
-    there = set(text.split())
-    private = re.search(r"(?m)^PrivateData\s*=.*\b(jobs|all)\b", config)
+    names = sorted(partition.name for partition in cluster.partitions)
     hidden = [
         Problem(
             "slurm",
@@ -135,14 +136,14 @@ async def _cluster(slurm: Slurm) -> list[Problem]:
             "run labhub as root, or make its account an operator of SLURM",
         )
     ]
-    return (hidden if private and os.geteuid() != 0 else []) + [
+    return (hidden if cluster.private & {"jobs", "all"} and os.geteuid() != 0 else []) + [
         Problem(
             "slurm.partitions",
             f"the cluster has no partition {name}",
-            f"it has: {', '.join(sorted(there))}",
+            f"it has: {', '.join(names)}",
         )
         for name in slurm.partitions
-        if name not in there
+        if name not in names
     ]
 
 

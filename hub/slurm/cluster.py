@@ -12,18 +12,12 @@ from datetime import UTC, datetime
 
 from hub.labfile.schema import Profile, Settings
 from hub.slurm.cloud import Queue, read_queues
-from hub.slurm.commands import SlurmUnavailable, run_slurm
-from hub.slurm.nodes import (
-    NODES,
-    PARTITIONS,
-    Node,
-    Partition,
-    Unreadable,
-    parse_nodes,
-    parse_partitions,
-)
-from hub.slurm.reasons import aws_reason
+from hub.slurm.commands import run_slurm
 from labkit.base.units import format_duration, format_size
+from labkit.slurm.cluster import CONFIG, PARTITIONS, Partition, parse
+from labkit.slurm.commands import SlurmUnavailableError
+from labkit.slurm.nodes import BOUNDLESS, NODES, Node
+from labkit.slurm.reasons import aws_reason
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +38,17 @@ class PartitionView:
     ----------
     rules : Partition
         Its limits, and who may use it.
-    nodes : tuple of Node
-        Its nodes.
     queue : Queue or None
         What ParallelCluster says of it.
     """
 
     rules: Partition
-    nodes: tuple[Node, ...]
     queue: Queue | None = None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Its nodes."""
+        return self.rules.nodes
 
     @property
     def awake(self) -> list[Node]:
@@ -62,22 +58,22 @@ class PartitionView:
     @property
     def asleep(self) -> list[Node]:
         """The nodes that the cluster starts when a job needs them."""
-        return [n for n in self.nodes if n.works and not n.awake and "waking" not in n.flags]
+        return [node for node in self.nodes if node.asleep]
 
     @property
     def waking(self) -> list[Node]:
         """The nodes that are being started."""
-        return [node for node in self.nodes if node.works and "waking" in node.flags]
+        return [node for node in self.nodes if node.works and node.waking]
 
     @property
     def free_nodes(self) -> int:
         """How many nodes no job uses, of those that are there now."""
-        return sum(node.free_cores == node.cores for node in self.awake)
+        return sum(node.free_cpus == node.cpus for node in self.awake)
 
     @property
     def free_cores(self) -> int:
         """How many cores no job uses, of the nodes that are there now."""
-        return sum(node.free_cores for node in self.awake)
+        return sum(node.free_cpus for node in self.awake)
 
     @property
     def free_gpus(self) -> int:
@@ -99,7 +95,7 @@ class PartitionView:
         str
             ``now``, ``soon`` (a sleeping node has to start first), or ``wait``.
         """
-        ready = [n for n in self.awake if not own_nodes or n.free_cores == n.cores]
+        ready = [n for n in self.awake if not own_nodes or n.free_cpus == n.cpus]
         if any(_holds(node, profile, free=True) for node in ready):
             return "now"
         return "soon" if any(_holds(n, profile, free=True) for n in self.asleep) else "wait"
@@ -162,16 +158,22 @@ class Cluster:
 
     async def _look(self) -> ClusterView:
         try:
-            nodes, rules = await asyncio.gather(
-                self._run("sinfo", *NODES, timeout=TIMEOUT),
-                self._run("scontrol", *PARTITIONS, timeout=TIMEOUT),
+            answers = await asyncio.gather(
+                *(
+                    self._run("scontrol", *words, timeout=TIMEOUT)
+                    for words in (CONFIG, PARTITIONS, NODES)
+                )
             )
+            cluster = parse(*answers)
             queues = await asyncio.to_thread(read_queues, self._slurm.cluster_config)
             return ClusterView(
-                _partitions(parse_nodes(nodes), parse_partitions(rules), queues),
+                {
+                    partition.name: PartitionView(partition, queues.get(partition.name))
+                    for partition in cluster.partitions
+                },
                 datetime.now(UTC),
             )
-        except (SlurmUnavailable, Unreadable) as error:
+        except SlurmUnavailableError as error:
             log.warning("SLURM does not describe the cluster: %s", error)
             return ClusterView(self._view.partitions, self._view.at, str(error))
 
@@ -204,8 +206,9 @@ class Cluster:
         slurm = self._slurm
         if rules.state != "UP":
             return _STATES.get(rules.state, f"Its state is {rules.state}")
-        if rules.groups is not None and not rules.groups & set(groups):
-            return f"It is for the groups {', '.join(sorted(rules.groups))}"
+        if not rules.open_to(groups):
+            who = f"the groups {', '.join(sorted(rules.groups))}" if rules.groups else "root alone"
+            return f"It is for {who}"
         account, qos = slurm.account, slurm.qos
         if rules.accounts is not None and account and account not in rules.accounts:
             return f"It is not for the account {account}"
@@ -236,46 +239,36 @@ def cluster_of(settings: Settings) -> Cluster:
 _CLUSTERS: dict[str, Cluster] = {}
 
 
-def _partitions(
-    nodes: Collection[Node], rules: Mapping[str, Partition], queues: Mapping[str, Queue]
-) -> dict[str, PartitionView]:
-    return {
-        name: PartitionView(
-            rule, tuple(node for node in nodes if node.partition == name), queues.get(name)
-        )
-        for name, rule in rules.items()
-    }
+def memory_of(node: Node) -> str:
+    """Write a node's memory for people."""
+    return "uncounted" if node.memory >= BOUNDLESS else format_size(node.memory)
 
 
 def _holds(node: Node, profile: Profile, *, free: bool) -> bool:
     """Whether a node is large enough for a profile, or has that much free."""
-    cores = node.free_cores if free else node.cores
+    cores = node.free_cpus if free else node.cpus
     memory = node.free_memory if free else node.memory
     gpus = node.free_gpus if free else node.gpus
-    return (
-        math.ceil(profile.cpu) <= cores
-        and math.ceil(profile.memory / 2**20) <= memory
-        and profile.gpus <= gpus
-    )
+    return math.ceil(profile.cpu) <= cores and profile.memory <= memory and profile.gpus <= gpus
 
 
 def _unfit(view: PartitionView, profile: Profile) -> str:
     rules = view.rules
-    most = rules.max_cores_per_node
+    most = rules.max_cpus
     if most is not None and math.ceil(profile.cpu) > most:
         return f"It gives a job at most {most} cores of a node"
-    most = rules.max_memory_per_node
-    if most is not None and math.ceil(profile.memory / 2**20) > most:
-        return f"It gives a job at most {format_size(most << 20)} of a node's memory"
     if not view.nodes:
         return "It has no nodes"
+    limit = rules.memory_limit
+    if limit is not None and profile.memory > limit:
+        return f"It gives a job at most {format_size(limit)} of a node's memory"
     large = [node for node in view.nodes if _holds(node, profile, free=False)]
     if not large:
-        biggest = max(view.nodes, key=lambda node: (node.gpus, node.memory, node.cores))
+        biggest = max(view.nodes, key=lambda node: (node.gpus, node.memory, node.cpus))
         cards = f", {biggest.gpus} GPU" if biggest.gpus else ", no GPU" if profile.gpus else ""
         return (
-            f"No node is large enough: the largest has {biggest.cores} cores,"
-            f" {format_size(biggest.memory << 20)} memory{cards}"
+            f"No node is large enough: the largest has {biggest.cpus} cores,"
+            f" {memory_of(biggest)} memory{cards}"
         )
     if not any(node.works for node in large):
         node = large[0]

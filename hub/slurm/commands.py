@@ -1,4 +1,4 @@
-"""Run SLURM's programs: argument lists, a clean environment, and honest errors."""
+"""SLURM's programs on the hub's event loop, also as another account: `labkit.slurm` around them."""
 
 from __future__ import annotations
 
@@ -6,41 +6,11 @@ import asyncio
 import contextlib
 import os
 import pwd
-import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.base.problems import LabkitError
-
-TIMEOUT = 30.0  # seconds
-# Beside PATH: where ParallelCluster and hand-built clusters have SLURM.
-_PLACES = ("/opt/slurm/bin", "/usr/local/bin", "/usr/bin", "/bin")
-_REFUSED = re.compile(
-    r"invalid|not permitted|denied|violates|unavailable|not available|exceed|too (?:many|large)|"
-    r"unrecognized|unknown|cannot be|can not be|not allowed|must be|no such|limit|"
-    r"already completing|is not in a state",
-    re.IGNORECASE,
-)
-# These win over the words above: nobody has judged the request.
-_SILENT = re.compile(
-    r"unable to contact|timed out|connection refused|connection (?:failure|reset)|munge|"
-    r"zero bytes|authentication|protocol|backup controller|resolve|try again|"
-    r"temporarily|socket|credential",
-    re.IGNORECASE,
-)
-
-
-class SlurmUnavailable(LabkitError):
-    """SLURM gave no usable answer: nothing is known, and nothing may be concluded.
-
-    After a submission or a cancellation it may have been obeyed all the same.
-    """
-
-
-class SlurmRefused(SlurmUnavailable):
-    """SLURM judged the request and turned it down; the text is its reason."""
+from labkit.slurm.commands import TIMEOUT, answer, environment, find, silent, unstartable
 
 
 @dataclass(frozen=True)
@@ -74,36 +44,6 @@ class Account:
         return cls(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell)
 
 
-def find(program: str) -> str:
-    """Return the path of one of SLURM's programs.
-
-    Raises
-    ------
-    SlurmUnavailable
-        It is not installed.
-    """
-    places = os.pathsep.join([os.environ.get("PATH", ""), *_PLACES])
-    found = shutil.which(program, path=places)
-    if found is None:
-        raise SlurmUnavailable(
-            f"the program {program} is not on this machine: install SLURM's client"
-            " (Debian: slurm-client), or put its folder into PATH"
-        )
-    return found
-
-
-def environment() -> dict[str, str]:
-    """Return the variables for SLURM's programs.
-
-    Options by variable (SBATCH_*, SQUEUE_*, SLURM_JOB_ID, ...) would change what they do or
-    print: only the place of slurm.conf is handed on.
-    """
-    env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "SLURM_TIME_FORMAT": "%s"}
-    if conf := os.environ.get("SLURM_CONF"):
-        env["SLURM_CONF"] = conf
-    return env
-
-
 async def run_slurm(program: str, *args: str, timeout: float = TIMEOUT) -> str:
     """Run one of SLURM's programs as the hub's own account and return what it printed.
 
@@ -120,10 +60,10 @@ async def run_slurm(program: str, *args: str, timeout: float = TIMEOUT) -> str:
 
     Raises
     ------
-    SlurmUnavailable
+    SlurmUnavailableError
         It is missing, took too long or failed.
-    SlurmRefused
-        It failed with a reason that speaks of the request itself.
+    SlurmRefusedError
+        SLURM has turned the request down.
     """
     return await execute([find(program), *args], environment(), timeout=timeout)
 
@@ -153,7 +93,7 @@ async def execute(
 
     Raises
     ------
-    SlurmUnavailable, SlurmRefused
+    SlurmUnavailableError, SlurmRefusedError
         As `run_slurm`.
     """
     name = Path(command[0]).name
@@ -172,21 +112,16 @@ async def execute(
             extra_groups=account.groups if account else None,
         )
     except OSError as error:
-        raise SlurmUnavailable(f"{name} cannot be started: {error.strerror}") from error
+        raise unstartable(name, error) from error
     try:
         async with asyncio.timeout(timeout):
             out, err = await process.communicate(stdin.encode())
     except TimeoutError:
-        raise SlurmUnavailable(f"{name} did not answer within {timeout:g} s") from None
+        raise silent(name, timeout) from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    if process.returncode:
-        said = " ".join(err.decode(errors="replace").split())[-500:]
-        text = f"{name}: {said or f'ended with status {process.returncode}'}"
-        if _REFUSED.search(said) and not _SILENT.search(said):
-            raise SlurmRefused(text)
-        raise SlurmUnavailable(text)
-    return out.decode(errors="replace")
+    code = -1 if process.returncode is None else process.returncode
+    return answer(name, code, out.decode(errors="replace"), err.decode(errors="replace"))

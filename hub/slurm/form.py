@@ -12,10 +12,10 @@ from datetime import date, datetime
 
 from hub.labfile.schema import Profile, Settings
 from hub.slurm.cloud import Queue
-from hub.slurm.cluster import Cluster, ClusterView, PartitionView, cluster_of
+from hub.slurm.cluster import Cluster, ClusterView, PartitionView, cluster_of, memory_of
 from hub.slurm.prices import Prices, prices
 from hub.spawners import profiles
-from labkit.base.units import format_duration, format_size
+from labkit.base.units import format_duration
 
 _ROOM = {
     "now": "There is room: it starts at once.",
@@ -238,18 +238,19 @@ def _facts(view: ClusterView, name: str, table: Prices) -> tuple[str, ...]:
 
 
 def _shape(partition: PartitionView) -> str:
-    shapes = sorted({(n.cores, n.memory, n.gpus) for n in partition.nodes})
+    shapes = {(node.cpus, node.memory, node.gpus): node for node in partition.nodes}
     if not shapes:
         return ""
-    cores, memory, gpus = shapes[-1]
+    largest = shapes[max(shapes)]
+    cores, gpus = largest.cpus, largest.gpus
     cards = f", {gpus} {'GPU' if gpus == 1 else 'GPUs'}" if gpus else ""
     most = "up to " if len(shapes) > 1 else ""
-    return f"Nodes of {most}{cores} cores, {format_size(memory << 20)} memory{cards}"
+    return f"Nodes of {most}{cores} cores, {memory_of(largest)} memory{cards}"
 
 
 def _free(partition: PartitionView) -> str:
     awake = partition.awake
-    cores = sum(node.cores for node in awake)
+    cores = sum(node.cpus for node in awake)
     found = []
     if awake:
         found.append(

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hub.sandbox.instance import Instance
 from hub.slurm.commands import run_slurm
-from hub.slurm.poller import ENDED, FORMAT, JobRow, parse
+from hub.slurm.poller import COLUMNS, over, parse
 from hub.state.paths import Paths
+from labkit.slurm.queue import Job
 
 
 def job_name(paths: Paths) -> str:
@@ -54,17 +55,17 @@ def _jobs(paths: Paths) -> dict[tuple[str, str], str]:
     return found
 
 
-async def orphans(paths: Paths) -> list[JobRow]:
+async def orphans(paths: Paths) -> list[Job]:
     """Return the portal's jobs that no hub knows, the oldest first.
 
     A job that was submitted just now may not be known yet.
 
     Raises
     ------
-    SlurmUnavailable
+    SlurmUnavailableError
         SLURM does not answer.
     """
-    text = await run_slurm("squeue", "-h", "-a", f"--name={job_name(paths)}", "-o", FORMAT)
+    text = await run_slurm("squeue", "-h", "-a", f"--name={job_name(paths)}", "-o", COLUMNS.format)
     mine = known(paths)
-    rows = [row for row in parse(text).values() if row.state not in ENDED and row.id not in mine]
+    rows = [row for row in parse(text).values() if not over(row) and row.id not in mine]
     return sorted(rows, key=lambda row: row.submitted or 0.0)

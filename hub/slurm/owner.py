@@ -15,7 +15,8 @@ from pathlib import Path
 from hub.labfile.schema import Settings
 from hub.sandbox import AccountError, accounts_of
 from hub.slurm import as_user
-from hub.slurm.commands import TIMEOUT, Account, environment, execute, find
+from hub.slurm.commands import Account, execute
+from labkit.slurm.commands import TIMEOUT, environment, find
 
 HELPER = Path(as_user.__file__).resolve()
 PYTHON = "/usr/bin/python3"
@@ -67,7 +68,7 @@ async def as_owner(
     args : sequence of str
         Its arguments.
     env : mapping of str to str, optional
-        All of its variables; default: `commands.environment`.
+        All of its variables; default: `labkit.slurm.commands.environment`.
     stdin : str
         Its input.
     timeout : float
@@ -75,7 +76,7 @@ async def as_owner(
 
     Raises
     ------
-    SlurmUnavailable, SlurmRefused
+    SlurmUnavailableError, SlurmRefusedError
         As `hub.slurm.commands.run_slurm`.
     """
     if program not in as_user.PROGRAMS:
@@ -100,7 +101,7 @@ async def read_tail(account: Account, path: str) -> str:
 
     Raises
     ------
-    SlurmUnavailable
+    SlurmUnavailableError
         It cannot be read.
     """
     return await as_owner(account, "tail", ["-c", str(TAIL), "--", path], timeout=5.0)

@@ -5,113 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
-from hub.slurm.commands import SlurmRefused, SlurmUnavailable, run_slurm
+from hub.slurm.commands import run_slurm
+from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
+from labkit.slurm.queue import Columns, Job
+from labkit.slurm.states import COMPLETING, ENDED
 
 log = logging.getLogger(__name__)
 
-# Nothing that a job's owner writes freely (name, comment) is asked for: a line break in it
-# would be a forged row.
-FORMAT = "%i|%T|%r|%P|%u|%Q|%V|%S|%e|%B"
-_TIME = r"\d+|N/A|NONE|Unknown"  # NONE: the end of a job without a time limit
-_ROW = re.compile(
-    r"(?P<id>\d+)(?P<array>[_+][^|]*)?\|(?P<state>[A-Z_]+)\|(?P<reason>[^|]*)"
-    r"\|(?P<partition>[^|]+)\|(?P<user>[^|]+)\|(?P<priority>\d+)"
-    rf"\|(?P<submitted>{_TIME})\|(?P<start>{_TIME})\|(?P<end>{_TIME})\|(?P<host>[^|]*)"
-)
-WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
-STARTING = frozenset({"CONFIGURING"})
-RUNNING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"})
-ENDED = frozenset(
-    {
-        "COMPLETING",
-        "COMPLETED",
-        "CANCELLED",
-        "FAILED",
-        "TIMEOUT",
-        "NODE_FAIL",
-        "PREEMPTED",
-        "BOOT_FAIL",
-        "DEADLINE",
-        "OUT_OF_MEMORY",
-        "REVOKED",
-    }
+#: Nothing that a job's owner writes freely is asked for: a line break in it would be a forged row.
+COLUMNS = Columns(
+    ("id", "state", "reason", "partition", "user", "priority", "submitted", "start", "end", "host")
 )
 
 
-class Unparsable(SlurmUnavailable):
-    """The answer is not what squeue prints: it says nothing about any job."""
-
-
-@dataclass(frozen=True)
-class JobRow:
-    """One job as squeue shows it.
-
-    Attributes
-    ----------
-    id : str
-        The job's number, or ``number_task`` of a job array.
-    state, reason : str
-        SLURM's words: ``PENDING``, ``Resources``.
-    partition, user : str
-        Where, and whose. A pending job may name several partitions, with commas.
-    priority : int
-        The larger, the sooner.
-    submitted, start, end : float or None
-        Seconds since 1970; while it is pending, start and end are SLURM's estimate.
-    host : str
-        The node on which its script runs; empty while it is pending.
-    """
-
-    id: str
-    state: str
-    reason: str
-    partition: str
-    user: str
-    priority: int
-    submitted: float | None
-    start: float | None
-    end: float | None
-    host: str
-
-
-def parse(text: str) -> dict[str, JobRow]:
-    """Read squeue's answer in the format of this module.
+def parse(text: str) -> dict[str, Job]:
+    """Read squeue's answer with `COLUMNS`, by the jobs' numbers.
 
     Raises
     ------
-    Unparsable
+    UnreadableError
         One line is anything else: then no line can be trusted.
     """
-    rows = {}
-    for line in text.splitlines():
-        found = _ROW.fullmatch(line.strip())
-        if not found:
-            raise Unparsable(f"squeue printed an unknown line: {line[:80]!r}")
-        key = found["id"] + (found["array"] or "")
-        host = found["host"]
-        rows[key] = JobRow(
-            id=key,
-            state=found["state"],
-            reason=found["reason"],
-            partition=found["partition"],
-            user=found["user"],
-            priority=int(found["priority"]),
-            submitted=_time(found["submitted"]),
-            start=_time(found["start"]),
-            end=_time(found["end"]),
-            host="" if host in ("n/a", "N/A", "(null)", "None assigned") else host,
-        )
-    return rows
+    return {job.id: job for job in COLUMNS.parse(text)}
 
 
-def _time(text: str) -> float | None:
-    return float(text) if text.isdecimal() and text != "0" else None
+def over(job: Job) -> bool:
+    """Whether no server of this job lives any more."""
+    return job.state in ENDED or job.state == COMPLETING
 
 
 class Allowance:
@@ -175,8 +99,8 @@ class Poller:
         allowance: Allowance | None = None,
     ) -> None:
         self.interval = interval
-        self.jobs: Mapping[str, JobRow] = MappingProxyType({})
-        self.ended: dict[str, JobRow] = {}
+        self.jobs: Mapping[str, Job] = MappingProxyType({})
+        self.ended: dict[str, Job] = {}
         self.began = 0.0
         self.failing = ""
         self._run = run
@@ -225,7 +149,7 @@ class Poller:
         """Wait for the next good answer, whenever it comes."""
         await self._answered.wait()
 
-    def row(self, job_id: str) -> JobRow | None:
+    def row(self, job_id: str) -> Job | None:
         """Return what is last known of a job: in the queue, or how it ended."""
         return self.jobs.get(job_id) or self.ended.get(job_id)
 
@@ -237,7 +161,7 @@ class Poller:
         if self.began <= since:
             return False
         row = self.jobs.get(job_id)
-        return row is None or row.state in ENDED
+        return row is None or over(row)
 
     # -- asking -----------------------------------------------------------------------
 
@@ -262,13 +186,13 @@ class Poller:
         began = self._last = time.monotonic()
         self._allowance.take()
         try:
-            rows = parse(await self._run("squeue", "-h", "-a", "-o", FORMAT))
+            rows = parse(await self._run("squeue", "-h", "-a", "-o", COLUMNS.format))
             missing = [key for key in self._watched if key not in rows and key not in self.ended]
             if missing:
                 for key, row in (await self._endings(missing)).items():
                     # One that came into the queue between the two questions is alive.
-                    (self.ended if row.state in ENDED else rows)[key] = row
-        except SlurmUnavailable as error:
+                    (self.ended if over(row) else rows)[key] = row
+        except SlurmUnavailableError as error:
             self._pause = min(self.LONGEST, max(self.interval, 2 * self._pause))
             if not self.failing:
                 log.warning("SLURM does not answer; servers are taken to go on: %s", error)
@@ -291,15 +215,15 @@ class Poller:
             elif not future.done():
                 future.set_result(None)
 
-    async def _endings(self, job_ids: Iterable[str]) -> dict[str, JobRow]:
+    async def _endings(self, job_ids: Iterable[str]) -> dict[str, Job]:
         """Ask how jobs ended: SLURM remembers them for some minutes (MinJobAge)."""
         ids = ",".join(sorted(job_ids))
         self._allowance.take()
         try:
             return parse(
-                await self._run("squeue", "-h", "-a", "-t", "all", "-j", ids, "-o", FORMAT)
+                await self._run("squeue", "-h", "-a", "-t", "all", "-j", ids, "-o", COLUMNS.format)
             )
-        except SlurmRefused:  # "Invalid job id": it remembers none of them
+        except SlurmRefusedError:  # "Invalid job id": it remembers none of them
             return {}
 
 

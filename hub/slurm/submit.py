@@ -11,10 +11,13 @@ from datetime import timedelta
 
 from hub.labfile.schema import Profile
 from hub.labfile.slurm import Slurm
-from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable, run_slurm
+from hub.slurm.commands import Account, run_slurm
 from hub.slurm.owner import as_owner
+from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
+from labkit.slurm.queue import Columns
 
 _ID = re.compile(r"(\d+)(?:;[\w.-]+)?\s*")
+_MARKED = Columns(("id", "comment"))
 _PLAIN = re.compile(r"/[\w.@+/-]*")  # neither % nor \\, which SLURM would read
 
 
@@ -119,18 +122,18 @@ async def submit(
 
     Raises
     ------
-    SlurmRefused
+    SlurmRefusedError
         SLURM does not want it.
-    SlurmUnavailable
+    SlurmUnavailableError
         SLURM does not answer, and has no such job as far as can be seen.
     """
     mark = f"labhub-{secrets.token_hex(8)}"
     words = options(order, settings, account.home, mark)
     try:
         said = await as_owner(account, "sbatch", words, env=env, stdin=script)
-    except SlurmRefused:
+    except SlurmRefusedError:
         raise
-    except SlurmUnavailable:
+    except SlurmUnavailableError:
         # The answer may have been lost on its way back, after the job was taken.
         found = await _find(order.name, account.name, mark)
         if found:
@@ -142,17 +145,14 @@ async def submit(
     found = await _find(order.name, account.name, mark)
     if found:
         return found
-    raise SlurmUnavailable(f"sbatch printed no job number: {said[:80]!r}")
+    raise SlurmUnavailableError(f"sbatch printed no job number: {said[:80]!r}")
 
 
 async def _find(name: str, user: str, mark: str) -> str:
     """Return the job that carries a mark; empty where there is none, or no answer."""
+    words = ["-h", "-a", f"--user={user}", f"--name={name}", f"--format={_MARKED.format}"]
     try:
-        text = await run_slurm("squeue", "-h", "-a", f"--user={user}", f"--name={name}", "-o%i|%k")
-    except SlurmUnavailable:
+        jobs = _MARKED.parse(await run_slurm("squeue", *words))
+    except SlurmUnavailableError:
         return ""
-    for line in text.splitlines():
-        number, _, comment = line.partition("|")
-        if comment.strip() == mark and number.isdecimal():
-            return number
-    return ""
+    return next((job.id for job in jobs if job.comment.strip() == mark and job.id.isdecimal()), "")

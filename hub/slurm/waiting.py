@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hub.slurm.cluster import ClusterView
-from hub.slurm.nodes import Node
-from hub.slurm.poller import STARTING, WAITING, JobRow
-from hub.slurm.reasons import aws_reason, why
+from labkit.slurm.nodes import Node
+from labkit.slurm.queue import Job
+from labkit.slurm.reasons import aws_reason, why
+from labkit.slurm.states import STARTING, WAITING
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Wait:
 
 
 def wait_of(
-    job: JobRow,
-    jobs: Collection[JobRow],
+    job: Job,
+    jobs: Collection[Job],
     view: ClusterView,
     clock: Callable[[], float] = time.time,
 ) -> Wait | None:
@@ -60,9 +61,9 @@ def wait_of(
 
     Parameters
     ----------
-    job : JobRow
+    job : Job
         The server's job.
-    jobs : collection of JobRow
+    jobs : collection of Job
         All that is in the queue, of everybody.
     view : ClusterView
         The cluster; may know nothing.
@@ -99,7 +100,7 @@ def wait_of(
     )
 
 
-def position(job: JobRow, jobs: Collection[JobRow]) -> tuple[int, int]:
+def position(job: Job, jobs: Collection[Job]) -> tuple[int, int]:
     """Return a job's place among the waiting ones of its partitions, and how many they are.
 
     SLURM goes by priority, then by number. A smaller job may still overtake (backfill).
@@ -117,15 +118,15 @@ def position(job: JobRow, jobs: Collection[JobRow]) -> tuple[int, int]:
     return (ids.index(job.id) + 1 if job.id in ids else len(ids) + 1), max(len(ids), 1)
 
 
-def _turn(job: JobRow) -> tuple[int, int, str]:
+def _turn(job: Job) -> tuple[int, int, str]:
     number = job.id.split("_")[0].split("+")[0]
     return -job.priority, int(number) if number.isdecimal() else 0, job.id
 
 
-def _starting(job: JobRow, view: ClusterView) -> Wait:
+def _starting(job: Job, view: ClusterView) -> Wait:
     node = _node(job.host, view)
-    if node is None or node.flags & {"asleep", "waking", "falling asleep"} or node.state == "down":
-        kind = _instance(node, view)
+    if node is None or not node.awake:
+        kind = _instance(job, node, view)
         return Wait(
             title=f"The node {job.host or 'for it'} is starting{kind}",
             why="The cluster has switched it on for you; a new node takes some minutes.",
@@ -143,20 +144,20 @@ def _node(name: str, view: ClusterView) -> Node | None:
     return next((node for node in nodes if node.name == name), None)
 
 
-def _instance(node: Node | None, view: ClusterView) -> str:
-    partition = view.partitions.get(node.partition) if node else None
+def _instance(job: Job, node: Node | None, view: ClusterView) -> str:
+    partition = view.partitions.get(job.partition)
     if node is None or partition is None or partition.queue is None:
         return ""
     kinds = [name for name in partition.queue.instances if name in node.features]
     return f" (AWS, {kinds[0]})" if kinds else " (AWS)"
 
 
-def _refused_by_aws(job: JobRow, view: ClusterView) -> str:
+def _refused_by_aws(job: Job, view: ClusterView) -> str:
     found = [view.partitions.get(name) for name in job.partition.split(",")]
     broken = [node for p in found if p for node in p.nodes if not node.works]
     return next(filter(None, (aws_reason(node.reason) for node in broken)), "")
 
 
-def _wakes_for(job: JobRow, view: ClusterView) -> bool:
+def _wakes_for(job: Job, view: ClusterView) -> bool:
     found = [view.partitions.get(name) for name in job.partition.split(",")]
     return any(p is not None and p.asleep and not p.free_cores for p in found)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hub.slurm import addresses, certificates
-from hub.slurm.commands import SlurmUnavailable
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
+from labkit.slurm.commands import SlurmUnavailableError
 
 
 class Secured(LabSpawner):
@@ -25,7 +25,7 @@ class Secured(LabSpawner):
         """
         try:
             nodes = await addresses.of_partition(self.partition)
-        except SlurmUnavailable as error:
+        except SlurmUnavailableError as error:
             raise StartError(
                 f"SLURM does not answer at the moment ({error}). Try again in some minutes.",
                 status_code=503,

@@ -7,10 +7,11 @@ import contextlib
 from typing import Any
 
 from hub.sandbox import AccountError
-from hub.slurm.commands import Account, SlurmUnavailable
+from hub.slurm.commands import Account
 from hub.slurm.owner import account_of, read_tail
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
+from labkit.slurm.commands import SlurmUnavailableError
 
 _LOG = 2.0  # seconds between two looks at a starting server's log
 
@@ -43,7 +44,7 @@ class JobLog(LabSpawner):
 
     async def copy_log(self) -> None:
         """Bring the end of the log here, as its owner may read it."""
-        with contextlib.suppress(SlurmUnavailable, StartError, OSError):
+        with contextlib.suppress(SlurmUnavailableError, StartError, OSError):
             account = await asyncio.to_thread(self.account)
             text = await read_tail(account, self.home_log(account))
             await asyncio.to_thread(self._write_log, text)

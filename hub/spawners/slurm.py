@@ -23,11 +23,10 @@ from hub.slurm import poller as pollers
 from hub.slurm.addresses import Addresses, own_addresses
 from hub.slurm.cancel import Cancellations
 from hub.slurm.cluster import cluster_of
-from hub.slurm.commands import Account, SlurmRefused, SlurmUnavailable
-from hub.slurm.exit_reasons import how
+from hub.slurm.commands import Account
 from hub.slurm.form import refusal
 from hub.slurm.orphans import job_name, waiting_file
-from hub.slurm.poller import STARTING, WAITING, JobRow, Poller
+from hub.slurm.poller import Poller, over
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.submit import Order, submit
 from hub.slurm.waiting import wait_of
@@ -36,6 +35,10 @@ from hub.spawners.joblog import JobLog
 from hub.spawners.resume import TakeOver
 from hub.spawners.startup import StartError
 from labkit.base.units import format_duration, format_size
+from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
+from labkit.slurm.exit_reasons import how
+from labkit.slurm.queue import Job
+from labkit.slurm.states import COMPLETING, STARTING, WAITING
 
 SERVER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 _LOOKS = (2.0, 4.0, 8.0)  # seconds after the submission; then as the poller looks anyway
@@ -61,7 +64,7 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._since = 0.0  # SLURM's answers from before say nothing of this job
         self._starting = False
-        self._ended: JobRow | None = None
+        self._ended: Job | None = None
         self._port: asyncio.Future[int] | None = None
         self._named = 0  # the port, once the server has named it
         self._hurry: asyncio.Task[None] | None = None
@@ -97,7 +100,7 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
         return known
 
     @property
-    def job(self) -> JobRow | None:
+    def job(self) -> Job | None:
         """What is last known of the server's job."""
         return self.poller.row(self.job_id) if self.job_id else None
 
@@ -207,14 +210,14 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
             raise
         except ValueError as error:
             raise StartError(f"The job cannot be described: {error}.") from None
-        except SlurmRefused as error:
+        except SlurmRefusedError as error:
             raise StartError(
                 f"SLURM does not take the job: {error}. Choose another profile or partition, or"
                 " ask an administrator.",
                 status_code=400,
                 reason="refused",
             ) from None
-        except SlurmUnavailable as error:
+        except SlurmUnavailableError as error:
             raise StartError(
                 f"SLURM does not answer at the moment ({error}). Try again in some minutes.",
                 status_code=503,
@@ -256,7 +259,7 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
                 try:
                     address = await self._addresses.of(row.host, self._since)
                     return await self.certified(row.host, address)
-                except SlurmUnavailable as error:
+                except SlurmUnavailableError as error:
                     raise StartError(f"The server's node cannot be found: {error}.") from None
             if self.poller.gone(job_id, named):
                 raise StartError(f"The server did not start: {self._how_ended(job_id)}.")
@@ -293,12 +296,12 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
     async def _settle(self, job_id: str) -> None:
         """Let SLURM say how a job ended that it is still clearing up."""
         row = self.poller.row(job_id)
-        if row is not None and row.state == "COMPLETING":
+        if row is not None and row.state == COMPLETING:
             await asyncio.sleep(_SETTLES)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.poller.news(time.monotonic()), _TIMEOUT)
 
-    def _waiting(self, row: JobRow) -> str:
+    def _waiting(self, row: Job) -> str:
         if row.state in WAITING:
             return f"Waiting in the queue of the partition {row.partition}"
         if row.state in STARTING:
@@ -394,7 +397,7 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
             return None
         self._ended = self.poller.row(job_id) or self._ended
         self.log.warning("%s has ended: %s", self._log_name, self._how_ended(job_id))
-        return 0 if self._ended and self._ended.state in ("COMPLETED", "COMPLETING") else 1
+        return 0 if self._ended and self._ended.state in ("COMPLETED", COMPLETING) else 1
 
     def ending(self, status: int) -> str:  # noqa: ARG002 - SLURM knows more than the status
         """Say in words how the server ended."""
@@ -403,7 +406,12 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
     def _how_ended(self, job_id: str) -> str:
         memory = format_size(self.profile.memory) if self.profile else "its limit"
         limit = format_duration(self.slurm.time_limit)
-        return how(self.poller.row(job_id) or self._ended, job_id, memory=memory, limit=limit)
+        row = self.poller.row(job_id) or self._ended
+        state = row.state if row and over(row) else ""
+        if row and state == COMPLETING and row.reason == "TimeLimit":
+            state = "TIMEOUT"
+        words = how(state, memory=memory, limit=limit, node=row.host if row else "")
+        return f"{words} (job {job_id})"
 
     async def stop(self, now: bool = False) -> None:  # noqa: ARG002 - SLURM is patient itself
         """Cancel the job; where SLURM does not answer, as soon as it does."""

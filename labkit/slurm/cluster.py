@@ -2,99 +2,100 @@
 
 from __future__ import annotations
 
-import grp
-import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from labkit.jobs.model import parse_time
-from labkit.slurm.commands import run
+from labkit.slurm.commands import UnreadableError, configuration, run
+from labkit.slurm.nodes import BOUNDLESS, MB, NODES, Node, listed, number, parse_nodes, record
 
-MB = 1024**2
-_FIELD = re.compile(r"(?:^| )([A-Za-z][A-Za-z0-9_/:]*)=")
-_UNUSABLE = {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "FUTURE",
-             "UNKNOWN", "INVALID_REG", "INVAL", "MAINT"}  # fmt: skip
-BOUNDLESS = 1 << 60  # bytes or CPUs, where nobody counts them
+#: The arguments of scontrol.
+CONFIG = ("show", "config")
+PARTITIONS = ("--all", "--oneliner", "show", "partition")
+
 _FRESH = 5.0  # seconds
 _SEEN: dict[str, tuple[float, Cluster]] = {}
 
 
 @dataclass(frozen=True)
-class Node:
-    """One node.
-
-    Attributes
-    ----------
-    cpus : int
-        CPUs that jobs may use.
-    memory : int
-        Bytes that jobs may use.
-    usable : bool
-        Up, or powered down until a job asks for it.
-    """
-
-    name: str
-    cpus: int
-    memory: int
-    features: frozenset[str]
-    gres: dict[str, int]
-    partitions: frozenset[str]
-    usable: bool
-    state: str = ""
-
-
-@dataclass(frozen=True)
 class Partition:
-    """One partition.
+    """One partition: its rules and its nodes.
 
     Attributes
     ----------
-    state : str
-        UP, DOWN, DRAIN or INACTIVE.
+    name, state : str
+        Its name, and ``UP``, ``DOWN``, ``DRAIN`` or ``INACTIVE``.
     default : bool
         Whether jobs go there that name none.
-    longest, usual : timedelta or None
+    max_time, default_time : timedelta or None
         Longest time of a job; what one gets that asks for none. None: no limit.
-    memory, cpus : int
-        Most bytes and CPUs of a job on one node, as far as the partition limits them.
-    open : bool
-        Whether this user's groups may use it.
+    max_cpus, max_memory, max_memory_per_cpu : int or None
+        Most CPUs and bytes of a job on one node, and for each of its CPUs. None: no limit.
+    groups, accounts, qos : frozenset of str or None
+        Who may use it: Unix groups, accounts, qualities of service. None: all.
+    denied_accounts, denied_qos : frozenset of str
+        Who may not.
+    root_only : bool
+        Whether only root may use it.
+    hidden : bool
+        Whether SLURM's commands do not list it unless they are asked to.
     """
 
     name: str
-    state: str
-    default: bool
-    longest: timedelta | None
-    usual: timedelta | None
-    memory: int
-    cpus: int
-    open: bool
-    accounts: tuple[str, ...] = ()
-    qos: tuple[str, ...] = ()
+    state: str = "UP"
+    default: bool = False
+    max_time: timedelta | None = None
+    default_time: timedelta | None = None
+    max_cpus: int | None = None
+    max_memory: int | None = None
+    max_memory_per_cpu: int | None = None
+    groups: frozenset[str] | None = None
+    accounts: frozenset[str] | None = None
+    qos: frozenset[str] | None = None
+    denied_accounts: frozenset[str] = frozenset()
+    denied_qos: frozenset[str] = frozenset()
+    root_only: bool = False
+    hidden: bool = False
     nodes: tuple[Node, ...] = field(default=(), repr=False)
 
     @property
     def most_cpus(self) -> int:
-        """Most CPUs that a task can have."""
-        return min(self.cpus, max((node.cpus for node in self.nodes), default=0))
-
-    @property
-    def cores(self) -> int:
-        """Cores of all its usable nodes."""
-        return sum(min(self.cpus, node.cpus) for node in self.nodes if node.usable)
+        """Most CPUs that a job can have on one node."""
+        largest = max((node.cpus for node in self.nodes), default=0)
+        return largest if self.max_cpus is None else min(self.max_cpus, largest)
 
     @property
     def most_memory(self) -> int:
-        """Most bytes that a task can have."""
-        return min(self.memory, max((node.memory for node in self.nodes), default=0))
+        """Most bytes that a job can have on one node; `BOUNDLESS` where nobody counts them."""
+        largest = max((node.memory for node in self.nodes), default=0)
+        return largest if self.memory_limit is None else min(self.memory_limit, largest)
 
     @property
-    def limit(self) -> timedelta | None:
+    def memory_limit(self) -> int | None:
+        """Most bytes that its rules give a job on one node; None: no limit."""
+        if self.max_memory_per_cpu is None:
+            return self.max_memory
+        # SLURM gives a job more CPUs rather than refuse its memory.
+        return self.max_memory_per_cpu * max((node.cpus for node in self.nodes), default=1)
+
+    @property
+    def cores(self) -> int:
+        """CPUs of all its nodes that work."""
+        most = BOUNDLESS if self.max_cpus is None else self.max_cpus
+        return sum(min(most, node.cpus) for node in self.nodes if node.works)
+
+    @property
+    def time_limit(self) -> timedelta | None:
         """What a job is held to that asks for no time."""
-        return self.usual or self.longest
+        return self.default_time or self.max_time
+
+    def open_to(self, groups: Collection[str], *, root: bool = False) -> bool:
+        """Whether somebody of these Unix groups may use it."""
+        return root or (
+            not self.root_only and (self.groups is None or not self.groups.isdisjoint(groups))
+        )
 
 
 @dataclass(frozen=True)
@@ -103,25 +104,30 @@ class Cluster:
 
     Attributes
     ----------
-    name : str
-        ClusterName.
-    array : int
+    name, version : str
+        ClusterName, and SLURM's version.
+    max_array : int
         Most elements of one job array (MaxArraySize).
-    jobs : int
+    max_jobs : int
         Most jobs that the controller keeps (MaxJobCount).
     kill_wait : float
         Seconds between SIGTERM and SIGKILL.
     counts_memory : bool
         Whether memory is given to jobs, or only CPUs are.
+    partitions : tuple of Partition
+        All of them, hidden ones too.
+    private : frozenset of str
+        What people cannot see of each other (PrivateData): ``jobs``, ``nodes``, ...
     """
 
     name: str
-    version: str
-    array: int
-    jobs: int
-    kill_wait: float
-    counts_memory: bool
-    partitions: tuple[Partition, ...]
+    version: str = ""
+    max_array: int = 1001
+    max_jobs: int = 10_000
+    kill_wait: float = 30.0
+    counts_memory: bool = True
+    partitions: tuple[Partition, ...] = ()
+    private: frozenset[str] = frozenset()
 
     @property
     def default(self) -> Partition | None:
@@ -134,26 +140,22 @@ class Cluster:
             return self.default
         return next((part for part in self.partitions if part.name == name), None)
 
-    @property
-    def usable(self) -> list[Partition]:
-        """Partitions that this user can submit to now."""
-        return [part for part in self.partitions if part.open and part.state == "UP"]
-
 
 def current() -> Cluster:
     """Return what the cluster has, asked a few seconds ago at most.
 
     Raises
     ------
-    BackendError
+    SlurmUnavailableError
         It cannot be asked, or SLURM is not installed here.
     """
-    conf = os.environ.get("SLURM_CONF", "")
-    at, found = _SEEN.get(conf, (-_FRESH, None))
-    if found is None or time.monotonic() - at > _FRESH:
-        found = read()
-        _SEEN[conf] = (time.monotonic(), found)
-    return found
+    conf = configuration().get("SLURM_CONF", "")
+    at, cluster = _SEEN.get(conf, (0.0, None))
+    if cluster is None or time.monotonic() - at > _FRESH:
+        cluster = parse(run("scontrol", *CONFIG), run("scontrol", *PARTITIONS),
+                        run("scontrol", *NODES))  # fmt: skip
+        _SEEN[conf] = (time.monotonic(), cluster)
+    return cluster
 
 
 def name() -> str:
@@ -161,137 +163,96 @@ def name() -> str:
 
     Raises
     ------
-    BackendError
+    SlurmUnavailableError
         It cannot be asked, or SLURM is not installed here.
     """
-    conf = os.environ.get("SLURM_CONF", "")
+    conf = configuration().get("SLURM_CONF", "")
     return _SEEN[conf][1].name if conf in _SEEN else current().name
 
 
-def read() -> Cluster:
-    """Ask the controller.
+def parse(config: str, partitions: str, nodes: str = "") -> Cluster:
+    """Read what ``scontrol`` printed when called with `CONFIG`, `PARTITIONS` and `NODES`.
 
     Raises
     ------
-    BackendError
-        It cannot be asked, or SLURM is not installed here.
+    UnreadableError
+        It is none of that.
     """
-    config = _config(run("scontrol", "show", "config"))
-    counted = "MEMORY" in config.get("SelectTypeParameters", "").upper()
-    nodes = [_node(entry, counted) for entry in records(run("scontrol", "-o", "show", "node"))]
-    partitions = [
-        _partition(entry, nodes) for entry in records(run("scontrol", "-o", "show", "partition"))
-    ]
+    pairs = (line.partition("=") for line in config.splitlines() if "=" in line)
+    settings = {key.strip(): value.strip() for key, _, value in pairs}
+    if "ClusterName" not in settings:
+        raise UnreadableError(f"scontrol printed no configuration: {config[:80]!r}")
+    counts = "MEMORY" in settings.get("SelectTypeParameters", "").upper()
     return Cluster(
-        name=config.get("ClusterName", ""),
-        version=config.get("SLURM_VERSION", ""),
-        array=_number(config.get("MaxArraySize", ""), 1001),
-        jobs=_number(config.get("MaxJobCount", ""), 10_000),
-        kill_wait=float(_number(config.get("KillWait", ""), 30)),
-        counts_memory=counted,
-        partitions=tuple(partitions),
+        name=settings["ClusterName"],
+        version=settings.get("SLURM_VERSION", ""),
+        max_array=number(settings.get("MaxArraySize", ""), 1001),
+        max_jobs=number(settings.get("MaxJobCount", ""), 10_000),
+        kill_wait=float(number(settings.get("KillWait", ""), 30)),
+        counts_memory=counts,
+        partitions=parse_partitions(partitions, parse_nodes(nodes, counts_memory=counts)),
+        private=frozenset(settings.get("PrivateData", "").lower().split(",")) - {"", "none"},
     )
 
 
-def records(text: str) -> list[dict[str, str]]:
-    """Return the fields of each line of ``scontrol -o show``."""
-    found = []
-    for line in text.splitlines():
-        marks = list(_FIELD.finditer(line))
-        ends = [mark.start() for mark in marks[1:]] + [len(line)]
-        entry = {
-            mark[1]: line[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)
-        }
-        if entry:
-            found.append(entry)
-    return found
+def parse_partitions(text: str, nodes: Iterable[Node] = ()) -> tuple[Partition, ...]:
+    """Read ``scontrol`` called with `PARTITIONS`.
+
+    Raises
+    ------
+    UnreadableError
+        A line is none of them.
+    """
+    known = tuple(nodes)
+    lines = (line.strip() for line in text.splitlines() if line.strip())
+    return tuple(_partition(line, known) for line in lines if line != "No partitions in the system")
 
 
-def _config(text: str) -> dict[str, str]:
-    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+def parse_time(text: str) -> timedelta | None:
+    """Read SLURM's length of time: ``30:00``, ``8:00:00``, ``2-00:00:00``; None: no limit.
 
-
-def _number(text: str, otherwise: int) -> int:
-    """Return the number that a text begins with: ``"30 sec"`` is 30."""
-    match = re.match(r"\d+", text)
-    return int(match[0]) if match else otherwise
-
-
-def _node(entry: dict[str, str], counted: bool) -> Node:
-    state = entry.get("State", "")
-    words = {re.sub(r"[^A-Z_]", "", word) for word in state.upper().split("+")}
-    memory = _number(entry.get("RealMemory", ""), 0) - _number(entry.get("MemSpecLimit", ""), 0)
-    if memory <= 1 and not counted:  # nobody has told SLURM
-        memory = BOUNDLESS // MB
-    return Node(
-        name=entry.get("NodeName", ""),
-        cpus=_number(entry.get("CPUEfctv", entry.get("CPUTot", "")), 0),
-        memory=memory * MB,
-        features=frozenset(_listed(entry.get("AvailableFeatures", ""))),
-        gres=_gres(entry.get("Gres", "")),
-        partitions=frozenset(_listed(entry.get("Partitions", ""))),
-        usable=not words & _UNUSABLE,
-        state=state,
-    )
-
-
-def _partition(entry: dict[str, str], nodes: Iterable[Node]) -> Partition:
-    name = entry.get("PartitionName", "")
-    mine = tuple(node for node in nodes if name in node.partitions)
-    groups = _listed(entry.get("AllowGroups", "ALL"))
-    per_cpu = _number(entry.get("MaxMemPerCPU", ""), 0) * MB
-    per_node = _number(entry.get("MaxMemPerNode", ""), 0) * MB or BOUNDLESS
-    if per_cpu:  # SLURM gives a job more CPUs rather than refuse its memory
-        per_node = min(per_node, per_cpu * max((node.cpus for node in mine), default=1))
-    may = entry.get("RootOnly") != "YES" or os.geteuid() == 0
-    return Partition(
-        name=name,
-        state=entry.get("State", ""),
-        default=entry.get("Default") == "YES",
-        longest=_time(entry.get("MaxTime", "")),
-        usual=_time(entry.get("DefaultTime", "")),
-        memory=per_node,
-        cpus=_number(entry.get("MaxCPUsPerNode", ""), BOUNDLESS),
-        open=may and (groups == ["ALL"] or os.geteuid() == 0 or bool(_groups() & set(groups))),
-        accounts=tuple(_unless_all(entry.get("AllowAccounts", "ALL"))),
-        qos=tuple(_unless_all(entry.get("AllowQos", "ALL"))),
-        nodes=mine,
-    )
-
-
-def _groups() -> set[str]:
-    names = set()
-    for number in {os.getegid(), *os.getgroups()}:
-        try:
-            names.add(grp.getgrgid(number).gr_name)
-        except KeyError:
-            continue
-    return names
-
-
-def _unless_all(text: str) -> list[str]:
-    listed = _listed(text)
-    return [] if listed == ["ALL"] else listed
-
-
-def _listed(text: str) -> list[str]:
-    return [] if text in ("", "(null)", "N/A") else text.split(",")
-
-
-def _gres(text: str) -> dict[str, int]:
-    """Return how many of each resource: ``gpu:a100:2(S:0-1)`` is 2 of gpu and of gpu:a100."""
-    found: dict[str, int] = {}
-    for part in _listed(re.sub(r"\([^)]*\)", "", text)):
-        words = part.split(":")
-        count = _number(words[-1], 1) if len(words) > 1 and words[-1].isdigit() else 1
-        names = words[:-1] if len(words) > 1 and words[-1].isdigit() else words
-        for name in {names[0], ":".join(names)}:
-            found[name] = found.get(name, 0) + count
-    return found
-
-
-def _time(text: str) -> timedelta | None:
-    if text in ("", "UNLIMITED", "NONE", "INFINITE"):
+    Raises
+    ------
+    UnreadableError
+        It is none.
+    """
+    if text.upper() in ("UNLIMITED", "INFINITE", "NONE", "N/A", ""):
         return None
-    return parse_time(text)
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if not match:
+        raise UnreadableError(f"{text[:40]!r} is no length of time")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def _partition(line: str, nodes: tuple[Node, ...]) -> Partition:
+    row = record(line)
+    if not {"PartitionName", "State", "MaxTime"} <= set(row):
+        raise UnreadableError(f"scontrol printed an unknown line: {line[:80]!r}")
+    title = row["PartitionName"]
+    return Partition(
+        name=title,
+        state=row["State"],
+        default=row.get("Default") == "YES",
+        max_time=parse_time(row["MaxTime"]),
+        default_time=parse_time(row.get("DefaultTime", "")),
+        max_cpus=_limit(row.get("MaxCPUsPerNode", "")),
+        max_memory=_limit(row.get("MaxMemPerNode", ""), MB),
+        max_memory_per_cpu=_limit(row.get("MaxMemPerCPU", ""), MB),
+        groups=_some(row.get("AllowGroups", "ALL")),
+        accounts=_some(row.get("AllowAccounts", "ALL")),
+        qos=_some(row.get("AllowQos", "ALL")),
+        denied_accounts=frozenset(listed(row.get("DenyAccounts", ""))),
+        denied_qos=frozenset(listed(row.get("DenyQos", ""))),
+        root_only=row.get("RootOnly") == "YES",
+        hidden=row.get("Hidden") == "YES",
+        nodes=tuple(node for node in nodes if title in node.partitions),
+    )
+
+
+def _limit(text: str, unit: int = 1) -> int | None:
+    return int(text) * unit if text.isdecimal() and int(text) else None
+
+
+def _some(text: str) -> frozenset[str] | None:
+    return None if text.upper() in ("ALL", "(NULL)", "") else frozenset(listed(text))

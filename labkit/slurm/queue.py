@@ -1,192 +1,144 @@
-"""What squeue says, asked once for all jobs and all processes of a user."""
+"""What squeue prints: asked for by named columns, read into one kind of job."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+import re
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from labkit.jobs.backends.base import BackendError
-from labkit.jobs.worker.folder import read_json, write_json
-from labkit.slurm.commands import run
-from labkit.slurm.states import QUERIED
-from labkit.viewers.paths import private_folder, state_folder
+from labkit.slurm.commands import UnreadableError
 
-# No field but the last can hold the separator in a line of ours: our job names have none.
-_FORMAT = "%F|%K|%T|%e|%j|%r"
-_TIMEOUT = 20.0
-_LONGEST = 30.0  # seconds of back-off at most
-_SHARE = 0.02  # of the time, at most, the controller shall be busy with our questions
+_ELEMENTS = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
+_TIME = r"\d+|N/A|NONE|Unknown"  # NONE: the end of a job without a time limit
+# Column -> squeue's letter, what it may hold. Jobs' owners write FREE ones as they like.
+_COLUMNS = {
+    "id": ("%i", r"\d+(?:[_+][^|]*)?"),
+    "array": ("%F", r"\d+"),
+    "elements": ("%K", r"[^|]*"),
+    "state": ("%T", r"[A-Z_]+"),
+    "reason": ("%r", r"[^|]*"),
+    "partition": ("%P", r"[^|]+"),
+    "user": ("%u", r"[^|]+"),
+    "priority": ("%Q", r"\d+"),
+    "submitted": ("%V", _TIME),
+    "start": ("%S", _TIME),
+    "end": ("%e", _TIME),
+    "host": ("%B", r"[^|]*"),
+    "name": ("%j", r".*"),
+    "comment": ("%k", r".*"),
+}
+_FREE = ("name", "comment")
 
 
-class Row(NamedTuple):
-    """A line of squeue: an array's element, or all of its elements that wait.
+class Job(NamedTuple):
+    """A line of squeue: a job, an element of a job array, or all of its elements that wait.
+
+    Columns that were not asked for have their default.
 
     Attributes
     ----------
-    end : str
-        When it has ended, or will at the latest; local time.
+    id : str
+        ``12``, ``12_3`` or, for elements that wait, ``12_[0-3%2]``.
+    array : str
+        The array's number; of any other job its own.
+    elements : str
+        Which of the array's elements, see `elements`.
+    state, reason : str
+        SLURM's words: ``PENDING``, ``Resources``.
+    partition, user : str
+        Where, and whose. A pending job may name several partitions, with commas.
+    priority : int
+        The larger, the sooner.
+    submitted, start, end : float or None
+        Seconds since 1970; while it is pending, start and end are SLURM's estimate.
+    host : str
+        The node on which its script runs; empty while it is pending.
+    name, comment : str
+        As its owner has called it.
     """
 
-    job: str
-    elements: str
-    state: str
-    end: str
-    name: str
-    reason: str
+    id: str = ""
+    array: str = ""
+    elements: str = ""
+    state: str = ""
+    reason: str = ""
+    partition: str = ""
+    user: str = ""
+    priority: int = 0
+    submitted: float | None = None
+    start: float | None = None
+    end: float | None = None
+    host: str = ""
+    name: str = ""
+    comment: str = ""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What squeue said.
+class Columns:
+    """Columns of squeue.
 
-    Attributes
+    Parameters
     ----------
-    at : float
-        When it was asked, in seconds since 1970.
-    took : float
-        Seconds until it had answered.
-    failures : int
-        How often in a row it could not be asked; above 0 nothing is known.
-    text : str
-        Why not.
-    rows : list of Row
-        labkit's jobs only.
+    names : tuple of str
+        Fields of `Job`. What a job's owner writes freely (name, comment) may only be the last: a
+        line break in it looks like another row. Do not ask for it where others' jobs are listed.
     """
 
-    at: float = 0.0
-    took: float = 0.0
-    failures: int = 0
-    text: str = ""
-    rows: list[Row] = field(default_factory=list)
+    names: tuple[str, ...]
 
-    @property
-    def known(self) -> bool:
-        """Whether it was answered."""
-        return not self.failures
+    def __post_init__(self) -> None:
+        if set(self.names[:-1]) & set(_FREE):
+            raise ValueError("a free text must be the last column")
 
-    def serves(self, now: float, age: float, since: float) -> bool:
-        """Return whether it is young enough, or it is too early to ask again after a failure.
+    @cached_property
+    def format(self) -> str:
+        """The argument of ``squeue --format``."""
+        return "|".join(_COLUMNS[name][0] for name in self.names)
 
-        Parameters
-        ----------
-        age : float
-            Seconds that it may be old.
-        since : float
-            Time that it must not be older than: a job was submitted then.
+    @cached_property
+    def _row(self) -> re.Pattern[str]:
+        return re.compile(r"\|".join(f"({_COLUMNS[name][1]})" for name in self.names))
+
+    def parse(self, text: str) -> list[Job]:
+        """Read squeue's answer, as `commands.environment` lets it print times.
+
+        Raises
+        ------
+        UnreadableError
+            One line is anything else: then no line can be trusted. Behind a free text only the
+            first line must be a row: others may be the rest of that text.
         """
-        if self.at > now:  # the clock was put back
-            return False
-        if self.failures:
-            return now - self.at < min(_LONGEST, 0.5 * 2.0**self.failures)
-        return self.at >= since and now - self.at < max(age, self.took / _SHARE)
+        jobs: list[Job] = []
+        free = self.names[-1] in _FREE
+        for line in text.splitlines():
+            row = self._row.fullmatch(line if free else line.strip())
+            if row is not None:
+                jobs.append(Job(**dict(map(_read, self.names, row.groups()))))
+            elif not (free and jobs):
+                raise UnreadableError(f"squeue printed an unknown line: {line[:80]!r}")
+        return jobs
 
 
-class Queue:
-    """The queue as this user sees it. All processes of the user on this machine share answers.
-
-    Parameters
-    ----------
-    path : Path, optional
-        Where answers are shared; default: the user's state folder, one file per cluster.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        if path is None:
-            conf = os.environ.get("SLURM_CONF", "")
-            mark = hashlib.sha256(f"{os.uname().nodename}\0{conf}".encode()).hexdigest()[:12]
-            path = private_folder(state_folder("jobs") / "slurm") / f"queue-{mark}.json"
-        self.path = path
-
-    def look(self, age: float, since: float = 0.0) -> Answer:
-        """Return an answer that is young enough; ask only where there is none."""
-        answer = self._read()
-        if answer.serves(time.time(), age, since):
-            return answer
-        with self._lock() as mine:
-            answer = self._read()
-            if answer.serves(time.time(), age, since):
-                return answer
-            if not mine:
-                text = "SLURM answers slowly; another process is asking it"
-                return Answer(time.time(), failures=1, text=text)
-            answer = ask(answer.failures)
-            try:
-                write_json(self.path, vars(answer))
-            except OSError:
-                return answer  # a full disk: the others ask for themselves
-        return answer
-
-    def _read(self) -> Answer:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return Answer()
-        mark = (status.st_mtime_ns, status.st_ino)
-        key = str(self.path)
-        if key not in _SEEN or _SEEN[key][0] != mark:
-            data: dict[str, Any] = read_json(self.path) or {}
-            try:
-                rows = [Row(*row) for row in data.pop("rows", ())]
-                _SEEN[key] = (mark, Answer(**data, rows=rows))
-            except TypeError:  # another version's
-                return Answer()
-        return _SEEN[key][1]
-
-    @contextmanager
-    def _lock(self) -> Iterator[bool]:
-        """Let one process ask; the others wait for its answer a while."""
-        with self.path.with_suffix(".lock").open("a") as file:
-            deadline = time.monotonic() + _TIMEOUT + 5
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    if time.monotonic() > deadline:
-                        yield False
-                        return
-                    time.sleep(0.05)
-                else:
-                    yield True
-                    return
+def elements(text: str) -> list[int]:
+    """Return the array elements that `Job.elements` names: ``"0-3,7,10-20:5%4"``."""
+    if text.isdigit():
+        return [int(text)]
+    numbers: list[int] = []
+    for piece in text.partition("%")[0].split(","):
+        match = _ELEMENTS.fullmatch(piece)
+        if match is None:  # "N/A": no array
+            continue
+        first, last, step = match.groups()
+        numbers.extend(range(int(first), int(last or first) + 1, int(step or 1)))
+    return numbers
 
 
-_SEEN: dict[str, tuple[tuple[int, int], Answer]] = {}
-
-
-def ask(failures: int = 0) -> Answer:
-    """Ask squeue for this user's jobs.
-
-    Parameters
-    ----------
-    failures : int
-        How often in a row it could not be asked before.
-    """
-    at, began = time.time(), time.monotonic()
-    try:
-        rows = query("--states", QUERIED)
-    except BackendError as error:
-        return Answer(at, time.monotonic() - began, failures + 1, str(error))
-    return Answer(at, time.monotonic() - began, 0, "", rows)
-
-
-def query(*words: str) -> list[Row]:
-    """Return squeue's rows of labkit's jobs; pending elements of an array are one row.
-
-    Raises
-    ------
-    BackendError
-        It cannot be asked.
-    """
-    said = run(
-        "squeue", "--noheader", f"--user={os.geteuid()}", f"--format={_FORMAT}", *words,
-        more={"SLURM_BITSTR_LEN": "0"}, timeout=_TIMEOUT,
-    )  # fmt: skip
-    rows = [line.split("|", 5) for line in said.splitlines()]
-    return [Row(*row) for row in rows if len(row) == 6 and row[4].startswith("labkit-")]
+def _read(name: str, text: str) -> tuple[str, Any]:
+    if name in ("submitted", "start", "end"):
+        return name, float(text) if text.isdecimal() and text != "0" else None
+    if name == "priority":
+        return name, int(text)
+    if name == "host" and text in ("n/a", "N/A", "(null)", "None assigned"):
+        return name, ""
+    return name, text

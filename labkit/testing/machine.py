@@ -10,11 +10,12 @@ import socket
 from pathlib import Path
 
 from labkit.base.problems import LabkitError
+from labkit.slurm.commands import FOLDERS
 
 _DAEMONS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge"}
 _CLIENTS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 _PACKAGES = {**_DAEMONS, **dict.fromkeys(_CLIENTS, "slurm-client")}
-_SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
+_SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", *FOLDERS)
 # Below the ports that the kernel gives to outgoing connections: a controller that is down for a
 # while finds its port free when it comes back.
 _PORTS = range(10_000, 32_000)

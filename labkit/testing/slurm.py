@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from labkit.slurm import commands
+from labkit.slurm.commands import UnreadableError
+from labkit.slurm.nodes import NODES, Node, parse_nodes
+from labkit.slurm.queue import Columns
 from labkit.testing.configuration import EMPTIED, Layout, write
 from labkit.testing.keeper import Kept
 from labkit.testing.machine import (
@@ -26,7 +29,7 @@ from labkit.testing.machine import (
 )
 
 _LONGEST = 60  # characters of the folder: sockets below it have at most 107
-_UP = {"idle", "mixed", "allocated", "completing"}
+_COLUMNS = Columns(("id", "state", "name"))
 
 
 class SlurmCluster:
@@ -256,7 +259,7 @@ class SlurmCluster:
             words = ["-D", "-N", name, "-f", str(self.conf), *fresh]
             living.append(self._keep("slurmd", *words, name=name))
         if wait:
-            self._until(lambda: self._state(name) in _UP, f"{name} is up", 30.0)
+            self._until(lambda: self._awake(name), f"{name} is up", 30.0)
 
     def kill_node(self, name: str, *, jobs: bool = True) -> None:
         """Kill a node.
@@ -313,17 +316,8 @@ class SlurmCluster:
             groups = os.getgrouplist(user, person.pw_gid)
             more = {"user": person.pw_uid, "group": person.pw_gid, "extra_groups": groups}
             env |= {"USER": user, "LOGNAME": user, "HOME": person.pw_dir}
-        done = subprocess.run(
-            [self._programs.get(argv[0], argv[0]), *argv[1:]],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            cwd="/",
-            **more,
-        )
+        words = [self._programs.get(argv[0], argv[0]), *argv[1:]]
+        done = commands.call(words, env=env, timeout=timeout, **more)
         if check and done.returncode:
             text = f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()}"
             self._ended(text)
@@ -335,15 +329,15 @@ class SlurmCluster:
         """Wait until all nodes are up and no job is left on them or in the queue."""
 
         def idle() -> bool:
-            states = self.command("sinfo", "-h", "-N", "-o", "%N %T", check=False).split("\n")
-            found = dict(line.split(maxsplit=1) for line in states if " " in line)
-            return all(found.get(name) == "idle" for name in self.nodes) and not self.queue()
+            idle = {node.name for node in self._states() if node.awake and node.state == "idle"}
+            return idle >= set(self.nodes) and not self.queue()
 
         self._until(idle, "all nodes are idle", seconds)
 
     def queue(self) -> list[str]:
         """Return what squeue lists, one text ``JOBID STATE NAME`` per job or array task."""
-        return self.command("squeue", "-h", "-r", "-o", "%i %T %j").splitlines()
+        said = self.command("squeue", "-h", "-r", "-o", _COLUMNS.format)
+        return [f"{job.id} {job.state} {job.name}" for job in _COLUMNS.parse(said)]
 
     def cancel_all(self) -> None:
         """Cancel every job that may be cancelled, and wait until all are gone."""
@@ -375,8 +369,14 @@ class SlurmCluster:
     def _controller_answers(self) -> bool:
         return "is UP" in self.command("scontrol", "ping", check=False)
 
-    def _state(self, node: str) -> str:
-        return self.command("sinfo", "-h", "-n", node, "-o", "%T", check=False).split("\n")[0]
+    def _states(self) -> tuple[Node, ...]:
+        try:
+            return parse_nodes(self.command("scontrol", *NODES))
+        except (ClusterError, UnreadableError):
+            return ()
+
+    def _awake(self, name: str) -> bool:
+        return any(node.name == name and node.awake for node in self._states())
 
     def _ended(self, text: str = "") -> None:
         """Complain where a daemon that was not stopped has ended."""

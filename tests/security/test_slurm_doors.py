@@ -15,8 +15,9 @@ import httpx
 import psutil
 import pytest
 
-from hub.slurm.commands import Account, SlurmUnavailable
+from hub.slurm.commands import Account
 from hub.slurm.owner import read_tail
+from labkit.slurm.commands import SlurmUnavailableError
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_root
 from tests.security.neighbours import reach
@@ -167,7 +168,7 @@ def test_a_server_is_told_of_its_own_time_limit_alone(
 
 def test_stock_batchspawners_handler_is_nowhere() -> None:
     code = (
-        "from hub.slurm import door; door.install()\n"
+        "from hub.slurm import api_handlers; api_handlers.install()\n"
         "from jupyterhub.apihandlers import default_handlers\n"
         "print([h.__module__ for p, h in default_handlers if 'batchspawner' in p])"
     )
@@ -326,7 +327,7 @@ async def test_what_is_no_log_holds_nobody_up(ada: str, kind: str) -> None:
     }
     make[kind]()
     began = time.monotonic()
-    with pytest.raises(SlurmUnavailable):
+    with pytest.raises(SlurmUnavailableError):
         await read_tail(Account.of(ada), str(path))
     assert time.monotonic() - began < 20
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from labkit.base import process_tree
+from labkit.slurm.commands import SlurmUnavailableError
 from labkit.testing import ClusterError, SlurmCluster
 from tests.conftest import needs_root
 from tests.support.job_helpers import until
@@ -152,7 +153,7 @@ def test_munge_down_and_up_again(slurm: SlurmCluster) -> None:
     slurm.start_munge()
     assert slurm.queue() == []
     slurm.stop_munge(kill=True)
-    with pytest.raises(subprocess.TimeoutExpired):
+    with pytest.raises(SlurmUnavailableError, match="did not answer"):
         slurm.command("squeue", timeout=4.0)
     slurm.start_munge()
     assert slurm.queue() == []

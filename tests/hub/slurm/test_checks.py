@@ -12,20 +12,24 @@ from traitlets.config import Config
 from hub.apps.supervisor_config import gate_config
 from hub.labfile.schema import Settings
 from hub.slurm import checks
-from hub.slurm.commands import SlurmUnavailable
 from hub.slurm.configure import configure
 from hub.state.paths import Paths
+from labkit.slurm.commands import SlurmUnavailableError
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What SLURM's programs print; changed by the tests."""
-    said = {"sinfo": "main\ngpu\n", "scontrol": "PrivateData             = none\n"}
+    said = {
+        "config": "ClusterName             = lab\nPrivateData             = none\n",
+        "partition": "PartitionName=main State=UP MaxTime=1:00:00\n"
+        "PartitionName=gpu State=UP MaxTime=UNLIMITED\n",
+    }
 
-    async def run(program: str, *_: str, timeout: float = 0) -> str:
-        if program not in said:
-            raise SlurmUnavailable("Unable to contact slurm controller")
-        return said[program]
+    async def run(program: str, *words: str, timeout: float = 0) -> str:
+        if words[-1] not in said:
+            raise SlurmUnavailableError("Unable to contact slurm controller")
+        return said[words[-1]]
 
     monkeypatch.setattr(checks, "run_slurm", run)
     monkeypatch.setattr(checks, "find", lambda name: f"/usr/bin/{name}")
@@ -122,14 +126,14 @@ def test_a_missing_environment(cluster: dict[str, str], tmp_path: Path) -> None:
 
 def test_a_silent_cluster_is_a_warning(cluster: dict[str, str], tmp_path: Path) -> None:
     """The portal may start before its cluster does."""
-    del cluster["sinfo"]
+    del cluster["partition"]
     assert found(tmp_path) == [("slurm", True)]
 
 
 def test_a_hub_that_cannot_see_others_jobs(
     cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster["scontrol"] = "PrivateData             = jobs,usage\n"
+    cluster["config"] = "ClusterName=lab\nPrivateData             = jobs,usage\n"
     assert found(tmp_path) == []
     monkeypatch.setattr(os, "geteuid", lambda: 1234)
     monkeypatch.setattr(checks, "_rights", lambda _: [])

@@ -20,14 +20,14 @@ from hub.labfile.schema import Profile, Settings
 from hub.slurm import form
 from hub.slurm.cloud import Queue, read_queues
 from hub.slurm.cluster import Cluster, ClusterView, cluster_of
-from hub.slurm.commands import SlurmUnavailable, run_slurm
-from hub.slurm.nodes import Unreadable, gpus_of, parse_nodes, parse_partitions, parse_time
-from hub.slurm.poller import FORMAT, JobRow, parse
+from hub.slurm.commands import run_slurm
+from hub.slurm.poller import COLUMNS, parse
 from hub.slurm.prices import prices
-from hub.slurm.reasons import aws_reason, why
 from hub.slurm.waiting import position, wait_of
 from hub.spawners import profiles
 from hub.spawners.base import _TEMPLATES
+from labkit.slurm.commands import SlurmUnavailableError
+from labkit.slurm.queue import Job
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs
 
@@ -129,8 +129,8 @@ async def look(lab: Settings) -> ClusterView:
     return view
 
 
-async def jobs() -> dict[str, JobRow]:
-    return parse(await run_slurm("squeue", "--noheader", "--array", "--all", "-o", FORMAT))
+async def jobs() -> dict[str, Job]:
+    return parse(await run_slurm("squeue", "--noheader", "--array", "--all", "-o", COLUMNS.format))
 
 
 def submit(slurm: SlurmCluster, *options: str) -> str:
@@ -162,8 +162,8 @@ async def test_partitions_have_their_limits_and_what_is_free_now(
     view = await look(lab)
     main, gpu = view.partitions["main"], view.partitions["gpu"]
     assert (main.free_nodes, main.free_cores, gpu.free_gpus) == (1, 5, 0)
-    busy = next(node for node in main.nodes if node.free_cores == 1)
-    assert (busy.state, busy.free_memory) == ("mixed", 7000)
+    busy = next(node for node in main.nodes if node.free_cpus == 1)
+    assert (busy.state, busy.free_memory) == ("mixed", 7000 << 20)
     # What one node alone must hold: 5 cores are free, but of two nodes.
     assert main.room(PROFILES[1]) == "now"
     assert view.partitions["short"].room(PROFILES[1]) == "wait"
@@ -315,19 +315,19 @@ async def test_a_silent_controller_leaves_the_last_picture_and_asks_seldom(
     now, asked = 1000.0, []
 
     async def run(program: str, *args: str, timeout: float) -> str:
-        asked.append(program)
+        asked.append(args[-1])
         return await run_slurm(program, *args, timeout=timeout)
 
     cluster = Cluster(lab, run, lambda: now)
     views = await asyncio.gather(*(cluster.describe() for _ in range(50)))
-    assert sorted(asked) == ["scontrol", "sinfo"]
+    assert asked == ["config", "partition", "node"]
     assert len({id(view) for view in views}) == 1
     slurm.stop_munge()
     try:
         now += 11
         view = await cluster.describe()
         await cluster.describe()
-        assert len(asked) == 4
+        assert len(asked) == 6
         assert view.trouble
         assert view.at == views[0].at
         assert set(view.partitions) == set(views[0].partitions)
@@ -364,15 +364,17 @@ class Tags(HTMLParser):
 async def test_nothing_that_slurm_says_becomes_part_of_the_page(lab: Settings) -> None:
     evil = """"'><img src=x onerror=alert(1)>&quot;</script>"""
     nodes = "\n".join(
-        f"{name}|n1|drained|0/0/4/4|7782|0|(null)|gpu:0|f|{evil}|" for name in ("main", "gpu")
+        f"NodeName={name}1 CPUTot=4 RealMemory=9999 State=IDLE+DRAIN Partitions={name}"
+        f" Reason={evil}"
+        for name in ("main", "gpu")
     )
     rules = "\n".join(
         f"PartitionName={name} State=UP MaxTime=UNLIMITED AllowGroups={groups}"
         for name, groups in (("main", "ALL"), ("gpu", "ALL"), ("cloud", evil.replace(" ", "")))
     )
 
-    async def run(program: str, *_: str, timeout: float) -> str:
-        return nodes if program == "sinfo" else rules
+    async def run(program: str, *words: str, timeout: float) -> str:
+        return {"config": "ClusterName=lab", "partition": rules, "node": nodes}[words[-1]]
 
     found = await form.places(Cluster(lab, run), lab, PROFILES, PROFILES[0], evil, "nobody")
     assert set(found.impossible) == {p.name for p in PROFILES}
@@ -386,7 +388,7 @@ async def test_nothing_that_slurm_says_becomes_part_of_the_page(lab: Settings) -
         )
         tags = Tags()
         tags.feed(text)
-        assert "n1 is taken out of service" in text
+        assert "main1 is taken out of service" in text
         assert "onerror" in text  # it is shown, as text
         assert [tag for tag, _ in tags.seen if tag in ("img", "script")] == []
         assert not any(name.startswith("on") for _, attrs in tags.seen for name in attrs)
@@ -397,140 +399,46 @@ async def test_nothing_that_slurm_says_becomes_part_of_the_page(lab: Settings) -
 # -- words and numbers ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("code", "says", "hopeless"),
-    [
-        ("Priority", "before it in the queue", False),
-        ("(Resources)", "It is next", False),
-        ("ReqNodeNotAvail,_UnavailableNodes:node[1-3]", "not available", False),
-        ("Nodes required for job are DOWN, DRAINED or reserved", "not available", False),
-        ("QOSMaxCpuPerUserLimit", "Your jobs of this kind", False),
-        ("QOSMaxCpuPerJobLimit", "more than a job of this kind may", True),
-        ("AssocGrpCPUMinutesLimit", "used up its time", False),
-        ("AssocGrpCpuLimit", "as much as they may together", False),
-        ("AssocMaxJobsLimit", "As many of your jobs run", False),
-        ("AssocMaxSubmitJobLimit", "in the queue already", False),
-        ("MaxCpuPerAccount", "Your account's jobs", False),
-        ("PartitionTimeLimit", "more time than the partition gives", True),
-        ("JobHeldAdmin", "An administrator holds it", True),
-        ("BadConstraints", "No node of the cluster", True),
-        ("None", "has not looked at it yet", False),
-        ("SomethingNew", "The cluster says: SomethingNew.", False),
-        ("<script>alert(1)</script>", "The cluster says: scriptalert1script.", False),
-        ("", "The cluster says: nothing.", False),
-    ],
-)
-def test_every_reason_has_words(code: str, says: str, hopeless: bool) -> None:
-    reason = why(code)
-    assert says in reason.text
-    assert reason.hopeless == hopeless
-    assert reason.hint or not hopeless
-
-
 async def test_what_aws_has_refused_is_said_instead_of_slurms_words(lab: Settings) -> None:
     reason = "(Code:InsufficientInstanceCapacity)Failure when resuming nodes"
-    nodes = f"cloud|c-dy-1|down#|0/0/4/4|7782|0|(null)|gpu:0|dynamic|{reason}|"
+    node = "NodeName=c1 CPUTot=4 RealMemory=7782 State=DOWN+POWERING_UP Partitions=cloud"
+    nodes = f"{node} Reason={reason}"
     rules = "PartitionName=cloud State=UP MaxTime=UNLIMITED"
 
-    async def run(program: str, *_: str, timeout: float) -> str:
-        return nodes if program == "sinfo" else rules
+    async def run(program: str, *words: str, timeout: float) -> str:
+        return {"config": "ClusterName=lab", "partition": rules, "node": nodes}[words[-1]]
 
     cluster = Cluster(lab, run)
     view = await cluster.describe()
     assert cluster.refusal(view, PROFILES[0], "cloud", ()) == (
         "AWS has none of these instances free; the cluster tries again after some minutes"
     )
-    job = dataclasses.replace(row("1", partition="cloud"), reason="ReqNodeNotAvail,_X:c-dy-1")
+    job = row("1", partition="cloud")._replace(reason="ReqNodeNotAvail,_X:c1")
     wait = wait_of(job, [job], view)
     assert wait is not None
     assert "not there: AWS has none of these instances free" in wait.why
-    assert aws_reason("(Code:VcpuLimitExceeded)x").startswith("the lab's limit at AWS")
-    assert aws_reason("(Code:NewThing)x") == "AWS did not start it (NewThing)"
-    assert aws_reason("fan broken") == ""
-
-
-LINE = "cloud|c-dy-1|{}|1/3/0/4|7782|1000|gpu:t4:2(S:0)|gpu:t4:1(IDX:0)|dynamic,c5.xlarge|none|"
-
-
-@pytest.mark.parametrize(
-    ("state", "works", "awake", "trouble"),
-    [
-        ("idle", True, True, ""),
-        ("mixed-", True, True, ""),
-        ("allocated+", True, True, ""),
-        ("completing", True, True, ""),
-        ("idle~", True, False, ""),
-        ("allocated#", True, False, ""),
-        ("idle%", True, False, ""),
-        ("idle!", True, False, ""),
-        ("POWERED_DOWN", True, False, ""),
-        ("powering_up", True, False, ""),
-        ("down*", False, False, "not answering"),
-        ("drained~", False, False, "taken out of service"),
-        ("idle$", False, False, "in maintenance"),
-        ("maint", False, False, "in maintenance"),
-        ("reserved", False, False, "reserved"),
-        ("inval", False, False, "wrongly configured"),
-        ("newstate", False, False, "newstate"),
-    ],
-)
-def test_a_nodes_state_is_read_with_its_signs(
-    state: str, works: bool, awake: bool, trouble: str
-) -> None:
-    (node,) = parse_nodes(LINE.format(state))
-    assert (node.works, node.awake, node.trouble) == (works, awake, trouble)
-    assert (node.cores, node.free_cores, node.free_memory) == (4, 3, 6782)
-    assert (node.gpus, node.free_gpus, node.reason) == (2, 1, "")
-
-
-@pytest.mark.parametrize(
-    ("gres", "count"),
-    [
-        ("(null)", 0),
-        ("gpu", 1),
-        ("gpu:3", 3),
-        ("gpu:a100:8(S:0-1)", 8),
-        ("gpu:t4:2(S:0),gpu:1,licence:5", 3),
-        ("gpu:tesla:2(IDX:0-1),gpu:t4:1", 3),
-        ("gpu:t4:0(IDX:N/A)", 0),
-        ("mps:200", 0),
-    ],
-)
-def test_graphics_cards_are_counted(gres: str, count: int) -> None:
-    assert gpus_of(gres) == count
-
-
-def test_lengths_of_time_are_read_as_slurm_writes_them() -> None:
-    assert parse_time("30:00") == timedelta(minutes=30)
-    assert parse_time("2-12:00:00") == timedelta(days=2, hours=12)
-    assert parse_time("UNLIMITED") is None
-    with pytest.raises(Unreadable, match="no length of time"):
-        parse_time("soon")
-
-
-@pytest.mark.parametrize(
-    "text", ["sinfo: error", "a|b|idle|x|1|2|3|4|5|6", "a|b|idle|1/1/1/3|?|||||"]
-)
-def test_an_answer_that_is_none_is_not_guessed_at(text: str) -> None:
-    with pytest.raises(Unreadable):
-        parse_nodes(text)
-    with pytest.raises(Unreadable):
-        parse_partitions("PartitionName=x State=UP")
 
 
 async def test_an_answer_that_is_none_is_trouble_not_an_error(lab: Settings) -> None:
     async def broken(*_: str, timeout: float) -> str:
-        return "sinfo: error: nonsense"
+        return "scontrol: error: nonsense"
 
     async def gone(*_: str, timeout: float) -> str:
-        raise SlurmUnavailable("sinfo did not answer within 5 s")
+        raise SlurmUnavailableError("sinfo did not answer within 5 s")
 
-    assert "unknown line" in (await Cluster(lab, broken).describe()).trouble
+    assert "no configuration" in (await Cluster(lab, broken).describe()).trouble
     assert "did not answer" in (await Cluster(lab, gone).describe()).trouble
 
 
-def row(number: str, state: str = "PENDING", priority: int = 10, partition: str = "main") -> JobRow:
-    return JobRow(number, state, "Priority", partition, "ada", priority, None, None, None, "")
+def row(number: str, state: str = "PENDING", priority: int = 10, partition: str = "main") -> Job:
+    return Job(
+        id=number,
+        state=state,
+        reason="Priority",
+        partition=partition,
+        user="ada",
+        priority=priority,
+    )
 
 
 def test_the_place_in_the_queue_goes_by_priority_then_by_number() -> None:
@@ -549,7 +457,7 @@ def test_the_place_in_the_queue_goes_by_priority_then_by_number() -> None:
 
 
 def test_an_estimate_in_the_past_is_not_shown() -> None:
-    job = JobRow("1", "PENDING", "Resources", "main", "ada", 1, None, 100.0, None, "")
+    job = Job(id="1", state="PENDING", reason="Resources", partition="main", start=100.0)
     wait = wait_of(job, [job], ClusterView(), clock=lambda: 101.0)
     assert wait is not None
     assert wait.expected is None

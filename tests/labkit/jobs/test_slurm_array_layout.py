@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from labkit.jobs.backends.slurm.array_layout import Part, elements, layout, parse_name
+from labkit.jobs.backends.slurm.array_layout import JobArray, layout, parse_name
 from labkit.jobs.backends.slurm.options import HELP, Options
 from labkit.jobs.backends.slurm.options import read as read_options
-from labkit.jobs.backends.slurm.script import Asked, arguments, script
+from labkit.jobs.backends.slurm.queue import Answer
+from labkit.jobs.backends.slurm.script import StageRequest, arguments, script
+from labkit.jobs.backends.slurm.sightings import sighting
 from labkit.jobs.model import Container, Environment, Reason, Resources, State
 from labkit.jobs.runs.store import StageWork
-from labkit.slurm import commands, states
-from labkit.slurm.cluster import MB, Cluster, Node, Partition, _gres, _node, records
-from labkit.slurm.queue import Answer
+from labkit.slurm import commands
+from labkit.slurm.cluster import Cluster, Partition
+from labkit.slurm.nodes import MB, Node, parse_nodes
 
-NODE = Node("n1", 8, 16_000 * MB, frozenset(), {}, frozenset({"main"}), True)
-MAIN = Partition(
-    "main", "UP", True, timedelta(hours=1), None, 1 << 60, 1 << 60, True, (), (), (NODE,)
-)
-CLUSTER = Cluster("lab", "22.05.8", 1001, 10_000, 30.0, True, (MAIN,))
+NODE = Node("n1", 8, 16_000 * MB, partitions=frozenset({"main"}))
+MAIN = Partition("main", default=True, max_time=timedelta(hours=1), nodes=(NODE,))
+CLUSTER = Cluster("lab", "22.05.8", partitions=(MAIN,))
 
 
 def work(name: str, tasks: int) -> StageWork:
@@ -57,17 +57,11 @@ def test_more_stages_than_elements_are_refused() -> None:
 
 
 def test_a_name_tells_the_part() -> None:
-    part = Part("analysis", 1001, 999, 2)
+    part = JobArray("analysis", 1001, 999, 2)
     name = part.name("labkit-a.b-1f-2")
     assert parse_name(name) == ("labkit-a.b-1f-2", part)
     for other in ("labkit-x", "bash", "labkit-x.analysis.1.2", "labkit-x.An.1.2.3"):
         assert parse_name(other) is None
-
-
-def test_elements_of_all_of_squeues_forms() -> None:
-    assert elements("0-2,7,10-20:5%4") == [0, 1, 2, 7, 10, 15, 20]
-    assert elements("5") == [5]
-    assert elements("N/A") == []
 
 
 HOSTILE: dict[str, Any] = {
@@ -120,9 +114,9 @@ def test_what_a_path_holds_stays_one_word_in_the_script() -> None:
         {"apptainer": "/img/a b.sif", "binds": "/da ta", "modules": "m/1", "environments": "/e e"}
     )
     assert not problems
-    asked = Asked("measure", Resources(), None)
+    asked = StageRequest("measure", Resources(), None)
     text = script(
-        asked, Part("measure", 0, 1, 1), 1, place, "/p th", CLUSTER, MAIN, options, "/usr/bin"
+        asked, JobArray("measure", 0, 1, 1), 1, place, "/p th", CLUSTER, MAIN, options, "/usr/bin"
     )
     *_, command = text.strip().splitlines()
     words = shlex.split(command)
@@ -132,7 +126,7 @@ def test_what_a_path_holds_stays_one_word_in_the_script() -> None:
     assert "export LABHUB_ENVS='/e e'" in text
     (output,) = (
         word
-        for word in arguments(asked, Part("measure", 0, 1, 1), "n", "/a%A", MAIN, options)
+        for word in arguments(asked, JobArray("measure", 0, 1, 1), "n", "/a%A", MAIN, options)
         if word.startswith("--output")
     )
     assert output == "--output=/a%%A/logs/measure/slurm-%A_%a.out"
@@ -140,9 +134,9 @@ def test_what_a_path_holds_stays_one_word_in_the_script() -> None:
 
 def test_modules_and_images_by_environment_leave_the_others_alone() -> None:
     options, _ = read_options({"modules": {"cellprofiler": "cp/4"}, "apptainer": "/all.sif"})
-    analysis = Asked("analysis", Resources(), Environment("cellprofiler"))
-    gather = Asked("gather", Resources(), Environment("notebook"))
-    boxed = Asked("tool", Resources(), Container("/own.sif"))
+    analysis = StageRequest("analysis", Resources(), Environment("cellprofiler"))
+    gather = StageRequest("gather", Resources(), Environment("notebook"))
+    boxed = StageRequest("tool", Resources(), Container("/own.sif"))
     assert analysis.option(options.modules) == ("cp/4",)
     assert gather.option(options.modules) is None
     assert (analysis.image(options), gather.image(options), boxed.image(options)) == (
@@ -151,85 +145,39 @@ def test_modules_and_images_by_environment_leave_the_others_alone() -> None:
 
 
 def test_time_and_memory_leave_room_for_the_worker_but_never_more_than_there_is() -> None:
-    small = Asked("a", Resources.of(1, "100 MB", "10 min"), None)
+    small = StageRequest("a", Resources.of(1, "100 MB", "10 min"), None)
     assert small.memory(MAIN) == (164, 64)
     assert small.time(MAIN, 1) == timedelta(minutes=12)
     assert small.time(MAIN, 100) == timedelta(hours=1)
-    whole = Asked("a", Resources(memory=NODE.memory), None)
+    whole = StageRequest("a", Resources(memory=NODE.memory), None)
     assert whole.memory(MAIN) == (16_000, 0)
 
 
 def test_where_slurm_does_not_count_memory_none_is_asked_for() -> None:
     line = "NodeName=n1 CPUTot=4 RealMemory=1 State=IDLE Partitions=main"
-    node = _node(records(line)[0], counted=False)
-    part = replace(MAIN, nodes=(node,))
-    asked = Asked("a", Resources(), None)
-    words = arguments(asked, Part("a", 0, 1, 1), "n", "/run", part, Options())
+    part = replace(MAIN, nodes=parse_nodes(line, counts_memory=False))
+    asked = StageRequest("a", Resources(), None)
+    words = arguments(asked, JobArray("a", 0, 1, 1), "n", "/run", part, Options())
     assert not [word for word in words if word.startswith("--mem")]
-    assert _node(records(line)[0], counted=True).memory == MB
-
-
-@pytest.mark.parametrize(
-    ("state", "usable"),
-    [
-        ("IDLE", True), ("MIXED+CLOUD", True), ("IDLE+CLOUD+POWERED_DOWN", True),
-        ("ALLOCATED+COMPLETING", True), ("IDLE~", True), ("DOWN*", False), ("IDLE+DRAIN", False),
-        ("DOWN+CLOUD+POWERED_DOWN", False), ("FUTURE", False),
-    ],
-)  # fmt: skip
-def test_a_node_that_is_powered_down_is_not_down(state: str, usable: bool) -> None:
-    line = f"NodeName=n1 CPUTot=4 RealMemory=1000 State={state} Partitions=main"
-    assert _node(records(line)[0], counted=True).usable is usable
-
-
-def test_scontrols_lines_are_read_whatever_they_hold() -> None:
-    (node,) = records("NodeName=n1 OS=Linux 6.1 #1 SMP x=y Gres=gpu:a100:2(S:0-1) State=IDLE+CLOUD")
-    assert node["Gres"] == "gpu:a100:2(S:0-1)"
-    assert node["State"] == "IDLE+CLOUD"
-    assert _gres("gpu:a100:2(S:0-1),gpu:v100:1,nvme") == {
-        "gpu": 3, "gpu:a100": 2, "gpu:v100": 1, "nvme": 1,
-    }  # fmt: skip
 
 
 def test_states_and_reasons_in_plain_words() -> None:
     def seen(state: str, reason: str = "None") -> Any:
-        return states.sighting(state, reason)
+        return sighting(state, reason)
 
-    assert seen("PENDING", "Resources").text == "waits for free nodes (Resources)"
-    assert "QOS" in seen("PENDING", "QOSMaxCpuPerUserLimit").text
-    assert "(Unheard)" in seen("PENDING", "Unheard").text
+    assert seen("PENDING", "Resources").text == (
+        "It is next: it waits until enough cores and memory are free (Resources)."
+    )
+    assert (
+        "of this kind use as much as they may (QOS" in seen("PENDING", "QOSMaxCpuPerUserLimit").text
+    )
+    assert seen("PENDING", "Unheard").text == "The cluster says: Unheard."
+    assert seen("PENDING", "Dependency").text.startswith("It waits for the stage before it")
     assert seen("COMPLETING").state is State.RUNNING, "it may have been put back into the queue"
     assert seen("OUT_OF_MEMORY").reason is Reason.OUT_OF_MEMORY
     assert seen("CANCELLED").state is State.CANCELLED
     assert seen("CANCELLED", "DependencyNeverSatisfied") is None, "the stage before it tells why"
     assert seen("COMPLETED") is None
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
-        "slurm_load_jobs error: Unable to contact slurm controller (connect failure)",
-        "squeue: error: Munge encode failed: Failed to access x; authentication",
-        "slurm_load_jobs error: Zero Bytes were transmitted or received",
-    ],
-)
-def test_an_answer_that_was_lost_is_no_refusal(said: str) -> None:
-    assert commands._LOST.search(commands.clean(said))
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "sbatch: error: Batch job submission failed: Invalid partition name specified",
-        "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job "
-        "submit limit, user's size and/or time limits)",
-        "sbatch: error: Batch job submission failed: Requested node configuration is not available",
-    ],
-)
-def test_a_refusal_is_one(said: str) -> None:
-    assert not commands._LOST.search(commands.clean(said))
-    assert not commands.clean(said).startswith("sbatch")
 
 
 def test_after_failures_squeue_is_asked_more_and_more_seldom() -> None:
@@ -252,7 +200,7 @@ def test_slurm_that_is_not_installed_is_told(
     from labkit.jobs.backends.local import LocalBackend
     from labkit.jobs.options import split_options
 
-    monkeypatch.setattr(commands, "_PLACES", ())
+    monkeypatch.setattr(commands, "FOLDERS", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RefusedError, match=r"SLURM is not installed .*login node"):
         labkit.Command("true").plan("slurm")

@@ -21,7 +21,7 @@ from labkit.jobs.backends.slurm.submit import Sender
 from labkit.jobs.job import open_job
 from labkit.jobs.model import Resources, Stage, State
 from labkit.jobs.runs.store import Run
-from labkit.slurm import queue
+from labkit.slurm import commands
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs
 from tests.support.backend_contract import Site, hog
@@ -69,7 +69,7 @@ def small(name: str, *scripts: str, **more: object) -> Stage:
 
 def submitted(site: Site) -> list[list[str]]:
     """Return job id, elements and dependencies of what is in the queue."""
-    said = queue.run("squeue", "--noheader", "--format=%F|%K|%E|%j")
+    said = commands.run("squeue", "--noheader", "--format=%F|%K|%E|%j")
     return [line.split("|") for line in said.splitlines()]
 
 
@@ -262,7 +262,7 @@ def test_what_depends_on_a_task_waits_for_its_further_attempts(site: Site) -> No
 def test_scancel_by_hand_is_told(site: Site) -> None:
     job = site.submit(small("x", f"echo ran >> {site.trace}; sleep 60"))
     until(lambda: ran(site.trace))
-    queue.run("scancel", submitted(site)[0][0])
+    commands.run("scancel", submitted(site)[0][0])
     job.wait(30)
     assert job.state is State.CANCELLED
     assert "outside of labkit" in job.failed()["text"][0]
@@ -375,9 +375,9 @@ def test_a_run_that_was_adopted_elsewhere_is_not_run_twice(site: Site) -> None:
     job.wait(30)
     path = run.folder.accepted(1)
     path.write_text(path.read_text().replace('"id":"', '"id":"9'))
-    script = queue.run("scontrol", "write", "batch_script", job_of(job), "-")
+    script = commands.run("scontrol", "write", "batch_script", job_of(job), "-")
     with pytest.raises(base.BackendError):  # its exit code is 1
-        queue.run("sbatch", "--wait", "--array=0", f"--output={site.folder}/out", text=script)
+        commands.run("sbatch", "--wait", "--array=0", f"--output={site.folder}/out", stdin=script)
     assert "submitted twice" in (site.folder / "out").read_text()
     assert ran(site.trace) == ["ran"]
 

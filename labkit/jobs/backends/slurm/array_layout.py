@@ -11,11 +11,9 @@ from labkit.jobs.runs.store import StageWork
 
 _NAME = re.compile(r"(?P<submission>.+)\.(?P<stage>[a-z][a-z0-9-]*)\.(\d+)\.(\d+)\.(\d+)")
 
-_ELEMENTS = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
-
 
 @dataclass(frozen=True)
-class Part:
+class JobArray:
     """One job array: some tasks of one stage.
 
     Its name tells all of it, so that squeue's answer is enough to find it again.
@@ -48,27 +46,13 @@ class Part:
 
 
 @lru_cache(1024)  # a thousand running tasks have one name
-def parse_name(name: str) -> tuple[str, Part] | None:
-    """Return the submission's name and the part that a job's name tells; None for other jobs."""
+def parse_name(name: str) -> tuple[str, JobArray] | None:
+    """Return the submission's name and the array that a job's name tells; None for other jobs."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
     start, count, each = map(int, match.groups()[2:])
-    return match["submission"], Part(match["stage"], start, count, each)
-
-
-def elements(text: str) -> list[int]:
-    """Return the array elements that squeue's ``%K`` names: ``"0-3,7,10-20:5%4"``."""
-    if text.isdigit():
-        return [int(text)]
-    found: list[int] = []
-    for piece in text.partition("%")[0].split(","):
-        match = _ELEMENTS.fullmatch(piece)
-        if match is None:  # "N/A": no array, so not ours
-            continue
-        first, last, step = match.groups()
-        found.extend(range(int(first), int(last or first) + 1, int(step or 1)))
-    return found
+    return match["submission"], JobArray(match["stage"], start, count, each)
 
 
 def most_elements(kept: int, wished: int | None) -> int:
@@ -86,14 +70,14 @@ def most_elements(kept: int, wished: int | None) -> int:
     return min(most, wished) if wished else most
 
 
-def layout(works: Sequence[StageWork], array: int, most: int) -> list[Part]:
+def layout(works: Sequence[StageWork], largest: int, most: int) -> list[JobArray]:
     """Lay tasks out as job arrays.
 
     Parameters
     ----------
     works : sequence of StageWork
         The stages.
-    array : int
+    largest : int
         Most elements of one array.
     most : int
         Most elements in all. Where there are more tasks, elements share them.
@@ -108,13 +92,13 @@ def layout(works: Sequence[StageWork], array: int, most: int) -> list[Part]:
     each = 1
     while _elements(works, each) > most:
         each = max(each + 1, -(-sum(len(work.tasks) for work in works) // most))
-    parts = []
+    arrays = []
     for work in works:
         elements = -(-len(work.tasks) // each)
-        for first in range(0, elements, array):
-            count = min(array, elements - first)
-            parts.append(Part(work.name, first * each, count, each))
-    return parts
+        for first in range(0, elements, largest):
+            count = min(largest, elements - first)
+            arrays.append(JobArray(work.name, first * each, count, each))
+    return arrays
 
 
 def _elements(works: Sequence[StageWork], each: int) -> int:

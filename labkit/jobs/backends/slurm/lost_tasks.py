@@ -17,7 +17,7 @@ _SHOWN = 200  # characters
 
 
 @dataclass(frozen=True)
-class Ended:
+class LostTask:
     """A task whose job has ended badly.
 
     Attributes
@@ -36,7 +36,7 @@ class Ended:
 
 
 def explain(
-    run: Run, submission: Submission, ended: Iterable[Ended], grace: float
+    run: Run, submission: Submission, lost: Iterable[LostTask], grace: float
 ) -> dict[tuple[str, int], Sighting]:
     """Return what is to be said of those that have no record.
 
@@ -48,9 +48,9 @@ def explain(
     OSError
         The run folder cannot be read or written.
     """
-    found: dict[tuple[str, int], Sighting] = {}
+    sightings: dict[tuple[str, int], Sighting] = {}
     recorded: dict[str, set[int]] = {}
-    for task in ended:
+    for task in lost:
         if task.stage not in recorded:
             recorded[task.stage] = _recorded(run, submission, task.stage)
         if task.index in recorded[task.stage]:
@@ -59,26 +59,26 @@ def explain(
         if said := _last_line(run.path / "logs" / task.stage / f"slurm-{task.job}.out"):
             text = f"{text}: {said}"
         sighting = replace(task.sighting, text=text)
-        found[task.stage, task.index] = sighting
+        sightings[task.stage, task.index] = sighting
         if time.time() - task.at > grace:
             _record(run, submission, replace(task, sighting=sighting))
-    return found
+    return sightings
 
 
 def _recorded(run: Run, submission: Submission, stage: str) -> set[int]:
     """Return the tasks that have a record of this submission, or of a later one."""
-    there = run.folder.attempts("tasks", stage)
+    attempts = run.folder.attempts("tasks", stage)
     if submission.number == 1:
-        return {index for index, _ in there}
+        return {index for index, _ in attempts}
     return {
         index
-        for index, attempt in there
+        for index, attempt in attempts
         if (read_json(run.folder.record(stage, index, attempt)) or {}).get("submission", 0)
         >= submission.number
     }
 
 
-def _record(run: Run, submission: Submission, task: Ended) -> None:
+def _record(run: Run, submission: Submission, task: LostTask) -> None:
     folder, number = run.folder, 1
     while (
         folder.record(task.stage, task.index, number).exists()

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from labkit.jobs.backends.slurm.array_layout import Part
+from labkit.jobs.backends.slurm.array_layout import JobArray
 from labkit.jobs.backends.slurm.options import Options
 from labkit.jobs.model import Container, Environment, Resources
-from labkit.slurm.cluster import BOUNDLESS, Cluster, Partition
+from labkit.slurm.cluster import Cluster, Partition
+from labkit.slurm.nodes import BOUNDLESS, MB
 
-MB = 1024**2
 _MARGIN = 64  # MB for the worker itself, so that it and not SLURM ends a task over its memory
 _SLACK = timedelta(minutes=2)  # of SLURM's time limit over the task's own
 _ENDING = timedelta(minutes=1)  # before SLURM's limit, where the task has none of its own
@@ -26,7 +26,7 @@ START = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class StageRequest:
     """What one stage asks SLURM for.
 
     Attributes
@@ -48,15 +48,15 @@ class Asked:
         if not isinstance(given, dict):
             return None
         name = self.environment.name if isinstance(self.environment, Environment) else None
-        found = given.get(name) if name else None
-        return found or (given.get("") if self.name != "gather" else None)
+        own = given.get(name) if name else None
+        return own or (given.get("") if self.name != "gather" else None)
 
     def image(self, options: Options) -> str | None:
         """Return the Apptainer image that its tasks run in."""
         if isinstance(self.environment, Container):
             return self.environment.image
-        found = self.option(options.apptainer)
-        return str(found) if found else None
+        image = self.option(options.apptainer)
+        return str(image) if image else None
 
     def memory(self, partition: Partition) -> tuple[int, int]:
         """Return the MB to ask for, and how much of it is for the worker itself."""
@@ -69,11 +69,16 @@ class Asked:
         if self.resources.time is None:
             return None
         wish = self.resources.time * each + _SLACK
-        return min(wish, partition.longest) if partition.longest else wish
+        return min(wish, partition.max_time) if partition.max_time else wish
 
 
 def arguments(
-    asked: Asked, part: Part, name: str, place: str, partition: Partition, options: Options
+    request: StageRequest,
+    array: JobArray,
+    name: str,
+    place: str,
+    partition: Partition,
+    options: Options,
 ) -> list[str]:
     """Return the arguments of sbatch, without dependencies.
 
@@ -84,11 +89,11 @@ def arguments(
     place : str
         The run folder.
     """
-    resources = asked.resources
-    logs = f"{place}/logs/{asked.name}/slurm-".replace("%", "%%")
+    resources = request.resources
+    logs = f"{place}/logs/{request.name}/slurm-".replace("%", "%%")
     throttle = f"%{options.array_limit}" if options.array_limit else ""
     words = [
-        "--parsable", f"--job-name={name}", f"--array=0-{part.count - 1}{throttle}",
+        "--parsable", f"--job-name={name}", f"--array=0-{array.count - 1}{throttle}",
         f"--partition={partition.name}", "--nodes=1", "--ntasks=1",
         f"--cpus-per-task={math.ceil(resources.cpu)}",
         # Ours is an allow-list already, see commands.environment.
@@ -96,8 +101,8 @@ def arguments(
         "--input=/dev/null", f"--output={logs}%A_%a.out", f"--chdir={place}",
     ]  # fmt: skip
     if partition.most_memory < BOUNDLESS:
-        words.append(f"--mem={asked.memory(partition)[0]}M")
-    if limit := asked.time(partition, part.each):
+        words.append(f"--mem={request.memory(partition)[0]}M")
+    if limit := request.time(partition, array.each):
         words.append(f"--time={math.ceil(limit.total_seconds() / 60)}")
     if resources.scratch:
         words.append(f"--tmp={math.ceil(resources.scratch / MB)}M")
@@ -112,8 +117,8 @@ def arguments(
 
 
 def script(
-    asked: Asked,
-    part: Part,
+    request: StageRequest,
+    array: JobArray,
     submission: int,
     place: str,
     path: str,
@@ -135,11 +140,11 @@ def script(
     programs : str
         Folder of SLURM's commands.
     """
-    modules = asked.option(options.modules)
-    image = asked.image(options)
+    modules = request.option(options.modules)
+    image = request.image(options)
     lines = [
         "#!/bin/bash -l" if modules else "#!/bin/sh",
-        f"# labkit, stage {asked.name}",
+        f"# labkit, stage {request.name}",
         "set -e",
     ]
     if modules:  # the login profile defines `module`, and may forget our PATH
@@ -156,21 +161,21 @@ def script(
         lines += _needs('"$apptainer"', "Apptainer is not installed")
         prefix = ["exec", "--bind", place]
         prefix += [word for bind in options.binds for word in ("--bind", bind)]
-        prefix += ["--nv"] if options.gres or asked.resources.gpus else []
+        prefix += ["--nv"] if options.gres or request.resources.gpus else []
         prefix.append(image)
     lines += _needs("python3", "there is no python3")
-    _, margin = asked.memory(partition)
-    most = max(asked.resources.memory, partition.most_memory - margin * MB)
+    _, margin = request.memory(partition)
+    most = max(request.resources.memory, partition.most_memory - margin * MB)
     words = [
-        "python3", "-I", "-S", "-c", START, place, asked.name,
-        "--submission", str(submission), "--start", str(part.start), "--each", str(part.each),
+        "python3", "-I", "-S", "-c", START, place, request.name,
+        "--submission", str(submission), "--start", str(array.start), "--each", str(array.each),
         "--most", str(most), "--margin", str(margin * MB), "--bin", programs,
         "--grace", f"{max(0.5, min(10.0, cluster.kill_wait / 2)):g}",
     ]  # fmt: skip
-    if limit := asked.time(partition, part.each) or partition.limit:
+    if limit := request.time(partition, array.each) or partition.time_limit:
         words += ["--limit", f"{limit.total_seconds():.0f}"]
-        if asked.resources.time is None:
-            seconds = max(limit / 2, limit - _ENDING).total_seconds() / part.each
+        if request.resources.time is None:
+            seconds = max(limit / 2, limit - _ENDING).total_seconds() / array.each
             words += ["--time", f"{seconds:.0f}"]
     command = shlex.join(words)
     if prefix:

@@ -96,6 +96,8 @@ _EXACT = {
     "BurstBufferOperation": Reason("Its fast storage could not be prepared.", _ASK),
     "BurstBufferResources": Reason("Its fast storage is full.", _ASK),
     "BurstBufferStageIn": Reason("Its data are being brought."),
+    "FrontEndDown": Reason("The cluster's front end is down.", _ASK),
+    "SchedDefer": Reason("The cluster looks at it in its next round."),
 }
 # The many limits of accounts and qualities of service, by how their codes are made.
 _PATTERNS = (
@@ -110,7 +112,10 @@ _PATTERNS = (
     (r"QOSMax.*PerUser(Limit)?", Reason("Your jobs of this kind use as much as they may.", _LATER)),
     (r"QOSMin.*", Reason("It asks for less than a job of this kind must.", _OTHER, True)),
     (r"QOSMax.*", Reason("It asks for more than a job of this kind may.", _OTHER, hopeless=True)),
+    (r"QOS.*", Reason("A limit of its quality of service (QOS) is reached.", _LATER)),
+    (r"Assoc.*", _EXACT["AccountingPolicy"]),
     (r"Max.*PerAccount", Reason("Your account's jobs use as much as they may.", _LATER)),
+    (r"BurstBuffer.*", _EXACT["BurstBufferOperation"]),
 )
 
 _NONE_FREE = "AWS has none of these instances free; the cluster tries again after some minutes"
