@@ -1,4 +1,4 @@
-"""The hub's doors for user servers on SLURM.
+"""The hub's API handlers for user servers on SLURM.
 
 One takes a starting server's port, in place of batchspawner's own, which sets any attribute of
 the spawner that the request names, among them the command that is run as root. This one takes
@@ -20,7 +20,7 @@ _BYTES = 256
 
 
 class ServerHandler(APIHandler):
-    """A door for servers alone, by their own tokens."""
+    """Requests of servers alone, by their own tokens."""
 
     def spawner(self) -> Any:
         """Return the spawner whose server has this request's token.

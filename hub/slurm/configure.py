@@ -9,7 +9,7 @@ from hub.state.paths import Paths
 
 
 def configure(c: Config, settings: Settings, paths: Paths) -> None:
-    """Set the slurm target's part: where the hub is reached, its patience, the safe doors."""
+    """Set the slurm target's part: where the hub is reached, its time-outs, its API handlers."""
     slurm = settings.slurm
     if settings.target != "slurm" or slurm is None:
         return
@@ -20,7 +20,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     c.JupyterHub.hub_bind_url = f"{scheme}://{slurm.bind_address}:{port}"
     c.JupyterHub.hub_connect_url = f"{scheme}://{slurm.hub_host}:{port}"
     c.SlurmSpawner.start_timeout = int(slurm.queue_timeout.total_seconds())
-    # A start that is taken over may wait long: the hub is there meanwhile.
+    # A start that is resumed may wait long: the hub is there meanwhile.
     c.JupyterHub.init_spawners_timeout = 3
     if slurm.internal_ssl:
         certificates.configure(c, settings, slurm, paths)

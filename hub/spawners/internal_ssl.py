@@ -10,7 +10,7 @@ from hub.spawners.startup import StartError
 from labkit.slurm.commands import SlurmUnavailableError
 
 
-class Secured(LabSpawner):
+class InternalSSL(LabSpawner):
     """A mixin before a spawner: its certificate holds on every node, and travels with the job."""
 
     _packed: str = ""

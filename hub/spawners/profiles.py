@@ -109,7 +109,7 @@ def choose(options: object, settings: Settings, offered: Collection[Profile]) ->
     Parameters
     ----------
     options : object
-        What came in, from any door: nothing of it is trusted.
+        What came in, from any form or request: nothing of it is trusted.
     settings : Settings
         The lab file.
     offered : collection of Profile

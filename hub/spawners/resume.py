@@ -21,10 +21,10 @@ _LEAST = 60.0  # seconds that a start has at least under its new hub
 _ENDING = 10.0  # seconds for JupyterHub to clear up after a cancelled one
 
 
-class TakeOver(LabSpawner):
+class ResumeStart(LabSpawner):
     """A spawner of jobs; `resume` and `give_up` are the target's part."""
 
-    _taking: asyncio.Task[None] | None = None
+    _resuming: asyncio.Task[None] | None = None
 
     async def resume(self) -> tuple[str, int]:
         """Wait until the job runs and has named its port, and return where its server is.
@@ -34,7 +34,7 @@ class TakeOver(LabSpawner):
         StartError
             It does not start.
         """
-        raise StartError("This start cannot be taken over.")
+        raise StartError("This start cannot be resumed.")
 
     def give_up(self) -> None:
         """Cancel the job."""
@@ -49,16 +49,16 @@ class TakeOver(LabSpawner):
             return hmac.compare_digest(known.encode(), token.encode())
         return bool(self._token_id) and self._token_id == number
 
-    def take_over(self) -> None:
+    def resume_start(self) -> None:
         """Go on with an earlier hub's start; call it where its state is loaded."""
         self.startup = Startup(self.log_file)
         self.say("Going on after a restart of the portal")
         self._spawn_pending = True
-        task = self._taking = asyncio.ensure_future(self._take_over())
-        task.add_done_callback(self._taken_over)
+        task = self._resuming = asyncio.ensure_future(self._resume_start())
+        task.add_done_callback(self._start_resumed)
         self._spawn_future: asyncio.Task[None] | None = task
 
-    async def _take_over(self) -> None:
+    async def _resume_start(self) -> None:
         limit = asyncio.timeout(self._time_left())
         try:
             async with limit:
@@ -89,11 +89,11 @@ class TakeOver(LabSpawner):
         gone = (datetime.now(UTC).replace(tzinfo=None) - began).total_seconds() if began else 0.0
         return float(max(_LEAST, self.start_timeout - gone))
 
-    def _taken_over(self, task: asyncio.Task[None]) -> None:
+    def _start_resumed(self, task: asyncio.Task[None]) -> None:
         """End the pending state, before anybody who waits for the task goes on."""
         failure = None if task.cancelled() else task.exception()
         if failure:
-            self.log.error("%s was not taken over: %s", self._log_name, failure)
+            self.log.error("%s was not resumed: %s", self._log_name, failure)
         else:
             self._spawn_future = None
         # JupyterHub's own look is over as well: whoever cancelled the start stops it next.
@@ -101,19 +101,19 @@ class TakeOver(LabSpawner):
 
     @property
     def undecided(self) -> bool:
-        """Whether `poll` has to wait for a start that is taken over."""
-        return self._taking not in (None, asyncio.current_task())
+        """Whether `poll` has to wait for a start that is resumed."""
+        return self._resuming not in (None, asyncio.current_task())
 
     async def decided(self) -> int | None:
-        """Return what `poll` says of a start that is taken over, when that is known."""
-        task = self._taking
+        """Return what `poll` says of a start that is resumed, when that is known."""
+        task = self._resuming
         if task is None:
             return None
         stopping = self._stop_pending
         if stopping:
             task.cancel()
         await asyncio.wait([task])
-        self._taking = None
+        self._resuming = None
         if not task.cancelled():
             return 1 if task.exception() else None
         if stopping:

@@ -30,9 +30,9 @@ from hub.slurm.poller import Poller, over
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.submit import Order, submit
 from hub.slurm.waiting import wait_of
-from hub.spawners.internal_ssl import Secured
+from hub.spawners.internal_ssl import InternalSSL
 from hub.spawners.joblog import JobLog
-from hub.spawners.resume import TakeOver
+from hub.spawners.resume import ResumeStart
 from hub.spawners.startup import StartError
 from labkit.base.units import format_duration, format_size
 from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
@@ -49,7 +49,7 @@ _FIRST_ANSWER = 10.0  # seconds that a new hub waits for SLURM's first answer
 _NOT_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "CONDA_ROOT", "CONDA_DEFAULT_ENV")
 
 
-class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
+class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
     """Start the user's server as a job of its owner's."""
 
     queries_per_minute = Integer(
@@ -370,7 +370,7 @@ class SlurmSpawner(Secured, TakeOver, JobLog, batchspawner.SlurmSpawner):
         else:
             self._starting, self._named = True, int(state.get("port", 0))
             self.poller.watch(self.job_id)
-            self.take_over()
+            self.resume_start()
 
     def clear_state(self) -> None:
         """Forget the server."""

@@ -13,6 +13,7 @@ from labkit.base.problems import LabkitError
 from labkit.base.units import format_duration
 from labkit.jobs import plugins
 from labkit.jobs import submission as submitting
+from labkit.jobs.backends.base import BackendError
 from labkit.jobs.model import State
 from labkit.jobs.runs import tables
 from labkit.jobs.runs.index import Index
@@ -368,7 +369,10 @@ def jobs(limit: int = 20) -> Jobs:
     found = Jobs()
     for run in Index().runs()[:limit]:
         if any(s.handle is None and not s.cancelled for s in run.submissions()):
-            with run.lock():
-                submitting.reconcile(run)
+            try:
+                with run.lock():
+                    submitting.reconcile(run)
+            except BackendError as error:  # the others are listed all the same
+                warnings.warn(f"{run.path.name}: {error}", stacklevel=2)
         found.append(open_job(run))
     return found

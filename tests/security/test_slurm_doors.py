@@ -1,4 +1,4 @@
-"""Attacks on the slurm target: the hub's door, the options, other people's ports and logs."""
+"""Attacks on the slurm target: the hub's API handler, options, other people's ports and logs."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_running_server_cannot_name_a_port_again(portal: SlurmPortal, ada: str
     ],
     ids=str,
 )
-def test_the_door_takes_a_port_and_nothing_else(
+def test_the_handler_takes_a_port_and_nothing_else(
     portal: SlurmPortal, cluster: SlurmCluster, bob: str, body: Any
 ) -> None:
     """While the server is being started, when a port would be taken."""
@@ -120,7 +120,7 @@ def test_the_door_takes_a_port_and_nothing_else(
     assert portal.hub_log().count("Traceback") == before
 
 
-def test_no_token_opens_the_door_but_the_starting_servers_own(
+def test_no_token_is_taken_but_the_starting_servers_own(
     portal: SlurmPortal, ada: str, bob: str
 ) -> None:
     portal.api("POST", f"/users/{ada}")
@@ -133,7 +133,7 @@ def test_no_token_opens_the_door_but_the_starting_servers_own(
     assert answer.status_code == 403
 
 
-def test_one_server_cannot_open_anothers_door(
+def test_one_server_cannot_name_anothers_port(
     portal: SlurmPortal, cluster: SlurmCluster, ada: str, bob: str
 ) -> None:
     """Bob's token, and that of Ada's other server, while Ada's second one is waiting."""
@@ -208,19 +208,19 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("options", HOSTILE, ids=str)
-@pytest.mark.parametrize("door", ["form", "query", "REST"])
+@pytest.mark.parametrize("way", ["form", "query", "REST"])
 def test_hostile_options_reach_nothing(
-    portal: SlurmPortal, bob: str, options: dict[str, str], door: str
+    portal: SlurmPortal, bob: str, options: dict[str, str], way: str
 ) -> None:
     before = sorted(portal.jobs())
-    if door == "REST":
+    if way == "REST":
         path = f"/users/{bob}/servers/evil"
         answer = portal.api("POST", path, json=options)
     else:
         browser = Browser(portal)
         browser.login(bob)
         url = f"/hub/spawn/{bob}/evil"
-        if door == "form":
+        if way == "form":
             browser.get(url)
             answer = browser.post(url, data={**options, "_xsrf": browser.xsrf})
         else:

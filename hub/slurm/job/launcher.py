@@ -319,12 +319,12 @@ def _hexadecimal(place: tuple[str, int]) -> str:
 # -- handing on -------------------------------------------------------------------------------
 
 
-def relay(door: socket.socket, inside: int, guard: Guard, alone: bool) -> None:
+def relay(listener: socket.socket, inside: int, guard: Guard, alone: bool) -> None:
     """Hand connections of the hub on to the server, as long as this process lives."""
     slots = threading.BoundedSemaphore(CONNECTIONS)
     while True:
         try:
-            connection, peer = door.accept()
+            connection, peer = listener.accept()
         except OSError:
             time.sleep(0.1)  # too many open files: some will be closed
             continue
@@ -385,9 +385,9 @@ def launch(settings: dict[str, Any], command: list[str]) -> int:
     first, last = settings["ports"]
     job = int(os.environ.get("SLURM_JOB_ID", "0"))
     guard = Guard(settings["addresses"], settings["accounts"])
-    door = take(first, last, job)
-    door.listen(256)
-    port = door.getsockname()[1]
+    listener = take(first, last, job)
+    listener.listen(256)
+    port = listener.getsockname()[1]
     alone = separate(settings["network"])
     if alone:
         inside = port
@@ -406,7 +406,7 @@ def launch(settings: dict[str, Any], command: list[str]) -> int:
         server = subprocess.Popen(command, env=env, preexec_fn=die_with_parent)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: server.send_signal(number))
-        threading.Thread(target=relay, args=(door, inside, guard, alone), daemon=True).start()
+        threading.Thread(target=relay, args=(listener, inside, guard, alone), daemon=True).start()
         try:
             hub = env["JUPYTERHUB_API_URL"]
             announce(port, hub, env["JUPYTERHUB_API_TOKEN"], context(secret))

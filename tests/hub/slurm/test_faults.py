@@ -190,7 +190,7 @@ def test_a_start_that_ends_while_no_hub_is_there_is_told_as_failed(
         cluster.command("scancel", job)
         portal.start_hub()
         wait_for(lambda: not portal.server(ada), what="the failure")
-    assert f"(job {job})" in portal.hub_log().split("was not taken over:")[-1].splitlines()[0]
+    assert f"(job {job})" in portal.hub_log().split("was not resumed:")[-1].splitlines()[0]
     browser = portal.browser()
     browser.login(ada)
     assert "its job was cancelled" in browser.get(f"/hub/spawn-pending/{ada}").text

@@ -145,19 +145,19 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("door", ["REST", "link", "form"])
+@pytest.mark.parametrize("way", ["REST", "link", "form"])
 @pytest.mark.parametrize(("options", "words"), REFUSED, ids=["partition", "size", "time"])
 def test_what_the_page_does_not_offer_no_door_takes(
-    portal: SlurmPortal, ada: str, options: dict[str, str], words: str, door: str
+    portal: SlurmPortal, ada: str, options: dict[str, str], words: str, way: str
 ) -> None:
     """Nothing is asked of SLURM for it."""
-    if door == "REST":
+    if way == "REST":
         told = failure(portal, ada, **options)
     else:
         browser = portal.browser()
         browser.login(ada)
-        page = browser.get(f"/hub/spawn/{ada}", params=options if door == "link" else None)
-        if door == "form":
+        page = browser.get(f"/hub/spawn/{ada}", params=options if way == "link" else None)
+        if way == "form":
             data = {**options, "_xsrf": browser.xsrf}
             page = browser.post(f"/hub/spawn/{ada}", data=data)
         assert page.status_code == 400, page.text

@@ -16,6 +16,7 @@ import labkit
 from labkit.base import process_tree
 from labkit.base.problems import RefusedError
 from labkit.jobs.backends import base
+from labkit.jobs.backends.slurm import queue
 from labkit.jobs.backends.slurm.backend import SlurmBackend
 from labkit.jobs.backends.slurm.submit import Sender
 from labkit.jobs.job import open_job
@@ -321,6 +322,20 @@ def test_a_job_of_another_cluster_is_unknown_here(site: Site) -> None:
     snapshot = open_job(job.run).refresh()
     assert not snapshot.known
     assert "runs on the cluster other-" in snapshot.text
+    with pytest.raises(base.BackendError, match="cancel it from a machine of that cluster"):
+        job.cancel()
+
+
+def test_after_a_cancel_no_answer_from_before_is_believed(site: Site) -> None:
+    """Answers about an older job serve for seconds: it was listed as running."""
+    job = site.submit(small("x", "sleep 60"))
+    until(lambda: job.refresh().state is State.RUNNING)
+    before = queue.Queue().look(100).at
+    assert queue.Queue().look(100).at == before, "the shared answer serves"
+    job.cancel()
+    assert queue.Queue().look(100).at > before
+    job.wait(30)
+    assert labkit.jobs()[0].state is State.CANCELLED
 
 
 def test_modules_and_a_container(site: Site, lab_home: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem, refuse
@@ -177,7 +178,15 @@ class SlurmBackend(Backend):
     @_asking()
     def cancel(self, run: Run, submissions: Iterable[Submission]) -> None:  # noqa: ARG002
         """End what these submissions still have pending or running."""
-        names = {submission.name for submission in submissions}
+        mine = list(submissions)
+        here = cluster.name()
+        elsewhere = {home for s in mine if (home := _home(s, here)) != here}
+        if elsewhere:
+            raise BackendError(
+                f"It runs on the cluster {', '.join(sorted(elsewhere))}, and this is {here}: cancel"
+                " it from a machine of that cluster."
+            )
+        names = {submission.name for submission in mine}
         arrays = []
         for job in queue.query():
             named = array_layout.parse_name(job.name)
@@ -190,10 +199,17 @@ class SlurmBackend(Backend):
             except SlurmRefusedError:  # those that have just ended cannot be cancelled
                 if {job.array for job in queue.query()} & set(some):
                     raise
+        with suppress(OSError):  # a full disk: what was known serves for some seconds
+            queue.Queue().forget()
 
 
 def _mine(run: Run) -> list[Submission]:
     return [s for s in run.submissions() if s.backend == SlurmBackend.name]
+
+
+def _home(submission: Submission, here: str) -> str:
+    """Return the cluster that has a submission."""
+    return str((submission.handle or {}).get("cluster", here))
 
 
 def _sightings(
@@ -206,7 +222,7 @@ def _sightings(
     tasks: dict[tuple[str, int], Sighting] = {}
     waits: Counter[str] = Counter()
     for submission in submissions:
-        home = (submission.handle or {}).get("cluster", here)
+        home = _home(submission, here)
         if home != here:
             return Sightings(known=False, text=f"runs on the cluster {home}: ask there")
         works = {work.name: work for work in submission.stages}
@@ -222,6 +238,8 @@ def _sightings(
             if seen.state is State.RUNNING and array.each > 1:
                 # Which of its tasks runs is told by a heartbeat.
                 seen = Sighting(State.PENDING, text="It has its turn in a running array element.")
+            if submission.cancelled:
+                seen = replace(seen, text="It is being cancelled.")
             # squeue forgets the number of an only element that was cancelled while it waited.
             for element in elements(job.elements) or [0] * (array.count == 1):
                 chosen = works[array.stage].tasks[array.tasks(element)]

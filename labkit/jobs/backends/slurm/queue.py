@@ -106,6 +106,15 @@ class Queue:
                 return answer  # a full disk: the others ask for themselves
         return answer
 
+    def forget(self) -> None:
+        """Let nobody be served an answer from before now: jobs were cancelled.
+
+        Answers about an older job serve for seconds, and many where squeue is slow: until then the
+        job would be said to run.
+        """
+        with self._lock():  # an answer that is on its way is from before, too
+            self.path.unlink(missing_ok=True)
+
     def _read(self) -> Answer:
         try:
             status = self.path.stat()
