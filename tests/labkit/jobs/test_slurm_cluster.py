@@ -23,6 +23,7 @@ from labkit.jobs.job import open_job
 from labkit.jobs.model import Resources, Stage, State
 from labkit.jobs.runs.store import Run
 from labkit.slurm import commands
+from labkit.slurm.commands import SlurmUnavailableError
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs
 from tests.support.backend_contract import Site, hog
@@ -391,7 +392,7 @@ def test_a_run_that_was_adopted_elsewhere_is_not_run_twice(site: Site) -> None:
     path = run.folder.accepted(1)
     path.write_text(path.read_text().replace('"id":"', '"id":"9'))
     script = commands.run("scontrol", "write", "batch_script", job_of(job), "-")
-    with pytest.raises(base.BackendError):  # its exit code is 1
+    with pytest.raises(SlurmUnavailableError, match="Submitted batch job"):  # its exit code is 1
         commands.run("sbatch", "--wait", "--array=0", f"--output={site.folder}/out", stdin=script)
     assert "submitted twice" in (site.folder / "out").read_text()
     assert ran(site.trace) == ["ran"]
