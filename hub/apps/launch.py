@@ -143,7 +143,7 @@ class Start:
         mounts: list[tuple[Path, str]] = [(app.folder, _FOLDER)]
         if app.imports:
             mounts += [(SHIPPED, f"{_LIBRARY}/services")]
-            mounts += [(REPOSITORY / "labkit", f"{_LIBRARY}/labkit")]
+            mounts += [(REPOSITORY / name, f"{_LIBRARY}/{name}") for name in ("labkit", "docs")]
         plain = not app.service.shared_folders
         view = Shared(
             read_only=environment_folders(self.paths.envs) if plain else shared.read_only,

@@ -20,7 +20,7 @@ def main() -> None:
     """Serve until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        library = Library(partial(settings.read, Path(os.environ["LABHUB_APP_DATA"])))
+        library = Library(partial(settings.shown, Path(os.environ["LABHUB_APP_DATA"])))
         app = make_app(library, os.environ["LABHUB_APP_PREFIX"], os.environ["LABHUB_APP_SECRET"])
         place = os.environ["LABHUB_APP_SOCKET"]
     except KeyError as error:

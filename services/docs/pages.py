@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from labkit import server as labkit_server
 from services.appkit.identity import own_origin
-from services.docs import files, markdown, sending
+from services.docs import files, markdown, sending, settings
 from services.docs.keys import LIBRARY, PERSON, PREFIX
 from services.docs.library import CLOSE, OPEN, Entry, Shelf
 
@@ -102,7 +102,12 @@ async def home(request: web.Request) -> web.Response:
     shelves = await _shelves(request)
     recent = nlargest(
         _RECENT,
-        ((entry, name) for name, shelf in shelves.items() for entry in shelf.entries.values()),
+        (
+            (entry, name)
+            for name, shelf in shelves.items()
+            if name != settings.HELP  # changed by an update, all at once
+            for entry in shelf.entries.values()
+        ),
         key=lambda found: found[0].file.changed,
     )
     return _answer(

@@ -20,6 +20,8 @@ from labkit.portal.datasets.rules import is_group
 from services.appkit.identity import Person
 
 FILE, OWN = "settings.json", "pages"
+HELP = "labhub"  # the section of the portal's own documentation
+_DOCS = Path(__file__).resolve().parents[2] / "docs"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z](?:-?[a-z0-9])*$", max_length=40)]
 
 
@@ -113,3 +115,24 @@ def read(data: Path) -> tuple[Section, ...]:
     except ValueError as error:
         refuse([Problem(str(path), f"is no JSON: {error}.")])
     raise AssertionError("refuse raises")
+
+
+def shown(data: Path) -> tuple[Section, ...]:
+    """Return the administrator's sections, and after them Labhub's own documentation.
+
+    A section that is called `HELP` takes its place: a lab may have a help of its own.
+
+    Parameters
+    ----------
+    data : Path
+        The app's data folder.
+
+    Raises
+    ------
+    RefusedError
+        With all that is wrong in the administrator's file.
+    """
+    sections = read(data)
+    if any(section.name == HELP for section in sections):
+        return sections
+    return (*sections, Section(name=HELP, title="Labhub's help", folder=_DOCS))

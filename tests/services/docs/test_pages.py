@@ -330,6 +330,21 @@ def test_settings_without_a_file_and_all_mistakes_of_one(tmp_path: Path) -> None
             settings.read(tmp_path)
 
 
+def test_labhub_s_own_documentation_is_the_last_section(
+    tmp_path: Path, clock: Callable[[float], None]
+) -> None:
+    own, manual = settings.shown(tmp_path)
+    assert (own.name, manual.name, manual.title) == ("pages", "labhub", "Labhub's help")
+    found = Library(lambda: settings.shown(tmp_path))
+    assert found.shelves()["labhub"].entries["how-to/documentation.md"].title == (
+        "Show the lab's documents"
+    )
+    assert found.search("CellxGene", ["labhub"])
+    lab_s = {"name": "labhub", "title": "Our help", "folder": "/shared/help"}
+    (tmp_path / settings.FILE).write_text(json.dumps({"sections": [lab_s]}))
+    assert [section.title for section in settings.shown(tmp_path)] == ["Our help"]
+
+
 def test_changed_settings_are_taken_up_and_wrong_ones_are_not(
     documents: Path,
     clock: Callable[[float], None],

@@ -214,5 +214,14 @@ def test_a_section_is_for_its_own_groups_and_changes_show(portal: DocsPortal) ->
         assert "backwards" in carl.get(portal.app_url("docs", "sops/pcr/02_run.md")).text
 
 
+def test_labhub_s_own_help_is_there_for_all_who_may_open_the_app(portal: DocsPortal) -> None:
+    with portal.program(portal.token(portal.carl)) as carl:
+        assert "Labhub&#39;s help" in carl.get(portal.app_url("docs")).text
+        page = carl.get(portal.app_url("docs", "labhub/how-to/documentation.md"))
+        assert page.status_code == 200 and "Show the lab's documents" in page.text
+    with portal.program(portal.token(portal.bob)) as bob:
+        assert bob.get(portal.app_url("docs", "labhub/")).status_code == 403
+
+
 class TestDocumentation(AppContract):
     """What every app behind the gate must do."""
