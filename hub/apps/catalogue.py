@@ -13,9 +13,10 @@ from hub.apps.app_paths import SHIPPED, AppPaths
 from hub.apps.declaration import FILE, Service, ServiceName, name_problem
 from hub.apps.members import declare, records
 from hub.labfile.fields import Frozen, GroupName
-from hub.labfile.read import read_as, write
+from hub.labfile.read import read_as
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 
 
@@ -250,4 +251,4 @@ def choose(paths: Paths, name: str, choice: Choice | None) -> None:
     out.write("# Written by `labhub app`.\n")
     content = Choices(services=choices).model_dump(mode="json", exclude_none=True)
     YAML().dump(content, out)
-    write(AppPaths(paths).choices, out.getvalue())
+    files.write_atomic(AppPaths(paths).choices, out.getvalue(), mode=0o640, sync=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -21,8 +20,11 @@ from hub.portal.control import Control
 from hub.runtime.supervise import Supervisor
 from hub.sandbox.accounts import remove_system_account
 from hub.state.paths import Paths
+from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_size
+
+_LOCK_TIMEOUT = 120.0  # seconds
 
 _MOST_BYTES = 1 << 30  # of an app's own folder: data belongs elsewhere
 _MOST_FILES = 20_000
@@ -147,8 +149,8 @@ def follow(settings: Settings, paths: Paths) -> bool:
     bool
         False where the portal does not run.
     """
-    with (paths.state / "apps.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the command line and the hub may both be at it
+    # The command line and the hub may both be at it.
+    with files.locked(paths.state / "apps.lock", _LOCK_TIMEOUT, "the portal's list of apps"):
         supervisor = Supervisor(paths)
         prepare(settings, paths)
         if not supervisor.running():
@@ -196,9 +198,9 @@ def _thumbnail(app: App) -> list[Problem]:
 
 def _copy_problems(folder: Path) -> list[Problem]:
     found, size, count = [], 0, 0
-    for root, folders, files in os.walk(folder):
+    for root, folders, names in os.walk(folder):
         folders[:] = [f for f in folders if f not in (".git", "__pycache__", ".venv")]
-        for entry in (*folders, *files):
+        for entry in (*folders, *names):
             path = Path(root) / entry
             status = path.lstat()
             if stat.S_ISLNK(status.st_mode):

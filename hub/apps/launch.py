@@ -23,7 +23,6 @@ from hub.apps.app_paths import KEY, SHIPPED, AppPaths
 from hub.apps.catalogue import App
 from hub.apps.declaration import filled
 from hub.labfile import read
-from hub.labfile.read import write
 from hub.labfile.schema import Settings
 from hub.sandbox.accounts import AccountError
 from hub.sandbox.bubblewrap import environment_folders
@@ -33,6 +32,7 @@ from hub.sandbox.instance import sandbox_key
 from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.create import read_secret
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_size
 from services.gate import keys
@@ -221,7 +221,9 @@ class Start:
         """Tell the gate where it listens, in a file that the app itself cannot write."""
         if self.app.service.listen == "port":
             file = self.app_paths.address(self.app.name)
-            write(file, json.dumps({"host": host, "port": port}), 0o640)
+            files.write_atomic(
+                file, json.dumps({"host": host, "port": port}), mode=0o640, sync=True
+            )
             gate = self.app_paths.gate_uid()
             if self.boxed and gate is not None:
                 os.chown(file, 0, pwd.getpwuid(gate).pw_gid)

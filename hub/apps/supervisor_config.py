@@ -7,12 +7,12 @@ import os
 from hub.apps import catalogue
 from hub.apps.app_paths import AppPaths, make_readable
 from hub.apps.catalogue import App
-from hub.labfile.read import write
 from hub.labfile.schema import Settings
 from hub.labfile.slurm import LOOPBACK
 from hub.sandbox.network import GATE_PORT
 from hub.slurm import certificates
 from hub.state.paths import Paths
+from labkit.base import files
 from services.gate import config as gate
 
 _BEGIN = "app-"
@@ -61,7 +61,7 @@ def write_gate_file(apps: list[App], settings: Settings, paths: Paths) -> None:
     file = app_paths.gate_file
     if file.exists() and file.read_text(encoding="utf-8") == text:
         return
-    write(file, text, 0o640)
+    files.write_atomic(file, text, mode=0o640, sync=True)
     if os.geteuid() == 0:
         os.chown(file, 0, file.parent.stat().st_gid)
 

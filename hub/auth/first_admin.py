@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from hub.auth import unix
 from hub.auth.signup_people import approved_admins
-from hub.labfile.read import write
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 
 LIFETIME = timedelta(hours=24)
@@ -66,7 +66,7 @@ def new_link(paths: Paths, settings: Settings, again: bool = False) -> str:
     token = secrets.token_urlsafe(32)
     record = {"hash": _hash(token), "expires": time.time() + LIFETIME.total_seconds()}
     paths.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write(paths.secrets / _FILE, json.dumps(record), 0o600)
+    files.write_atomic(paths.secrets / _FILE, json.dumps(record), mode=0o600, sync=True)
     return f"{settings.url}/hub/{PAGE}#{token}"
 
 

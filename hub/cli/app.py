@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from hub.cli.common import json_option, print_json, read_settings, tail, waiting
+from hub.cli.common import json_option, print_json, read_settings, waiting
 from hub.state.paths import Paths
+from labkit.base import files
 from labkit.base.units import format_duration
 
 _STATES = {"running": "green", "starting": "yellow", "failed": "red"}
@@ -160,7 +161,7 @@ def status(name: str, as_json: bool) -> None:
     settings = read_settings(paths)
     one = catalogue.find(name, settings, paths)
     row = _row(one, settings, paths)
-    lines = tail(paths.log / f"{program_name(name)}.log")
+    lines = files.tail(paths.log / f"{program_name(name)}.log", 15).splitlines()
     if as_json:
         print_json({**row, "log": lines})
         return

@@ -15,6 +15,7 @@ import click
 from hub.labfile import read
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base.files import LockTimeoutError
 from labkit.base.problems import LabkitError, Problem, ProblemsError
 from labkit.base.units import format_duration
 
@@ -48,7 +49,7 @@ def told(error: Exception) -> bool:
     if isinstance(error, ProblemsError):
         print_problems(error.problems)
         return True
-    if isinstance(error, LabkitError):
+    if isinstance(error, (LabkitError, LockTimeoutError)):
         click.echo(f"{click.style('problem', fg='red', bold=True)} {error}", err=True)
         return True
     return False
@@ -66,17 +67,6 @@ def read_settings(paths: Paths) -> Settings:
         hint = "start the portal once: labhub up"
         raise ProblemsError([Problem(str(paths.lab_file), "there is no lab file yet", hint)])
     return read.read(paths.lab_file)
-
-
-def tail(file: Path, lines: int = 15) -> list[str]:
-    """Return the last lines of a log that may be large."""
-    try:
-        with file.open("rb") as stream:
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - 64 * 1024))
-            return stream.read().decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return []
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from hub.cli.common import config_option, print_problems, tail, waiting
+from hub.cli.common import config_option, print_problems, waiting
 from hub.environments import build as environments
 from hub.labfile import read
 from hub.labfile.schema import Settings
 from hub.state import create
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 
 
@@ -79,7 +80,7 @@ def _start(settings: Settings, paths: Paths) -> dict[str, str]:
             ready.wait(settings, supervisor, say)
         except ready.NotReadyError as error:
             log = paths.log / f"{error.program}.log"
-            lines = tail(log)
+            lines = files.tail(log, 15).splitlines()
             if fresh:
                 supervisor.shutdown()
                 after = "nothing is left running"

@@ -8,7 +8,6 @@ interrupted build has none and is taken up again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -33,8 +33,11 @@ from hub.environments.toolchain import (
 )
 from hub.state.create import make_folders
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_duration
+
+_LOCK_TIMEOUT = 2 * 3600.0  # seconds: the largest is built from source
 
 IMAGES = REPOSITORY / "images"
 STAMP = "labhub.json"
@@ -133,7 +136,7 @@ class Environments:
                     self._build_java(name)
                     self._build_sources(name, before.get("sources"))
                 self._verify(name)
-                _write(self.folder(name) / STAMP, json.dumps(self._wanted(name)) + "\n")
+                files.write_atomic(self.folder(name) / STAMP, json.dumps(self._wanted(name)) + "\n")
             finally:
                 os.umask(old)
         return True
@@ -191,7 +194,7 @@ class Environments:
                 self._run(name, _base_python(), "-m", "venv", "--clear", folder)
                 pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet")
                 self._run(name, *pip, "--require-hashes", "-r", lock)
-                _write(stamp, wanted)
+                files.write_atomic(stamp, wanted)
         return folder / "bin" / "uv"
 
     # -- Java -------------------------------------------------------------------------
@@ -300,7 +303,7 @@ class Environments:
             except OSError as error:
                 raise BuildError(f"{words[0]} cannot be run: {error.strerror}") from None
         if done.returncode:
-            tail = "\n".join(f"    {line}" for line in log.read_text().splitlines()[-_TAIL:])
+            tail = textwrap.indent(files.tail(log, _TAIL), "    ")
             raise BuildError(
                 f"the environment {name!r} could not be built; the whole log is {log}\n{tail}"
             )
@@ -308,18 +311,22 @@ class Environments:
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         """Hold the lock of one environment; a second `labhub` waits for the first."""
+        held = contextlib.ExitStack()
         try:
-            stream = (self.paths.envs / f".{name}.lock").open("a")
+            lock = files.locked(
+                self.paths.envs / f".{name}.lock",
+                _LOCK_TIMEOUT,
+                f"the environment {name}",
+                on_wait=self.say,
+            )
+            held.enter_context(lock)
+        except files.LockTimeoutError as error:
+            raise BuildError(str(error)) from None
         except OSError as error:
             text = f"cannot be written: {error.strerror}"
             hint = "use the account that owns it, or ask its owner to build the environment"
             raise ProblemsError([Problem(str(self.paths.envs), text, hint)]) from None
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.say("waiting for another labhub that builds it")
-                fcntl.flock(stream, fcntl.LOCK_EX)
+        with held:
             yield
 
 
@@ -374,12 +381,6 @@ def _base_python() -> Path:
     """Return the system's Python that this one came from."""
     base = Path(getattr(sys, "_base_executable", sys.executable))
     return Path(os.path.realpath(base))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def main(names: Sequence[str]) -> int:

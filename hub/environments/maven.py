@@ -24,6 +24,7 @@ from pathlib import Path
 from hub.environments import maven_settings
 from hub.environments.maven_settings import Repository
 from hub.environments.toolchain import BuildError
+from labkit.base import files
 
 CLASS_PATH = "class-path"  # for `java @share/java/class-path <main class>`
 _LINE = re.compile(r"([0-9a-f]{64})  ((?:[A-Za-z0-9_][A-Za-z0-9._+-]*/)+[A-Za-z0-9._+-]+\.jar)")
@@ -96,9 +97,7 @@ def install(lock: Path, folder: Path, say: Callable[[str], None]) -> None:
             )
     quoted = ":".join(str(folder / jar.path) for jar in jars)
     quoted = quoted.replace("\\", "\\\\").replace('"', '\\"')
-    temporary = folder / f".{CLASS_PATH}.new"
-    temporary.write_text(f'-cp "{quoted}"\n')
-    temporary.replace(folder / CLASS_PATH)
+    files.write_atomic(folder / CLASS_PATH, f'-cp "{quoted}"\n')
 
 
 def _fetch_all(repository: Repository, jars: list[Jar], folder: Path) -> list[str]:

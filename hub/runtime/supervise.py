@@ -23,10 +23,10 @@ from hub.apps.app_paths import KEY, SHIPPED
 from hub.apps.catalogue import App
 from hub.apps.supervisor_config import gate_config, is_app, prepare, program_name
 from hub.environments.build import STAMP
-from hub.labfile.read import write
 from hub.labfile.schema import Settings
 from hub.runtime.run import command
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 
 STATIC = REPOSITORY / "hub" / "static"
@@ -218,7 +218,7 @@ class Supervisor:
         prepare(settings, self.paths)
         text = render(settings, self.paths)
         if not self.config.exists() or self.config.read_text() != text:
-            write(self.config, text, 0o600)
+            files.write_atomic(self.config, text, mode=0o600, sync=True)
         if not self.running():
             self._start()
             return dict.fromkeys(programs(settings), "started")
@@ -247,7 +247,7 @@ class Supervisor:
         dict
             As `up`.
         """
-        write(self.config, render(settings, self.paths), 0o600)
+        files.write_atomic(self.config, render(settings, self.paths), mode=0o600, sync=True)
         return self._take_up(only)
 
     def _take_up(self, only: Callable[[str], bool]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hub.slurm.commands import Account
 from hub.slurm.owner import as_owner
+from labkit.base import files
 from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
 
 log = logging.getLogger(__name__)
@@ -87,9 +88,7 @@ class Cancellations:
             await as_owner(account, "scancel", [*more, "--", job_id])
 
     def _save(self) -> None:
-        temporary = self._file.with_suffix(".new")
         try:
-            temporary.write_text(json.dumps(self._left))
-            temporary.replace(self._file)
+            files.write_atomic(self._file, json.dumps(self._left), sync=True)
         except OSError as error:
             log.warning("The list of jobs to cancel cannot be kept: %s", error)

@@ -7,7 +7,6 @@ hub's and the proxy's alone, so that no other person's server can speak to it.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import ipaddress
 import json
 from collections.abc import Collection, Mapping
@@ -16,10 +15,12 @@ from pathlib import Path
 
 from traitlets.config import Config
 
-from hub.labfile.read import write
 from hub.labfile.schema import Settings
 from hub.labfile.slurm import Slurm
 from hub.state.paths import Paths
+from labkit.base import files
+
+_LOCK_TIMEOUT = 300.0  # seconds: a hub makes all of them meanwhile
 
 VARIABLE = "LABHUB_TLS"  # of a job: its launcher makes files of it
 GATE = "gate"
@@ -92,11 +93,10 @@ def make(settings: Settings, paths: Paths) -> None:
     outer.chmod(0o700)  # certipy opens the folders below it
     names = _own_names(settings, slurm)
     told = outer / "names"
-    with (outer / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.locked(outer / "lock", _LOCK_TIMEOUT, "the portal's certificates"):
         if not told.is_file() or json.loads(told.read_text()) != names:
             asyncio.run(_make(settings, slurm, paths, names))
-            write(told, json.dumps(names), 0o600)
+            files.write_atomic(told, json.dumps(names), mode=0o600, sync=True)
 
 
 async def _make(settings: Settings, slurm: Slurm, paths: Paths, names: list[str]) -> None:

@@ -11,6 +11,7 @@ from hub.slurm.commands import Account
 from hub.slurm.owner import account_of, read_tail
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
+from labkit.base import files
 from labkit.slurm.commands import SlurmUnavailableError
 
 _LOG = 2.0  # seconds between two looks at a starting server's log
@@ -51,9 +52,7 @@ class JobLog(LabSpawner):
 
     def _write_log(self, text: str) -> None:
         self.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self.log_file.with_suffix(".new")
-        temporary.write_text(text)
-        temporary.replace(self.log_file)
+        files.write_atomic(self.log_file, text)
 
     async def _wait_until_it_answers(self, where: Any) -> None:
         copies = asyncio.ensure_future(self._keep_copying())

@@ -14,6 +14,8 @@ from typing import Any
 
 from jupyterhub.spawner import SpawnException
 
+from labkit.base import files
+
 TAIL_BYTES = 8192
 TAIL_LINES = 25
 LINE_LENGTH = 400
@@ -32,18 +34,7 @@ def tail(path: Path, start: int = 0) -> str:
     start : int
         Bytes before this offset belong to an earlier run.
     """
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            start = start if start <= size else 0
-            begin = max(start, size - TAIL_BYTES)
-            stream.seek(begin)
-            text = stream.read(TAIL_BYTES).decode(errors="replace")
-    except OSError:
-        return ""
-    lines = _CONTROL.sub("", text).splitlines()
-    if begin > start and len(lines) > 1:
-        del lines[0]  # cut off in its middle
+    lines = _CONTROL.sub("", files.tail(path, most=TAIL_BYTES, start=start)).splitlines()
     return "\n".join(line[:LINE_LENGTH] for line in lines[-TAIL_LINES:]).strip()
 
 

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 
 _BYTES = 32
@@ -68,7 +69,12 @@ def make_lab_file(paths: Paths, source: Path | None = None) -> bool:
         return False
     if target.exists() or target.is_symlink():
         return False
-    _write(target, (REPOSITORY / "config" / "lab.yaml").read_text(encoding="utf-8"), 0o640)
+    files.write_atomic(
+        target,
+        (REPOSITORY / "config" / "lab.yaml").read_text(encoding="utf-8"),
+        mode=0o640,
+        sync=True,
+    )
     return True
 
 
@@ -84,7 +90,7 @@ def make_secrets(paths: Paths) -> list[str]:
     for name in GENERATED:
         path = paths.secrets / name
         if not path.exists():
-            _write(path, secrets.token_hex(_BYTES) + "\n", 0o600)
+            files.write_atomic(path, secrets.token_hex(_BYTES) + "\n", mode=0o600, sync=True)
             made.append(name)
     return made
 
@@ -155,14 +161,3 @@ def _link(target: Path, source: Path) -> None:
         target.replace(target.with_name("lab.yaml.before"))
     target.unlink(missing_ok=True)
     target.symlink_to(source)
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    # Not by way of hub.labfile.read, which needs the hub's environment.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import psutil
 
+from labkit.base import files
+
 _CLOCK_DRIFT = 5.0  # seconds: a process' time of creation follows the machine's clock
 _TEXT = 200
 _FILE_BYTES = 4096
@@ -128,11 +130,7 @@ def _write(held: Hold) -> Path:
     place = folder() / "busy"
     place.mkdir(mode=0o700, exist_ok=True)
     path = place / f"{held.pid}-{secrets.token_hex(4)}.json"
-    temporary = path.with_suffix(".new")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump(asdict(held), stream)
-    temporary.replace(path)
+    files.write_atomic(path, json.dumps(asdict(held)), mode=0o600)
     return path
 
 

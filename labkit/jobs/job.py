@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.base import files
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_duration
 from labkit.jobs import plugins
@@ -228,13 +229,7 @@ class Job:
             The task; None: the first that failed, else the first that runs.
         """
         path = self.log_path(key, stage=stage)
-        try:
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - _TAIL))
-                text = file.read().decode("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
+        return files.tail(path, lines, most=_TAIL)
 
     def follow(self, key: str | None = None, *, stage: str | None = None) -> Iterator[str]:
         """Give the lines of a task's log as they come, until the task has ended.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from labkit.base import activity
+from labkit.base import activity, files
 from labkit.base.units import format_duration
+
+_LOCK_TIMEOUT = 10.0  # seconds
 
 DEFAULT_MOST = 24 * 3600.0  # seconds
 
@@ -80,23 +80,14 @@ class CullExemption:
             return {}
 
     def _change(self, until: float | None) -> None:
-        with _lock(self._path.with_suffix(".lock")):
+        with files.locked(self._path.with_suffix(".lock"), _LOCK_TIMEOUT, "the list of servers"):
             now = self._clock()
             servers = {name: end for name, end in self._read().items() if end > now}
             servers.pop(self._server, None)
             if until is not None:
                 servers[self._server] = until
-            temporary = self._path.with_suffix(f".{os.getpid()}.new")
-            temporary.write_text(json.dumps({"servers": servers}), encoding="utf-8")
-            temporary.replace(self._path)
+            files.write_atomic(self._path, json.dumps({"servers": servers}))
 
     @property
     def _path(self) -> Path:
         return activity.folder() / "keep-until.json"
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

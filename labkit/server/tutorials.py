@@ -10,6 +10,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from labkit.base import files
+
 NAME = "tutorials"
 _STAMP = "tutorials.json"
 _MOST_FILES = 200
@@ -86,9 +88,7 @@ def _given(stamp: Path) -> set[str]:
 
 
 def _remember(stamp: Path, given: set[str]) -> None:
-    temporary = stamp.with_suffix(f".{os.getpid()}.new")
-    temporary.write_text(json.dumps({"given": sorted(given)}), encoding="utf-8")
-    temporary.replace(stamp)
+    files.write_atomic(stamp, json.dumps({"given": sorted(given)}))
 
 
 def _open_folder(home: Path) -> int:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from labkit.base import files
 from labkit.base.problems import LabkitError
 
 
@@ -74,14 +75,7 @@ def state_folder(viewer: str) -> Path:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file for its owner alone (0600), all or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_atomic(path, text, mode=0o600)
 
 
 def free_bytes(folder: Path) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
+from labkit.base import files
 from labkit.base.units import format_size
 from labkit.viewers.cellxgene.memory import COMPARE_BYTES, available
 from labkit.viewers.paths import private_folder
@@ -184,9 +185,7 @@ class Pool:
                 found[font] = await self._asked(viewer, font)
         packed = opening.pack(self._stamp, found)
         if packed is not None:
-            temporary = self._assets.with_suffix(".new")
-            await asyncio.to_thread(temporary.write_bytes, packed)
-            temporary.replace(self._assets)
+            await asyncio.to_thread(files.write_atomic, self._assets, packed)
             self.answers.open_with(ASSETS, found)
 
     def _load_assets(self) -> None:

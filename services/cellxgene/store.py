@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
+from labkit.base import files
 from labkit.portal.datasets.rules import is_name
 from labkit.viewers.paths import private_folder, write_private
 from services.cellxgene.records import Dataset, Version
@@ -116,8 +116,7 @@ class FolderStore:
             _write(staged / RECORD, version.model_dump_json().encode())
             shutil.move(data, staged / DATA)
             (staged / DATA).chmod(0o400)
-            with (staged / DATA).open("rb") as kept:
-                os.fsync(kept.fileno())
+            files.sync_path(staged / DATA)
             versions = private_folder(self.folder / name / "versions")
             staged.rename(versions / str(version.number))
         except BaseException:
@@ -169,8 +168,5 @@ def whole(fields: dict[str, object], versions: list[Version]) -> Dataset:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    path.chmod(0o400)
+    if not files.write_atomic(path, content, mode=0o400, sync=True, exclusive=True):
+        raise FileExistsError(path)

@@ -19,11 +19,12 @@ import aiohttp
 import psutil
 from yarl import URL
 
+from labkit.base import files
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_duration
 from labkit.viewers import cellxgene as viewers
 from labkit.viewers.cellxgene.failures import explain
-from labkit.viewers.cellxgene.process import FIRST, tail
+from labkit.viewers.cellxgene.process import FIRST
 from labkit.viewers.paths import private_folder, write_private
 from services.cellxgene.answers import Answer, Key
 
@@ -246,7 +247,7 @@ class Viewer:
 
     def tail(self, lines: int = 20) -> str:
         """Return the end of the log."""
-        return tail(self.log, lines)
+        return files.tail(self.log, lines)
 
     async def stop(self) -> None:
         """End the process and close the connections."""

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from labkit.base import files
+
 SQLITE = "label_studio.sqlite3"
 _KEEP = 2  # databases from before an upgrade
 
@@ -42,9 +44,9 @@ def prepare(data: Path, prefix: Path) -> None:
     sqlite = os.environ["LABEL_STUDIO_DJANGO_DB"] == "sqlite"
     if sqlite and not file.exists() and template(prefix).exists():
         # From nothing its more than two hundred migrations take a minute.
-        new = file.with_suffix(".new")
-        shutil.copyfile(template(prefix), new)
-        new.replace(file)
+        with files.temporary_beside(file) as new:
+            shutil.copyfile(template(prefix), new)
+            files.put_in_place(new, file)
     import django
     from django.core.management import call_command
     from django.db import connection

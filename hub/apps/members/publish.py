@@ -5,8 +5,6 @@ Everything is checked here, on the portal's side, whatever the notebook has chec
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,9 +22,12 @@ from hub.apps.members.records import Record, Version
 from hub.labfile.fields import Frozen
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 from labkit.portal.webapps.rules import check_audience, check_name, check_size, check_texts
 from services.member_apps import SYSTEM_PATH
+
+_LOCK_TIMEOUT = 120.0  # seconds
 
 Text = Annotated[str, StringConstraints(max_length=1000)]
 VERSIONS_MOST = 200
@@ -343,8 +344,7 @@ class Publisher:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Let one change happen at a time, of the hub's and of the command line's."""
-        with (self.paths.state / "webapps.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with files.locked(self.paths.state / "webapps.lock", _LOCK_TIMEOUT, "the members' apps"):
             yield
 
 
@@ -362,14 +362,4 @@ def log_tail(paths: Paths, program: str, lines: int, most: int = 256 << 10) -> s
     most : int
         Bytes that are read.
     """
-    try:
-        with (paths.log / f"{program}.log").open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - most))
-            text = file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
-    found = text.splitlines()
-    if size > most:
-        found = found[1:]  # the first is a part of a line
-    return "\n".join(found[-lines:])
+    return files.tail(paths.log / f"{program}.log", lines, most=most)

@@ -14,8 +14,8 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from hub.apps.declaration import ServiceName
 from hub.labfile.fields import Frozen
-from hub.labfile.read import write
 from hub.state.paths import Paths
+from labkit.base.files import write_atomic
 from labkit.portal.datasets.rules import SHA256, is_group
 from labkit.portal.webapps.rules import TEXTS
 
@@ -142,4 +142,5 @@ def read(paths: Paths) -> dict[str, Record]:
 
 def save(paths: Paths, record: Record) -> None:
     """Keep what may change of an app, all or nothing."""
-    write(folder(paths) / record.name / FILE, record.model_dump_json(indent=1), 0o600)
+    text = record.model_dump_json(indent=1)
+    write_atomic(folder(paths) / record.name / FILE, text, mode=0o600, sync=True)

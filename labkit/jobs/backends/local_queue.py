@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import labkit
+from labkit.base import files
 from labkit.jobs.worker.folder import read_json, write_json
 from labkit.viewers.paths import private_folder, state_folder
 
@@ -70,12 +70,7 @@ class LocalQueue:
     def held(self) -> Iterator[bool]:
         """Hold the scheduler's lock; False where another process has it."""
         with self.lock.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield files.try_lock(file)
 
     def scheduler_pid(self) -> int | None:
         """Return the scheduler's process, None where none lives."""

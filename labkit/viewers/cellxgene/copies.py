@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from labkit.base import files
 from labkit.base.units import format_size
 from labkit.viewers import paths
 from labkit.viewers.cellxgene.clean import Cleaned
@@ -138,15 +138,12 @@ def write(source: Source, cleaned: Cleaned, key: str, in_use: Collection[Path]) 
         obsm=cleaned.obsm,
         uns=dict(cleaned.uns),
     )
-    temporary = path.with_name(f".{key}.{os.getpid()}.{time.monotonic_ns()}.h5ad")
-    try:
+    with files.temporary_beside(path) as temporary:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names that CellxGene takes as they are
             copy.write_h5ad(temporary, compression="lzf")
         temporary.chmod(0o600)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        files.put_in_place(temporary, path)
     prune(KEEP_BYTES, keep={path, *in_use})
     return path
 

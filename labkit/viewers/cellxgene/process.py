@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import http.client
 import json
@@ -20,10 +19,13 @@ from typing import Any
 
 import psutil
 
+from labkit.base import files
 from labkit.base.units import format_duration
 from labkit.viewers import paths, sockets
 from labkit.viewers.cellxgene.errors import CellxGeneError, StartFailedError
 from labkit.viewers.cellxgene.failures import explain
+
+_LOCK_TIMEOUT = 120.0  # seconds: another kernel starts its viewer
 
 Progress = Callable[[str], None]
 
@@ -108,8 +110,7 @@ def _folder() -> Path:
 @contextmanager
 def _lock() -> Iterator[None]:
     """Let one kernel at a time choose a port and write down what it started."""
-    with (_folder() / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with files.locked(_folder() / "lock", _LOCK_TIMEOUT, "the list of viewers"):
         yield
 
 
@@ -317,18 +318,7 @@ def _failed(record: Record, what: str) -> StartFailedError:
 
 def log_tail(record: Record, lines: int = 20) -> str:
     """Return the last lines of a viewer's log."""
-    return tail(record.log, lines)
-
-
-def tail(path: Path, lines: int = 20) -> str:
-    """Return the last lines of a log, however long it is; nothing where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 64_000))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
+    return files.tail(record.log, lines)
 
 
 def stop(record: Record, patience: float = 5) -> bool:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from labkit.base import files
 from labkit.base.problems import LabkitError, Problem, refuse, unknown_name
 from labkit.jobs.runs.manifest import environment_folder
 from labkit.viewers.paths import cache_folder
@@ -239,9 +240,7 @@ def _remembered(fasta: str) -> tuple[dict[str, int], list[Problem]]:
         pass
     found, problems = _scan(fasta)
     if not problems:
-        temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(found))
-        temporary.replace(kept)
+        files.write_atomic(kept, json.dumps(found))
     return found, problems
 
 

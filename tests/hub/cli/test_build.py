@@ -62,7 +62,7 @@ class Tiny:
 
     def start(self) -> subprocess.Popen[str]:
         code = (
-            "import sys; from pathlib import Path; from hub import environments as e;"
+            "import sys; from pathlib import Path; from hub.environments import build as e;"
             f"e.IMAGES = Path({str(self.folder / 'images')!r}); sys.exit(e.main(['tiny']))"
         )
         env = {k: v for k, v in os.environ.items() if not k.startswith("LABHUB")}

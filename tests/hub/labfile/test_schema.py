@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hub.labfile.read import json_schema, parse, read, write
+from hub.labfile.read import json_schema, parse, read
 from hub.labfile.reference import markdown
 from labkit.base.problems import ProblemsError
 
@@ -127,12 +127,3 @@ def test_unreadable_file_is_one_problem(tmp_path: Path) -> None:
 def test_durations() -> None:
     assert parse("culling: {idle: 90m}").culling.idle == timedelta(minutes=90)
     assert parse("culling: {idle: null}").culling.idle is None
-
-
-def test_write_is_one_step(tmp_path: Path) -> None:
-    path = tmp_path / "lab.yaml"
-    write(path, "lab: {name: A}\n")
-    write(path, "lab: {name: B}\n")
-    assert read(path).lab.name == "B"
-    assert [p.name for p in tmp_path.iterdir()] == ["lab.yaml"]
-    assert path.stat().st_mode & 0o777 == 0o640

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import labkit
 from labkit.base import files
 
 HOLDER = """
@@ -180,3 +181,29 @@ def test_the_end_of_a_log_from_where_a_run_began(tmp_path: Path) -> None:
     assert files.tail(log, start=4) == "new"
     log.write_text("x\n")
     assert files.tail(log, start=4) == "x", "it was begun anew"
+
+
+# A driver's code is alone in its run folder; a file that is sent is synced where it is written.
+ALONE = {
+    "fcntl.flock": {
+        "labkit/base/files.py",
+        "labkit/workflows/alignment/task_code/cache.py",
+    },
+    "os.fsync": {
+        "labkit/base/files.py",
+        "labkit/workflows/alignment/task_code/cache.py",
+        "hub/apps/members/store.py",
+    },
+}
+
+
+def test_there_is_one_of_each() -> None:
+    tree = Path(labkit.__file__).parents[1]
+    for word in ("fcntl.flock", "os.fsync"):
+        where = {
+            str(path.relative_to(tree))
+            for folder in ("hub", "services", "labkit")
+            for path in (tree / folder).rglob("*.py")
+            if f"{word}(" in path.read_text()
+        }
+        assert where == ALONE[word], word

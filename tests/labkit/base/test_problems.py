@@ -11,6 +11,7 @@ import pytest
 
 import labkit
 from hub.cli import common
+from labkit.base.files import LockTimeoutError
 from labkit.base.problems import (
     LabkitError,
     Problem,
@@ -91,10 +92,14 @@ def test_a_notebook_shows_the_problems_and_no_frames() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [LabkitError("SLURM does not answer."), ProblemsError([Problem("lab.yaml:3", "is wrong")])],
+    [
+        LabkitError("SLURM does not answer."),
+        LockTimeoutError("held"),
+        ProblemsError([Problem("lab.yaml:3", "is wrong")]),
+    ],
 )
 def test_the_hubs_command_line_tells_errors_of_the_class(
-    error: LabkitError, capsys: pytest.CaptureFixture[str]
+    error: LabkitError | LockTimeoutError, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert common.told(error)
     assert f"problem {error}" in capsys.readouterr().err

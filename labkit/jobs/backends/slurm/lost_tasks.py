@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labkit.base import files
 from labkit.jobs.model import Sighting
 from labkit.jobs.runs.store import Run, Submission
 from labkit.jobs.worker import reap
@@ -93,10 +94,5 @@ def _record(run: Run, submission: Submission, task: LostTask) -> None:
 
 
 def _last_line(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL))
-            lines = file.read().decode("utf-8", "replace").split("\n")
-    except OSError:
-        return ""
+    lines = files.tail(path, most=_TAIL).splitlines()
     return next((line.strip()[:_SHOWN] for line in reversed(lines) if line.strip()), "")

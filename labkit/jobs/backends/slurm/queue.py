@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labkit.base import files
 from labkit.jobs.backends.slurm.sightings import QUERIED
 from labkit.jobs.worker.folder import read_json, write_json
 from labkit.slurm import commands
@@ -135,18 +135,11 @@ class Queue:
     def _lock(self) -> Iterator[bool]:
         """Let one process ask; the others wait for its answer a while."""
         with self.path.with_suffix(".lock").open("a") as file:
-            deadline = time.monotonic() + _TIMEOUT + 5
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    if time.monotonic() > deadline:
-                        yield False
-                        return
-                    time.sleep(0.05)
-                else:
-                    yield True
-                    return
+            try:
+                mine = files.try_lock(file, _TIMEOUT + 5)
+            except OSError:  # a disk without locks
+                mine = False
+            yield mine
 
 
 _SEEN: dict[str, tuple[tuple[int, int], Answer]] = {}
