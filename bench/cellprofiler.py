@@ -30,9 +30,10 @@ import pyarrow.csv
 import labkit
 from labkit.testing import SlurmCluster
 from labkit.testing.machine import missing_programs
-from labkit.workflows.cellprofiler import costs, example
-from labkit.workflows.cellprofiler.gather import tables
+from labkit.workflows.cellprofiler import example
 from labkit.workflows.cellprofiler.job import CellProfilerJob
+from labkit.workflows.cellprofiler.task_code import costs
+from labkit.workflows.cellprofiler.task_code.gather import tables
 from tests.labkit.workflows.cellprofiler.pipelines import EXAMPLE_FLY, ONE_THREAD, VOLATILE
 from tests.support.portal import built_envs
 

@@ -277,9 +277,10 @@ class Stage:
         Start also where tasks of those stages failed (a gather over what is there).
     retries : int
         Further attempts after a transient failure; memory doubles after OUT_OF_MEMORY.
-    driver : tuple of Path
-        Python files (standard library, 3.9+) copied into the run folder; the first has
-        ``run(task)``, which the worker calls instead of running ``argv``.
+    driver : Path or None
+        Python module (standard library, 3.9+) with ``run(task)``, which the worker calls instead
+        of running ``argv``. The package (folder) that it lies in is copied whole into the run
+        folder: there is no labkit on a node.
     """
 
     name: str
@@ -289,7 +290,7 @@ class Stage:
     depends_on: tuple[str, ...] = ()
     tolerate_failures: bool = False
     retries: int = 2
-    driver: tuple[Path, ...] = ()
+    driver: Path | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -300,6 +301,12 @@ class Stage:
             raise ValueError(f"stage {self.name}: two tasks have the same key")
         if self.retries < 0:
             raise ValueError(f"stage {self.name}: retries cannot be below zero")
+        if self.driver is not None:
+            for part in (self.driver.parent.name, self.driver.stem):
+                if not part.isidentifier():
+                    raise ValueError(
+                        f"stage {self.name}: {part!r} of its driver cannot be imported"
+                    )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 from labkit.jobs.model import Container, Environment, Resources, Stage, Task
 from labkit.jobs.plan import Plan
+from labkit.jobs.runs import drivers
 from labkit.jobs.worker.folder import FORMAT
 
 _LISTED = 100_000  # files of an input folder that are looked at
@@ -35,7 +36,7 @@ class StageInfo:
     units : int
         What progress counts, over all tasks.
     driver : str
-        Module with ``run(task)`` in ``drivers/<stage>``, or empty.
+        Module with ``run(task)`` in ``drivers/<stage>``, e.g. ``task_code.driver``, or empty.
     """
 
     name: str
@@ -136,7 +137,7 @@ class Manifest:
                     depends_on=stage.depends_on,
                     tolerate_failures=stage.tolerate_failures,
                     retries=stage.retries,
-                    driver=stage.driver[0].stem if stage.driver else "",
+                    driver=drivers.module_name(stage.driver) if stage.driver else "",
                 )
                 for stage in plan.stages
             ),
@@ -262,14 +263,17 @@ def job_key(plan: Plan, tables: Mapping[str, str]) -> str:
         add("depends", json.dumps([stage.depends_on, stage.tolerate_failures]))
         add("environment", environment_digest(stage.environment))
         add("tasks", tables[stage.name])
-        for module in stage.driver:
-            add("driver", Path(module).read_bytes())
+        if stage.driver:
+            add("driver", drivers.module_name(stage.driver))
+            for module, content in drivers.files(stage.driver):
+                add("module", module)
+                add("content", content)
         for identity in _identities(stage):
             add("input", identity)
     for name in sorted(plan.files):
-        content = plan.files[name]
+        given = plan.files[name]
         add("file", name)
-        add("content", content.read_bytes() if isinstance(content, Path) else content)
+        add("content", given.read_bytes() if isinstance(given, Path) else given)
     return "sha256:" + digest.hexdigest()
 
 

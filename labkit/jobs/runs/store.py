@@ -18,6 +18,7 @@ from labkit.base import files
 from labkit.base.problems import LabkitError
 from labkit.jobs.model import Resources, from_ranges, to_ranges
 from labkit.jobs.plan import Plan
+from labkit.jobs.runs import drivers
 from labkit.jobs.runs.manifest import Manifest, job_key, now, run_name, task_line
 from labkit.jobs.worker.folder import Folder, read_json, write_json
 
@@ -340,9 +341,7 @@ def _fill(folder: Folder, plan: Plan, tables: Mapping[str, str], manifest: Manif
             (folder.path / kind / stage.name).mkdir(parents=True)
         folder.table(stage.name).write_text(tables[stage.name], encoding="utf-8")
         if stage.driver:
-            folder.drivers(stage.name).mkdir(parents=True)
-            for module in stage.driver:
-                shutil.copy(module, folder.drivers(stage.name))
+            drivers.copy(stage.driver, folder.drivers(stage.name))
     for name, content in plan.files.items():
         place = folder.files / name
         if not place.resolve().is_relative_to(folder.files.resolve()):

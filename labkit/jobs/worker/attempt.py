@@ -1,6 +1,6 @@
 """One attempt of one task, as a driver sees it.
 
-A driver is a Python file (standard library only) with ``run(task)``::
+A driver is a Python module (standard library only) with ``run(task)``; its package is copied::
 
     def run(task):
         def line(text):

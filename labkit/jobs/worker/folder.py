@@ -53,7 +53,7 @@ class Folder:
         return self.path / "stages" / f"{stage}.jsonl"
 
     def drivers(self, stage: str) -> Path:
-        """Return the folder of a stage's driver."""
+        """Return the folder that has the package of a stage's driver."""
         return self.path / "drivers" / stage
 
     def submission(self, number: int) -> Path:

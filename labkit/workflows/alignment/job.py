@@ -128,7 +128,7 @@ class AlignmentJob(_SamplesJob):
             There is no such figure; the text lists what there is.
         """
         from labkit.jobs.notebook.figure import NotebookFigure
-        from labkit.workflows.alignment.gather import plots
+        from labkit.workflows.alignment.task_code.gather import plots
 
         for name in names:
             if name not in plots.PLOTS:

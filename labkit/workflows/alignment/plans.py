@@ -15,23 +15,11 @@ from labkit.jobs.backends import base as backends
 from labkit.jobs.model import Environment, Resources, Stage, Task, literal, safe_key
 from labkit.jobs.plan import Plan
 from labkit.workflows.alignment import aligners, checks
-from labkit.workflows.alignment.gather_stage import gather_stage
+from labkit.workflows.alignment.gather_stage import DRIVER, gather_stage
 from labkit.workflows.alignment.prepared import Prepared
 from labkit.workflows.alignment.samplesheet import Lane, Sample
 from labkit.workflows.alignment.task_code import layout, objects, sizes
 
-_INSIDE = Path(__file__).parent / "task_code"
-_REFERENCE_DRIVER = tuple(
-    _INSIDE / f"{name}.py"
-    for name in ("driver", "index", "cache", "objects", "pipe", "programs", "request")
-)
-_ALIGN_DRIVER = tuple(
-    _INSIDE / f"{name}.py"
-    for name in (
-        *("driver", "align", "stream", "lanes", "fastq", "sizes", "layout", "windows"),
-        *("cache", "checksums", "objects", "pipe", "programs", "recalibrate", "request"),
-    )
-)
 #: Bases that an aligner takes at once. Fixed, so that neither cores nor backend change a result.
 BATCH = 20_000_000
 _CORES = 8
@@ -67,7 +55,7 @@ def make_plan(prepared: Prepared, backend: str) -> Plan:
         Resources(cpu, sizes.task_memory(prepared.aligner, length, cpu, largest), scratch=scratch),
         where,
         depends_on=(layout.REFERENCE_STAGE,),
-        driver=_ALIGN_DRIVER,
+        driver=DRIVER,
     )
     stages = [_reference_stage(prepared, length, where), align, gather_stage(where)]
     files: dict[str, str | bytes | Path] = {
@@ -134,14 +122,14 @@ def _reference_stage(prepared: Prepared, length: int, environment: Any) -> Stage
         0,
         inputs=() if objects.is_object(fasta) else (literal(fasta),),
         outputs=("reference.json",),
-        params={"program": "index.py"},
+        params={"program": "index"},
     )
     return Stage(
         layout.REFERENCE_STAGE,
         (task,),
         Resources(1.0, memory),
         environment,
-        driver=_REFERENCE_DRIVER,
+        driver=DRIVER,
     )
 
 
@@ -164,7 +152,7 @@ def _task(prepared: Prepared, index: int, sample: Sample) -> Task:
         outputs=(literal(name), layout.SAMPLE, layout.COMMANDS, layout.CHECKSUMS, layout.STATS),
         units=sum(prepared.files[path].reads for path in paths),
         params={
-            "program": "align.py",
+            "program": "align",
             "key": sample.name,
             "optical": optical,
             "longest": max(head.longest for head in heads.values()),

@@ -12,20 +12,12 @@ from labkit.base.problems import LabkitError, Problem
 from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import Environment, Resources, Stage, Task, literal, safe_key
 from labkit.jobs.plan import Plan
-from labkit.workflows.alignment.gather_stage import gather_calls_stage
+from labkit.workflows.alignment.gather_stage import DRIVER, gather_calls_stage
 from labkit.workflows.alignment.job import AlignmentJob, VariantsJob
 from labkit.workflows.alignment.reference import ENVIRONMENT
 from labkit.workflows.alignment.task_code import layout
 from labkit.workflows.base import Workflow
 
-_HERE = Path(__file__).parent
-_DRIVER = tuple(
-    _HERE / "task_code" / f"{name}.py"
-    for name in (
-        *("driver", "call", "checksums", "layout"),
-        *("cache", "objects", "pipe", "programs", "request"),
-    )
-)
 #: Bases of a genome that one process per sample calls in reasonable time.
 MOST = 300_000_000
 _MEMORY = 2 * 1024**3
@@ -156,7 +148,7 @@ class Variants(Workflow):
         environment = Environment(ENVIRONMENT)
         csi = self.reference["longest"] >= _TBI
         tasks = [_task(index, bam, csi) for index, bam in enumerate(bams)]
-        stage = Stage("calls", tuple(tasks), Resources(memory=_MEMORY), environment, driver=_DRIVER)
+        stage = Stage("calls", tuple(tasks), Resources(memory=_MEMORY), environment, driver=DRIVER)
         settings = {**self.options, "reference": self.reference, "csi": csi}
         return Plan(
             name=safe_key(self.name or "variants")[:60],
@@ -176,7 +168,7 @@ def _task(index: int, bam: dict[str, Any], csi: bool) -> Task:
         inputs=(literal(bam["path"]), literal(bam["index"])),
         outputs=(literal(vcf), literal(f"{vcf}.{'csi' if csi else 'tbi'}"), layout.CHECKSUMS),
         params={
-            "program": "call.py",
+            "program": "call",
             "sample": {"name": sample, "path": bam["path"]},
             "row": {"sample": sample},
         },

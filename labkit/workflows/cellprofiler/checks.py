@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from labkit.base.problems import Problem
-from labkit.workflows.cellprofiler import integrity
-from labkit.workflows.cellprofiler.gather import platemaps
 from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.pipeline import Pipeline
+from labkit.workflows.cellprofiler.task_code import integrity
+from labkit.workflows.cellprofiler.task_code.gather import platemaps
 
 # A pipeline of an older CellProfiler may choose columns that this one does not measure.
 _NO_COLUMN = re.compile(r"\w+\|\w+ is not one of the choices")

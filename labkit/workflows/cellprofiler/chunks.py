@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labkit.workflows.cellprofiler.costs import Cost
+from labkit.workflows.cellprofiler.task_code.costs import Cost
 
 #: Start-up should stay below this share of a task's CPU time.
 STARTUP_SHARE = 0.05

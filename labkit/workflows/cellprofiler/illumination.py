@@ -10,11 +10,12 @@ import pandas as pd
 
 from labkit.base.problems import Problem, unknown_name
 from labkit.jobs.model import Environment, Resources, Stage, Task, safe_key, to_ranges
-from labkit.workflows.cellprofiler import costs, saves
-from labkit.workflows.cellprofiler.gather import saved
+from labkit.workflows.cellprofiler import saves
 from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.loading import DRIVER, ENVIRONMENT
 from labkit.workflows.cellprofiler.pipeline import Pipeline
+from labkit.workflows.cellprofiler.task_code import costs
+from labkit.workflows.cellprofiler.task_code.gather import saved
 
 #: What a person gives where one function is meant for all images.
 ALL = ("all",)

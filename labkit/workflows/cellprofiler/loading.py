@@ -30,11 +30,8 @@ ENVIRONMENT = "cellprofiler"
 _HEADER = "CellProfiler Pipeline: http"
 _TASK_CODE = Path(__file__).parent / "task_code"
 _PROBE = _TASK_CODE / "probe.py"
-#: What the worker copies into the run folder for the tasks that run CellProfiler.
-DRIVER = (
-    *(_TASK_CODE / f"{name}.py" for name in ("driver", "listen", "slices", "alike")),
-    Path(__file__).parent / "integrity.py",
-)
+#: The driver of the tasks that run CellProfiler.
+DRIVER = _TASK_CODE / "driver.py"
 _TIMEOUT = 180.0  # seconds
 _KEPT = 200  # answers
 _LONGEST_NAME = 255

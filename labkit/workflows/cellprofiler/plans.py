@@ -15,24 +15,16 @@ from labkit.jobs.backends import base as backends
 from labkit.jobs.model import Environment, Resources, Stage, Task, safe_key, to_ranges
 from labkit.jobs.plan import Plan
 from labkit.viewers.paths import EnvironmentMissingError, program
-from labkit.workflows.cellprofiler import costs, illumination, saves
+from labkit.workflows.cellprofiler import illumination, saves
 from labkit.workflows.cellprofiler.chunks import Chunks, plan_chunks
 from labkit.workflows.cellprofiler.illumination import Illumination
 from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.loading import DRIVER, ENVIRONMENT, folder_digest, support_files
 from labkit.workflows.cellprofiler.pipeline import Pipeline
 from labkit.workflows.cellprofiler.prepared import Prepared, group_keys, image_digest
+from labkit.workflows.cellprofiler.task_code import costs
 
-_HERE = Path(__file__).parent
-_GATHER = (
-    _HERE / "gather" / "collect.py",
-    _HERE / "gather" / "gather.py",
-    _HERE / "gather" / "tables.py",
-    _HERE / "gather" / "saved.py",
-    _HERE / "gather" / "profiles.py",
-    _HERE / "gather" / "platemaps.py",
-    _HERE / "costs.py",
-)
+_GATHER = DRIVER.with_name("collect.py")
 GATHER_KEY = "plate"
 _GATHER_MEMORY = 1024**3
 _GATHER_UNIT = 2 * 1024**2  # bytes of tables and profiles, about, per image set

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from labkit.base.problems import Problem
-from labkit.workflows.cellprofiler.costs import Cost, recall
 from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.pipeline import Pipeline
 from labkit.workflows.cellprofiler.sources import Source
+from labkit.workflows.cellprofiler.task_code.costs import Cost, recall
 
 
 @dataclass

@@ -14,8 +14,6 @@ from labkit.jobs.job import Job
 from labkit.jobs.plan import Plan
 from labkit.workflows.base import Workflow
 from labkit.workflows.cellprofiler import checks, illumination, modules
-from labkit.workflows.cellprofiler.costs import Cost
-from labkit.workflows.cellprofiler.gather import platemaps
 from labkit.workflows.cellprofiler.images import ImageSets, read_images
 from labkit.workflows.cellprofiler.job import CellProfilerJob
 from labkit.workflows.cellprofiler.loading import ENVIRONMENT, load
@@ -24,6 +22,8 @@ from labkit.workflows.cellprofiler.plans import make_plan
 from labkit.workflows.cellprofiler.prepared import Prepared
 from labkit.workflows.cellprofiler.saves import saved_names
 from labkit.workflows.cellprofiler.sources import Images, read_source
+from labkit.workflows.cellprofiler.task_code.costs import Cost
+from labkit.workflows.cellprofiler.task_code.gather import platemaps
 
 _OWN = ("ImageNumber", "Group_")  # columns of labkit's own
 

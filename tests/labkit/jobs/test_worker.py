@@ -63,7 +63,7 @@ def test_other_pythons(version: str, tmp_path: Path) -> None:
 
 
 DRIVER = """
-import helper
+from . import helper
 
 def run(task):
     task.say("begins")
@@ -83,15 +83,20 @@ def run(task):
 """
 
 
+def package(folder: Path, **modules: str) -> Path:
+    """Write a package of drivers; return its module ``driver``."""
+    (folder / "task_code").mkdir()
+    for name, text in modules.items():
+        (folder / "task_code" / f"{name}.py").write_text(text)
+    return folder / "task_code" / "driver.py"
+
+
 @pytest.fixture
 def driven(tmp_path: Path) -> Stage:
-    driver = tmp_path / "driver.py"
-    driver.write_text(DRIVER)
-    helper = tmp_path / "helper.py"
-    helper.write_text("ANSWER = 42\n")
+    driver = package(tmp_path, driver=DRIVER, helper="ANSWER = 42\n")
     params = {"plate": "P1", "sites": ["a", "bad", "c"]}
     task = Task("chunk", 0, units=3, params=params)
-    return Stage("analysis", (task,), Resources.of(0.5, "100 MB"), driver=(driver, helper))
+    return Stage("analysis", (task,), Resources.of(0.5, "100 MB"), driver=driver)
 
 
 def test_one_bad_unit_fails_alone_and_only_it_runs_again(site: Site, driven: Stage) -> None:
@@ -124,9 +129,8 @@ def test_one_bad_unit_fails_alone_and_only_it_runs_again(site: Site, driven: Sta
     ],
 )
 def test_a_driver_that_fails(tmp_path: Path, body: str, reason: str, text: str) -> None:
-    driver = tmp_path / "driver.py"
-    driver.write_text(f"def run(task):\n    {body}\n")
-    run = prepare(tmp_path, Stage("one", (Task("t", 0),), driver=(driver,)))
+    driver = package(tmp_path, driver=f"def run(task):\n    {body}\n")
+    run = prepare(tmp_path, Stage("one", (Task("t", 0),), driver=driver))
     assert work(run, "one", "0") == 1
     found = record(run, "one")
     assert (found["state"], found["reason"]) == ("FAILED", reason)

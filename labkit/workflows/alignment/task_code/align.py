@@ -7,21 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
-
-cache = import_module("cache")
-checksums = import_module("checksums")
-layout = import_module("layout")
-pipe = import_module("pipe")
-programs = import_module("programs")
-request = import_module("request")
-stream = import_module("stream")
+from . import cache, checksums, layout, pipe, programs, stream
+from . import recalibrate as recalibration
 
 
 class Reference(NamedTuple):
@@ -117,7 +108,7 @@ def recalibrate(task: Any, tools: Any, reference: Reference, marked: Path, targe
     """Recalibrate base qualities from a BAM in scratch into the final alignment."""
     metrics = task.out / layout.RECALIBRATION
     metrics.mkdir(parents=True)
-    import_module("recalibrate").run(
+    recalibration.run(
         tools,
         marked,
         target,
@@ -195,7 +186,3 @@ def check_written(task: Any, tools: Any, path: Path, reference: Reference) -> in
     if len(lines) == 1 and len(lines[0]) == 1:
         return int(lines[0][0])
     return sum(int(mapped) + int(unmapped) for _, _, mapped, unmapped in lines)
-
-
-if __name__ == "__main__":
-    request.serve(main)

@@ -25,9 +25,10 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from . import objects, pipe, programs
 
 FASTA = "fasta"
 MADE = "made.json"
@@ -36,11 +37,6 @@ _BLOCK = 4 * 1024 * 1024
 _OLD = 7 * 24 * 3600.0  # seconds after which somebody's unfinished folder is rubbish
 
 Tell = Callable[[str], None]
-
-
-def _sibling(name: str) -> Any:
-    """Return a module beside this one, in the package or copied into a run folder."""
-    return import_module(f"{__package__}.{name}" if __package__ else name)
 
 
 def key_of(digest: str) -> str:
@@ -124,7 +120,6 @@ class Cache:
 
     def add_index(self, digest: str, aligner: str, preset: str, tools: Any, cpu: int) -> str:
         """Make an aligner's index, unless it is there or in the remote store; return its part."""
-        programs = _sibling("programs")
         part: str = programs.index_parts(aligner, preset)
         if self.get(digest, part):
             return part
@@ -144,7 +139,7 @@ class Cache:
                 ]
                 if missing:
                     text = f"{aligner} wrote no {', '.join(missing)}"
-                    raise _sibling("pipe").Failed(text, "CHECK")
+                    raise pipe.Failed(text, "CHECK")
                 seconds = round(time.monotonic() - began, 1)
                 versions = {aligner: tools.version(aligner)}
                 self._keep(digest, part, made, {**versions, "seconds": seconds})
@@ -207,7 +202,6 @@ class Cache:
         """Copy a part from the remote store; whether it had it."""
         if not self.remote:
             return False
-        objects = _sibling("objects")
         there = f"{self.remote}/{key_of(digest)}/{part}"
         with self._making() as made:
             try:
@@ -219,17 +213,16 @@ class Cache:
             self.tell(f"fetching {part} of the reference ({total / 1024**2:,.0f} MB)")
             for name, size in files.items():
                 if "/" in name:
-                    raise _sibling("pipe").Failed(f"{there}/{MADE} names {name!r}", "CHECK")
+                    raise pipe.Failed(f"{there}/{MADE} names {name!r}", "CHECK")
                 _get(objects, f"{there}/{name}", made / name)
                 if (made / name).stat().st_size != size:
                     text = f"{there}/{name} has not the {size:,} bytes that it was made with"
-                    raise _sibling("pipe").Failed(text, "CHECK")
+                    raise pipe.Failed(text, "CHECK")
             self._place(digest, part, made)
         return True
 
     def _push(self, digest: str, part: str) -> None:
         """Copy a part into the remote store; its list of files last, which makes it whole."""
-        objects = _sibling("objects")
         here = self.place(digest) / part
         there = f"{self.remote}/{key_of(digest)}/{part}"
         self.tell(f"keeping {part} of the reference in {self.remote}")
@@ -280,25 +273,23 @@ def node_folder(scratch: Path) -> Path:
         folder.mkdir(mode=0o700)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise _sibling("pipe").Failed(f"{folder} is not a folder of yours alone", "STORAGE")
+        raise pipe.Failed(f"{folder} is not a folder of yours alone", "STORAGE")
     return folder
 
 
 def identity(source: str) -> str:
     """Return what stands for a file's content until it changes: place, size and time."""
-    objects = _sibling("objects")
     place = source if objects.is_object(source) else os.path.realpath(source)
     return hashlib.sha256(f"{place}\0{objects.version(source)}".encode()).hexdigest()[:_DIGITS]
 
 
 def _copy(source: str, target: Path) -> str:
     """Write a FASTA uncompressed and return the digest of what was written."""
-    objects, pipe = _sibling("objects"), _sibling("pipe")
     digest = hashlib.sha256()
     try:
         with objects.open_bytes(source) as raw, target.open("wb") as out:
             stream: Any = raw
-            if raw.peek(2)[:2] == b"\x1f\x8b":
+            if stream.peek(2)[:2] == b"\x1f\x8b":
                 stream = gzip.GzipFile(fileobj=raw, mode="rb")
             block = stream.read(_BLOCK)
             if not block.startswith(b">"):

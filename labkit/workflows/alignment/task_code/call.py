@@ -8,19 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
-
-cache = import_module("cache")
-checksums = import_module("checksums")
-layout = import_module("layout")
-pipe = import_module("pipe")
-programs = import_module("programs")
-request = import_module("request")
+from . import cache, checksums, layout, pipe, programs
 
 TABLE = "variants.tsv"
 STATS = f"{layout.METRICS}/calls.stats.txt"
@@ -108,7 +99,3 @@ def chain(tools: Any, tmp: Path, calls: list[list[str]]) -> None:
         line.abort()
         raise
     tools.timed(line.members)
-
-
-if __name__ == "__main__":
-    request.serve(main)

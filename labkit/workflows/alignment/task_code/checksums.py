@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from importlib import import_module
 from pathlib import Path
 
-layout = import_module("layout")
+from . import layout
 
 _BLOCK = 4 * 1024 * 1024
 

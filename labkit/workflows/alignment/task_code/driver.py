@@ -1,6 +1,6 @@
 """The driver of both stages: run a program of ours with the environment's Python, tell its words.
 
-The worker copies this folder's modules beside it and calls :func:`run`. The program writes lines
+The worker has this package copied whole, and calls :func:`run`. The program writes lines
 to its output: ``PROGRESS done total``, ``SAY text``, ``FACT {json}`` and ``ERROR reason text``.
 """
 
@@ -38,12 +38,12 @@ def run(task: Any) -> None:
     }
     request = task.tmp / "task.json"
     request.write_text(json.dumps(about))
-    script = Path(__file__).parent / task.params["program"]
-    argv = [task.program("python3"), "-I", str(script), str(request)]
+    program = task.params["program"]
+    argv = [task.program("python3"), "-I", str(Path(__file__).parent), program, str(request)]
     code = task.call(argv, on_line=listen, env={"PYTHONUNBUFFERED": "1"})
     if said:
         task.fail(*said[-1])
     if code < 0:
-        task.fail("EXIT", f"{script.name} was ended by signal {-code}")
+        task.fail("EXIT", f"{program} was ended by signal {-code}")
     if code:
-        task.fail("DRIVER", f"{script.name} ended with code {code}; its log tells more")
+        task.fail("DRIVER", f"{program} ended with code {code}; its log tells more")

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, BinaryIO, NamedTuple
 
+from . import objects
+
 BLOCK = 1024 * 1024
 _GZIP = b"\x1f\x8b"
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
@@ -49,11 +51,6 @@ class Head(NamedTuple):
     bytes_per_read: float
 
 
-def _sibling(name: str) -> Any:
-    """Return a module beside this one, in the package or copied into a run folder."""
-    return import_module(f"{__package__}.{name}" if __package__ else name)
-
-
 class Reader:
     """A FASTQ's bytes, uncompressed, and how much of the file they were.
 
@@ -78,7 +75,6 @@ class Reader:
     """
 
     def __init__(self, path: str) -> None:
-        objects = _sibling("objects")
         self.path = path
         self.size: int = objects.size(path)
         self.taken = 0
@@ -226,7 +222,6 @@ def end_problem(path: str) -> str | None:
     str or None
         None where nothing is wrong, or nothing is known.
     """
-    objects = _sibling("objects")
     if objects.is_object(path):
         return None
     size = objects.size(path)

@@ -8,16 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
-
-cache = import_module("cache")
-programs = import_module("programs")
-request = import_module("request")
+from . import cache, programs
 
 
 def main(task: Any) -> None:
@@ -47,7 +41,3 @@ def read_fai(path: Path) -> list[tuple[str, int]]:
     """Return names and lengths of the contigs in a .fai."""
     rows = (line.split("\t") for line in path.read_text().splitlines())
     return [(row[0], int(row[1])) for row in rows]
-
-
-if __name__ == "__main__":
-    request.serve(main)

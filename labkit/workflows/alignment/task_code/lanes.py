@@ -6,13 +6,10 @@ import json
 import os
 import re
 from functools import cached_property, partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-fastq = import_module("fastq")
-pipe = import_module("pipe")
-programs = import_module("programs")
+from . import fastq, objects, pipe, programs
 
 # What an aligner says of each batch: how many reads it was given.
 _BATCHES = {
@@ -62,7 +59,6 @@ class Lane:
     @property
     def size(self) -> int:
         """Bytes of its files."""
-        objects = import_module("objects")
         return sum(objects.size(path) for path in self.files)
 
     @property
@@ -104,7 +100,8 @@ class Lane:
             os.mkfifo(fifo, 0o600)
         inputs = [str(fifo) for fifo in self.fifos]
         read, write = pipe.joint()
-        trimmed, source = (None, None), None
+        trimmed: tuple[int | None, int | None] = (None, None)
+        source: int | None = None
         if self.trims:
             trimmed = pipe.joint()
             source = trimmed[0]

@@ -9,9 +9,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from . import pipe
 
 _LIST_TAIL = 1500  # bytes of a program's messages in an error
 
@@ -34,11 +35,6 @@ _VERSIONS = {
 # On sequencers' reads libdeflate's level 4 is as small as picard's 5 by zlib, and takes a quarter
 # less time than samtools' own choice of 6 for 2 % more bytes.
 _LEVELS = {"bam": 4, "fast": 1}
-
-
-def _sibling(name: str) -> Any:
-    """Return a module beside this one, in the package or copied into a run folder."""
-    return import_module(f"{__package__}.{name}" if __package__ else name)
 
 
 class Tools:
@@ -78,7 +74,7 @@ class Tools:
         program = shutil.which(argv[0], path=self.env.get("PATH"))
         if program is None:
             host = os.uname().nodename
-            raise _sibling("pipe").Failed(
+            raise pipe.Failed(
                 f"the program {argv[0]!r} is not installed in the environment on {host}"
             )
         self._ask(argv[0])
@@ -133,7 +129,7 @@ class Tools:
             with said.open("rb") as file:
                 file.seek(max(start, said.stat().st_size - _LIST_TAIL))
                 words = file.read().decode("utf-8", "replace").strip()
-            raise _sibling("pipe").Failed(f"{name} {how}: {words}" if words else f"{name} {how}")
+            raise pipe.Failed(f"{name} {how}: {words}" if words else f"{name} {how}")
 
     def timed(self, members: Sequence[Any]) -> None:
         """Note what the programs of a pipe took, by the names they were noted under."""
@@ -356,7 +352,7 @@ def picard_jar(env: Mapping[str, str]) -> str:
     for path in tried:
         if path.is_file():
             return str(path)
-    raise _sibling("pipe").Failed("uq=True needs picard, which is not installed here", "INPUT")
+    raise pipe.Failed("uq=True needs picard, which is not installed here", "INPUT")
 
 
 def write_argv(

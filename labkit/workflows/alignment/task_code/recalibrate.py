@@ -16,9 +16,11 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from . import layout, programs
+from . import pipe as piping
 
 TABLE = "recalibration.table"  # GATK's report, in the folder of the reports
 LOG = "gatk.log"
@@ -26,11 +28,6 @@ _PIECE = 50_000_000  # bases below which another process costs more than it brin
 _HEAP = 1536 * 1024**2  # bytes of Java's heap that a process should have
 _OUTSIDE = 384 * 1024**2  # bytes that Java has beside its heap
 _SHORT = 256 * 1024**2  # bytes of a BAM over which Java's second compiler does not pay
-
-
-def _sibling(name: str) -> Any:
-    """Return a module beside this one, in the package or copied into a run folder."""
-    return import_module(f"{__package__}.{name}" if __package__ else name)
 
 
 def run(
@@ -110,8 +107,8 @@ def run(
     java.run(applying)
     java.note_version()
     longest = max(length for _, length in contigs)
-    index = target.with_name(_sibling("layout").index_name(target.name, longest))
-    write = _sibling("programs").write_argv(target, index, file_format, fasta, max(1, cpu // 2), "")
+    index = target.with_name(layout.index_name(target.name, longest))
+    write = programs.write_argv(target, index, file_format, fasta, max(1, cpu // 2), "")
     _join(tools, parts, source, write, reports / LOG, scratch)
     shutil.rmtree(scratch)
 
@@ -179,7 +176,7 @@ class _Java:
 
     def run(self, calls: Sequence[Sequence[str]]) -> None:
         """Run tools of GATK at the same time; the first that fails ends the others."""
-        pipe = _sibling("pipe").Pipe(self._env, self._scratch)
+        pipe = piping.Pipe(self._env, self._scratch)
         try:
             for call in calls:
                 log = self._log if len(calls) == 1 else self._scratch / f"{len(pipe.members)}.log"
@@ -230,7 +227,6 @@ def _join(
     scratch: Path,
 ) -> None:
     """Hand the pieces as one file to the program that writes; prove that no read was lost."""
-    piping = _sibling("pipe")
     pipe = piping.Pipe(tools.env, scratch)
     counted = scratch / "recalibrated.flagstat.json"
     copy = scratch / "recalibrated.fifo"

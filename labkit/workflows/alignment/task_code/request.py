@@ -6,9 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from .pipe import Failed
 
 
 class Request:
@@ -48,12 +49,11 @@ class Request:
         print(f"FACT {json.dumps(values)}", flush=True)
 
 
-def serve(work: Callable[[Request], None]) -> None:
-    """Do the work that the command line names; tell how it failed."""
-    failed = import_module("pipe").Failed
+def serve(work: Callable[[Request], None], path: Path) -> None:
+    """Do the work that a file asks for; tell how it failed."""
     try:
-        work(Request(Path(sys.argv[1])))
-    except failed as error:
+        work(Request(path))
+    except Failed as error:
         reason, text = error.reason, error.text
     except FileNotFoundError as error:
         reason, text = "INPUT", str(error)

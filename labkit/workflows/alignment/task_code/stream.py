@@ -8,16 +8,10 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-lanes = import_module("lanes")
-layout = import_module("layout")
-pipe = import_module("pipe")
-programs = import_module("programs")
-sizes = import_module("sizes")
-windows = import_module("windows")
+from . import lanes, layout, pipe, programs, sizes, windows
 
 _LIBRARY_TAG = "Xl"  # lower case: a tag for end users, left out of what is written
 _SORT_THREADS = 4

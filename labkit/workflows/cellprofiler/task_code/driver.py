@@ -1,7 +1,7 @@
 """Run one task of a CellProfiler job: some image sets, in as few processes as possible.
 
-The worker copies this file with those that it imports into the run
-folder and calls :func:`run`. Standard library only. A task's results are:
+The worker has this package copied whole into the run folder, and calls :func:`run`. Standard
+library only. A task's results are:
 
 ``parts.json``
     One entry per CellProfiler process: its folder, the ImageNumbers it was given in its own order,
@@ -17,15 +17,10 @@ import os
 import resource
 import shutil
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# Copied beside this file: the node has no labkit.
-slices = import_module("slices")
-listen = import_module("listen")
-alike = import_module("alike")
-integrity = import_module("integrity")
+from . import alike, integrity, listen, slices
 
 _CRASHES = 8  # processes that may die in one task before the rest is given up
 

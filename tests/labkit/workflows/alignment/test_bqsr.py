@@ -15,9 +15,9 @@ import pytest
 
 import labkit
 from labkit.workflows.alignment import example
-from labkit.workflows.alignment.gather import metrics
 from labkit.workflows.alignment.job import AlignmentJob
 from labkit.workflows.alignment.task_code import pipe, programs, recalibrate
+from labkit.workflows.alignment.task_code.gather import metrics
 from tests.conftest import needs_env
 from tests.labkit.alignment import helpers
 from tests.support.portal import REPOSITORY, built_envs

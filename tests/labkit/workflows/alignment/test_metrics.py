@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from labkit.workflows.alignment import example
-from labkit.workflows.alignment.gather import metrics
 from labkit.workflows.alignment.task_code import windows
+from labkit.workflows.alignment.task_code.gather import metrics
 
 
 def test_windows_without_reads_count_as_zero(tmp_path: Path) -> None:

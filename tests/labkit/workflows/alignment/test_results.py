@@ -19,8 +19,8 @@ from labkit.base.problems import LabkitError, RefusedError
 from labkit.jobs.job import open_job
 from labkit.jobs.model import State
 from labkit.workflows.alignment import example
-from labkit.workflows.alignment.gather import metrics
 from labkit.workflows.alignment.job import AlignmentJob
+from labkit.workflows.alignment.task_code.gather import metrics
 from tests.conftest import needs_env
 from tests.labkit.alignment import helpers
 from tests.support.portal import built_envs

@@ -16,8 +16,8 @@ from labkit.base.problems import RefusedError
 from labkit.jobs.job import open_job
 from labkit.jobs.model import State
 from labkit.workflows.alignment import example, variants
-from labkit.workflows.alignment.gather import schemas
 from labkit.workflows.alignment.job import AlignmentJob, VariantsJob
+from labkit.workflows.alignment.task_code.gather import schemas
 from tests.conftest import needs_env
 from tests.labkit.alignment import helpers
 from tests.support.job_helpers import Staged, stage

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit.workflows.cellprofiler import costs, example
+from labkit.workflows.cellprofiler import example
 from labkit.workflows.cellprofiler.chunks import chunk_size, plan_chunks, split
-from labkit.workflows.cellprofiler.costs import Cost
 from labkit.workflows.cellprofiler.images import ImageSets
+from labkit.workflows.cellprofiler.task_code import costs
+from labkit.workflows.cellprofiler.task_code.costs import Cost
 from tests.labkit.workflows.cellprofiler import pipelines
 
 FLY = Cost(3.1, 1.88)  # seconds, measured on ExampleFly

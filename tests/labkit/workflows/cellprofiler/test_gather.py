@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labkit.workflows.cellprofiler.gather import saved, tables
-from labkit.workflows.cellprofiler.gather.tables import GatherError, Part
+from labkit.workflows.cellprofiler.task_code.gather import saved, tables
+from labkit.workflows.cellprofiler.task_code.gather.tables import GatherError, Part
 
 
 def part(folder: Path, name: str, content: str, numbers: tuple[int, ...], good: set[int]) -> Part:

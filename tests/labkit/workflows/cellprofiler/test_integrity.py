@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit.workflows.cellprofiler.integrity import problem
+from labkit.workflows.cellprofiler.task_code.integrity import problem
 
 
 def tiff(path: Path, **options: object) -> Path:

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from labkit.base.problems import LabkitError
-from labkit.workflows.cellprofiler.gather import platemaps, profiles
-from labkit.workflows.cellprofiler.gather.platemaps import PlateMapError
 from labkit.workflows.cellprofiler.platemap import parse_well, plate_format, to_grid
+from labkit.workflows.cellprofiler.task_code.gather import platemaps, profiles
+from labkit.workflows.cellprofiler.task_code.gather.platemaps import PlateMapError
 
 needs_pycytominer = pytest.mark.skipif(
     __import__("importlib.util").util.find_spec("pycytominer") is None,

@@ -21,26 +21,17 @@ import contextlib
 import json
 import math
 import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-layout = import_module("layout")
-metrics = import_module("metrics")
-pipe = import_module("pipe")
-plots = import_module("plots")
-report = import_module("report")
-request = import_module("request")
-schemas = import_module("schemas")
+from .. import layout, pipe
+from . import metrics, plots, report, schemas
 
 _ROW_GROUP = 200_000
 # What a file may raise that is cut off, damaged, or of a program of another version.
@@ -316,7 +307,3 @@ class Tables:
         """End the files."""
         for writer in self._writers.values():
             writer.close()
-
-
-if __name__ == "__main__":
-    request.serve(main)

@@ -1,4 +1,4 @@
-"""The gather stage's driver: run ``gather.py`` with the notebook environment's Python.
+"""The gather stage's driver: run the gather with the notebook environment's Python.
 
 The worker calls :func:`run`. Standard library only.
 """
@@ -22,8 +22,8 @@ def run(task: Any) -> None:
         elif line.startswith(_ERROR):
             said.append(line[len(_ERROR) :])
 
-    script = Path(__file__).parent / "gather.py"
-    argv = [task.argv[0], "-I", str(script), str(task.run_folder), str(task.out), str(task.memory)]
+    package = str(Path(__file__).parent)
+    argv = [task.argv[0], "-I", package, str(task.run_folder), str(task.out), str(task.memory)]
     code = task.call(argv, on_line=listen)
     if code:
         task.fail("CHECK" if said else "EXIT", said[-1] if said else f"it ended with code {code}")

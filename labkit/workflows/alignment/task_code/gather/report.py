@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-layout = import_module("layout")
+from .. import layout
 
 REPORT = "multiqc_report.html"
 _TAIL = 800  # characters of MultiQC's last words

@@ -1,4 +1,4 @@
-"""Gather a CellProfiler job: ``python gather.py RUN OUT MEMORY``.
+"""Gather a CellProfiler job.
 
 Writes into OUT:
 
@@ -18,21 +18,15 @@ import csv
 import json
 import os
 import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
-
-from importlib import import_module
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-tables = import_module("tables")
-saved = import_module("saved")
-costs = import_module("costs")
+from .. import costs
+from . import saved, tables
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _REAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
@@ -206,7 +200,8 @@ def gather_profiles(
     """Make the profiles; what stands against them is told, and costs nobody the tables."""
     if not settings["profiles"]:
         return {"made": False, "text": "not asked for (profiles=False)"}
-    profiles = import_module("profiles")
+    from . import profiles  # pandas and pycytominer, which not every job needs
+
     plate_map = run / "files" / "platemap.csv"
     try:
         made = profiles.make(
@@ -224,9 +219,11 @@ def gather_profiles(
     return {"made": True, **made}
 
 
-if __name__ == "__main__":
+def command(run: Path, out: Path, memory: int) -> int:
+    """Gather, and return the exit code; what went wrong is printed for the driver."""
     try:
-        main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+        main(run, out, memory)
     except tables.GatherError as problem:
         print(f"ERROR {problem}", flush=True)
-        raise SystemExit(1) from None
+        return 1
+    return 0

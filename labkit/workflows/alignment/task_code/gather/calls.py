@@ -5,21 +5,14 @@ Writes into the task's folder ``<table>.parquet``, ``multiqc_report.html`` and `
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # isolated mode leaves it out
-
-gather = import_module("gather")
-layout = import_module("layout")
-metrics = import_module("metrics")
-request = import_module("request")
-schemas = import_module("schemas")
+from .. import layout
+from . import gather, metrics, schemas
 
 STAGE = "calls"
 Rows = list[dict[str, Any]]
@@ -114,7 +107,3 @@ def _alleles(genotype: str) -> list[str]:
 
 def _whole(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
-
-
-if __name__ == "__main__":
-    request.serve(main)

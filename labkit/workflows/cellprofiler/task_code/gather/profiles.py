@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 
+from . import platemaps
+
 # copied beside this file into the run folder, where there is no package
-platemaps = import_module(f"{__package__}.platemaps" if __package__ else "platemaps")
 
 KEY = "ImageNumber"
 STRATA = ["Metadata_Plate", "Metadata_Well"]
