@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.portal import People, Portal, built_envs
+from tests.support import marks
+from tests.support.marks import CHROMIUM
+from tests.support.portal import People, Portal
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+__all__ = ["CHROMIUM", "needs_chromium", "needs_env", "needs_root"]
+
 ARTIFACTS = Path(__file__).resolve().parent.parent / "test-artifacts"
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root (Unix accounts, namespaces)")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+needs_root = pytest.mark.root
+needs_chromium = pytest.mark.browser
 
 
 def needs_env(name: str) -> pytest.MarkDecorator:
-    """Skip where an environment of images/ is not built."""
-    return pytest.mark.skipif(
-        not (built_envs() / name).exists(), reason=f"needs the environment {name!r} (labhub up)"
-    )
+    """Mark a test that uses an environment of images/; skipped where that is not built."""
+    return pytest.mark.environment(name)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by what it needs; files with heavy tests come first.
+
+    With several workers the run is then not kept waiting at its end by one long file.
+    """
+    heavy = set()
+    for item in items:
+        marks.apply(item, Path(__file__).parent)
+        if item.get_closest_marker("unit") is None:
+            heavy.add(item.path)
+    items.sort(key=lambda item: item.path not in heavy)
 
 
 @pytest.fixture(scope="session")
 def people() -> Iterator[People]:
     """Unix accounts for the length of the run."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root (Unix accounts)")
     accounts = People()
     yield accounts
     accounts.remove_all()
@@ -50,8 +61,6 @@ def bob(people: People) -> str:
 @pytest.fixture(scope="module")
 def portal() -> Iterator[Portal]:
     """A running portal with stub servers."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root (user servers under their own accounts)")
     with Portal() as running:
         yield running
 

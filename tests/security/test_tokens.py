@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from jupyterhub.apihandlers import default_handlers
 
 from tests.conftest import needs_root
 from tests.support.portal import People, Portal
@@ -62,6 +61,8 @@ DENIED = (401, 403, 404, 405)
 
 def routes() -> Iterator[tuple[str, str]]:
     """Every method of every route of this JupyterHub, with a victim's names filled in."""
+    from jupyterhub.apihandlers import default_handlers
+
     for pattern, handler in default_handlers:
         path = re.sub(r"\(\?:/\(\[\^/\]\+\)\)\?", "", pattern).replace("/?", "/")
         names = iter(_names(path))

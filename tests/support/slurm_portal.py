@@ -16,12 +16,9 @@ import httpx
 import pytest
 
 from labkit.testing import SlurmCluster
-from labkit.testing.machine import missing_programs
 from tests.support.portal import REPOSITORY, Portal
 
-needs_slurm = pytest.mark.skipif(
-    bool(missing_programs()), reason="needs SLURM (slurmctld, slurmd, slurm-client, munge)"
-)
+needs_slurm = pytest.mark.slurm
 
 
 # Answers are wanted soon in tests; how seldom is enough is tested with the poller itself.

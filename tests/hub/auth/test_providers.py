@@ -10,9 +10,6 @@ from tornado import web
 from traitlets.config import Config
 
 from hub import auth
-from hub.auth import oauth
-from hub.auth.identity import PlainRefusal
-from hub.auth.oidc import DiscoveryError, checked
 from hub.labfile.read import parse
 from hub.state.paths import Paths
 from labkit.base.problems import ProblemsError
@@ -79,6 +76,8 @@ def test_github_asks_for_the_organizations(paths: Paths) -> None:
 
 
 def test_google_takes_the_domain_off_and_only_that(paths: Paths) -> None:
+    from hub.auth.identity import PlainRefusal
+
     authenticator = made("google", METHODS["google"], paths)
     info = {"email": "Ada.Lovelace@uni.example", "hd": "uni.example", "verified_email": True}
     assert authenticator.user_info_to_username(info) == "ada-lovelace"
@@ -88,6 +87,8 @@ def test_google_takes_the_domain_off_and_only_that(paths: Paths) -> None:
 
 
 def test_globus_does_not_cut_any_domain_off(paths: Paths) -> None:
+    from hub.auth.identity import PlainRefusal
+
     authenticator = made("globus", METHODS["globus"], paths)
     with pytest.raises(PlainRefusal, match="hosted_domains"):
         authenticator.user_info_to_username({"preferred_username": "ada@orcid.example"})
@@ -96,6 +97,8 @@ def test_globus_does_not_cut_any_domain_off(paths: Paths) -> None:
 
 
 def test_cilogon_refuses_other_identity_providers(paths: Paths) -> None:
+    from hub.auth.identity import PlainRefusal
+
     text = METHODS["cilogon"] + ", hosted_domains: [uni.example]"
     authenticator = made("cilogon", text, paths)
     info = {"idp": "https://id.uni.example/idp", "eppn": "ada@uni.example"}
@@ -177,6 +180,8 @@ GOOD: dict[str, Any] = {
 
 
 def test_a_good_description_passes() -> None:
+    from hub.auth.oidc import checked
+
     assert checked(GOOD, "https://id.example/") == GOOD
 
 
@@ -190,6 +195,8 @@ def test_a_good_description_passes() -> None:
     ],
 )
 def test_a_bad_description_is_refused(change: dict[str, Any], expected: str) -> None:
+    from hub.auth.oidc import DiscoveryError, checked
+
     with pytest.raises(DiscoveryError, match=expected):
         checked({**GOOD, **change}, "https://id.example")
     with pytest.raises(DiscoveryError):
@@ -197,4 +204,6 @@ def test_a_bad_description_is_refused(change: dict[str, Any], expected: str) -> 
 
 
 def test_every_method_of_the_schema_has_a_class() -> None:
+    from hub.auth import oauth
+
     assert set(oauth.CLASSES) == set(METHODS)

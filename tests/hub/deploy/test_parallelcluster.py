@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from ruamel.yaml import YAML
 
@@ -271,6 +270,8 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 def _account(url: str) -> dict[str, str]:
+    import boto3
+
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     session = boto3.Session(region_name="us-east-1", **keys)
     ec2, s3 = (session.client(name, endpoint_url=url) for name in ("ec2", "s3"))

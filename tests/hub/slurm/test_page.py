@@ -29,7 +29,6 @@ from hub.spawners.base import _TEMPLATES
 from labkit.slurm.commands import SlurmUnavailableError
 from labkit.slurm.queue import Job
 from labkit.testing import SlurmCluster
-from labkit.testing.machine import missing_programs
 
 CLOUD = """\
 Region: eu-central-1
@@ -68,8 +67,6 @@ POWER_SAVING = {
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[SlurmCluster]:
-    if missing := missing_programs():
-        pytest.skip(f"needs SLURM ({missing})")
     layout: dict[str, Any] = {
         "nodes": 4,
         "cpus": 4,

@@ -8,9 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 import labkit
 from labkit.jobs.job import open_job
@@ -130,6 +128,10 @@ def test_time_left_and_units(site: Site) -> None:
 
 def execute(folder: Path, *cells: str) -> list[Any]:
     """Run cells in a real kernel and return them with their outputs, as they would be saved."""
+
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(textwrap.dedent(cell)) for cell in cells]
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(folder)}}).execute()

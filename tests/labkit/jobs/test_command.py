@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pytest
 
 import labkit
 from labkit.base.problems import RefusedError
 from labkit.jobs.model import State
 from labkit.workflows.command import Command
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HOSTILE = [
     "a b.txt",
@@ -38,6 +40,8 @@ def files(tmp_path: Path) -> Path:
 
 
 def table(files: Path) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame(
         {"sample": ["one", "two"], "reads": [str(files / "one.txt"), str(files / "two.txt")]}
     )

@@ -25,16 +25,15 @@ from labkit.jobs.runs.store import Run
 from labkit.slurm import commands
 from labkit.slurm.commands import SlurmUnavailableError
 from labkit.testing import SlurmCluster
-from labkit.testing.machine import missing_programs
 from tests.support.backend_contract import Site, hog
 from tests.support.job_helpers import Staged, ran, records, stage, until, workers
+
+pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[SlurmCluster]:
     """A cluster with small limits; jobs of ``first`` push those of ``last`` aside."""
-    if missing := missing_programs():
-        pytest.skip(f"needs SLURM ({missing})")
     with SlurmCluster(
         nodes=2,
         cpus=4,

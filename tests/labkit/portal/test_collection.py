@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 import pytest
 
 from labkit.base.problems import RefusedError
 from labkit.portal import collection
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Plates(collection.Collection[str]):
@@ -14,6 +18,8 @@ class Plates(collection.Collection[str]):
     nothing = "No plate <yet>."
 
     def table(self) -> pd.DataFrame:
+        import pandas as pd
+
         return pd.DataFrame({"name": list(self)})
 
 

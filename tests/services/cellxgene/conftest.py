@@ -6,14 +6,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import pytest
 
 import labkit
 from labkit.portal.datasets.dataset import Published
 from tests.labkit.viewers.cellxgene.helpers import make
 from tests.services.cellxgene.gate import ADA, Service, Who, running
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 GROUPS = ["imaging"]
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import httpx
 import numpy as np
 import psutil
@@ -256,6 +255,8 @@ def test_an_upload_is_its_senders_alone(service: Service) -> None:
 
 @pytest.fixture(scope="module")
 def secret_file(folder: Path) -> Path:
+    import h5py
+
     path = folder / "secret.bin"
     path.write_bytes(np.arange(120, dtype="f4").tobytes())
     with h5py.File(folder / "other.h5", "w") as other:
@@ -264,10 +265,14 @@ def secret_file(folder: Path) -> Path:
 
 
 def _external_link(file: Any, secret: Path) -> None:
+    import h5py
+
     file["obs/stolen"] = h5py.ExternalLink(str(secret.with_name("other.h5")), "/values")
 
 
 def _soft_link(file: Any, secret: Path) -> None:
+    import h5py
+
     file["obs/stolen"] = h5py.SoftLink("/obs/kind")
 
 
@@ -277,6 +282,8 @@ def _external_storage(file: Any, secret: Path) -> None:
 
 
 def _virtual(file: Any, secret: Path) -> None:
+    import h5py
+
     layout = h5py.VirtualLayout((120,), "f4")
     layout[:] = h5py.VirtualSource(str(secret.with_name("other.h5")), "values", (120,))
     file.create_virtual_dataset("obs/stolen", layout)
@@ -286,6 +293,8 @@ def _virtual(file: Any, secret: Path) -> None:
 def test_a_file_that_reaches_for_other_files_is_refused(
     service: Service, secret_file: Path, tmp_path: Path, steal: Callable[[Any, Path], None]
 ) -> None:
+    import h5py
+
     path = tmp_path / "thief.h5ad"
     make().write_h5ad(path)
     with h5py.File(path, "a") as file:
@@ -299,6 +308,8 @@ def test_a_file_that_reaches_for_other_files_is_refused(
 
 
 def test_a_small_file_that_unpacks_to_a_large_one(service: Service, tmp_path: Path) -> None:
+    import h5py
+
     path = tmp_path / "bomb.h5ad"
     make().write_h5ad(path)
     with h5py.File(path, "a") as file:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from werkzeug.serving import make_server
 
@@ -29,6 +28,8 @@ BUCKET = "published"
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
     """A client of a real S3 server (moto's), by HTTP."""
+
+    import boto3
     from moto.server import DomainDispatcherApplication, create_backend_app
 
     port = free_port()

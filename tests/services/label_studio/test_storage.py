@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from tests.conftest import needs_env
@@ -36,6 +34,8 @@ def png() -> bytes:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     host, port = server.get_host_and_port()
@@ -96,6 +96,9 @@ def test_pictures_in_a_shared_folder(studio: Studio) -> None:
 @pytest.mark.parametrize("presign", [True, False])
 def test_pictures_in_s3_with_the_labs_own_key(studio: Studio, s3: str, presign: bool) -> None:
     """Nobody types a key: endpoint, region and key are the administrator's."""
+
+    import boto3
+
     client = boto3.client(
         "s3",
         endpoint_url=s3,

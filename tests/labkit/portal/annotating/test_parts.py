@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import labkit
@@ -53,6 +52,8 @@ def test_a_damaged_mask_is_refused(damage: object, says: str) -> None:
 
 
 def test_places_are_pixels() -> None:
+    import pandas as pd
+
     size = {"original_width": 200, "original_height": 50}
     task = {
         "id": 7,
@@ -103,6 +104,8 @@ def test_labels_that_cannot_be_are_named(wrong: object) -> None:
 
 
 def test_missing_and_broken_pictures_are_named(tmp_path: Path) -> None:
+    import pandas as pd
+
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "broken.png").write_text("no picture")
     with pytest.raises(RefusedError) as refused:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import pytest
 
 import labkit
 from tests.labkit.viewers.cellxgene.helpers import make
 from tests.support.portal import built_envs, free_port
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 
 @pytest.fixture

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import struct
 import urllib.parse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
-import pandas as pd
-import scipy.sparse as sp
 
 from labkit.viewers.cellxgene import process
 from labkit.viewers.cellxgene.card import Card
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 CELLS, GENES = 120, 30
 
 
 def make(cells: int = CELLS, genes: int = GENES, seed: int = 0) -> ad.AnnData:
     """Return sparse counts with one category and a UMAP."""
+
+    import anndata as ad
+    import pandas as pd
+    import scipy.sparse as sp
+
     random = np.random.default_rng(seed)
     data = ad.AnnData(
         sp.csr_matrix(random.poisson(1, (cells, genes)).astype("float32")),

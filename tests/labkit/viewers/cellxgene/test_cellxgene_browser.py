@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import scanpy as sc
 from playwright.sync_api import expect, sync_playwright
 
 import labkit
@@ -17,6 +16,8 @@ pytestmark = [needs_env("cellxgene"), needs_chromium]
 
 @pytest.mark.filterwarnings("ignore")
 def test_cells_are_drawn_and_coloured(home: Path, port: int, artifacts: Path) -> None:
+    import scanpy as sc
+
     adata = sc.datasets.pbmc68k_reduced()
     card = labkit.cellxgene(adata, port, title="700 blood cells")
     foreign, failed = [], []

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
-import scipy.sparse as sp
 
 import labkit
 from labkit.viewers.cellxgene.errors import DataRefusedError
 from tests.conftest import needs_env
 from tests.labkit.viewers.cellxgene.helpers import CELLS, GENES, Answers, make
 
+if TYPE_CHECKING:
+    import anndata as ad
+
 pytestmark = needs_env("cellxgene")
 
 
 def dense(x: Any) -> np.ndarray[Any, Any]:
+    import scipy.sparse as sp
+
     return x.toarray() if sp.issparse(x) else np.asarray(x)
 
 
@@ -47,6 +49,8 @@ def in_zarr(adata: ad.AnnData, tmp_path: Path) -> tuple[Any, ad.AnnData]:
 
 
 def backed(adata: ad.AnnData, tmp_path: Path) -> tuple[Any, ad.AnnData]:
+    import anndata as ad
+
     adata.write_h5ad(tmp_path / "backed.h5ad")
     return ad.read_h5ad(tmp_path / "backed.h5ad", backed="r"), adata
 
@@ -72,6 +76,8 @@ def as_dense(adata: ad.AnnData, tmp_path: Path) -> tuple[Any, ad.AnnData]:
 
 
 def as_csc(adata: ad.AnnData, tmp_path: Path) -> tuple[Any, ad.AnnData]:
+    import scipy.sparse as sp
+
     adata.X = sp.csc_matrix(adata.X)
     return adata, adata
 
@@ -108,6 +114,9 @@ def test_columns_that_cellxgene_dies_on_are_converted(
     home: Path, port: int, adata: ad.AnnData, tmp_path: Path
 ) -> None:
     """Int64 (with gaps or not), beyond int32, boolean with gaps, big categories, dates …"""
+
+    import pandas as pd
+
     ones = np.arange(CELLS)
     gaps = [None, *range(1, CELLS)]
     obs = adata.obs
@@ -157,6 +166,8 @@ def test_columns_that_cellxgene_dies_on_are_converted(
 
 
 def test_the_same_traps_in_a_file(home: Path, port: int, adata: ad.AnnData, tmp_path: Path) -> None:
+    import pandas as pd
+
     adata.obs["gaps"] = pd.array([None, *range(1, CELLS)], dtype="Int64")
     adata.obs["maybe"] = pd.array([None, *[True] * (CELLS - 1)], dtype="boolean")
     adata.obs["big"] = np.arange(CELLS) + 2**40
@@ -177,11 +188,15 @@ def string_index(adata: ad.AnnData) -> tuple[str, str]:
 
 
 def double_columns(adata: ad.AnnData) -> tuple[str, str]:
+    import pandas as pd
+
     adata.obs = pd.concat([adata.obs, adata.obs], axis=1)
     return "obs['kind']", "gene1"
 
 
 def frame_in_obsm(adata: ad.AnnData) -> tuple[str, str]:
+    import pandas as pd
+
     adata.obsm["X_umap"] = pd.DataFrame(adata.obsm["X_umap"], index=adata.obs_names).add_prefix("d")
     return "obsm['X_umap']", "gene1"
 

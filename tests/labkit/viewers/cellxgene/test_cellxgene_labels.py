@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
-import pandas as pd
 import pytest
 
 import labkit
 from tests.conftest import needs_env
 from tests.labkit.viewers.cellxgene.helpers import Answers
 
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+
 pytestmark = needs_env("cellxgene")
 
 
 def write_labels(folder: Path, cells: pd.Index, **labels: list[str]) -> None:
     """Write what CellxGene writes when a user has labelled cells."""
+
+    import pandas as pd
+
     table = pd.DataFrame(labels, index=cells)
     header = "# Annotations generated on 2026-01-01T00:00:00 using cellxgene version 1.3.0\n"
     (folder / "cell-labels.csv").write_text(header + table.to_csv())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
 import psutil
 import pytest
 
 import labkit
-from labkit.viewers.cellxgene import copies, memory
+from labkit.viewers.cellxgene import memory
 from labkit.viewers.cellxgene.errors import NotEnoughMemoryError
-from labkit.viewers.cellxgene.source import read_source
 from tests.conftest import needs_env
 from tests.labkit.viewers.cellxgene.helpers import Answers, make
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 
 def room(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
@@ -64,6 +66,8 @@ def test_a_heavy_file_is_slimmed_where_it_would_not_fit(
 ) -> None:
     adata.layers["heavy"] = np.zeros((adata.n_obs, adata.n_vars))
     adata.obsm["X_pca"] = np.ones((adata.n_obs, 50)) * np.arange(50)
+    from labkit.viewers.cellxgene.source import read_source
+
     path = tmp_path / "heavy.h5ad"
     adata.write_h5ad(path)
     source = read_source(path)
@@ -101,6 +105,8 @@ def test_the_profile_limit_counts_what_the_user_holds(monkeypatch: pytest.Monkey
 
 def test_old_copies_go_first_and_those_in_use_stay(home: Path) -> None:
     import os
+
+    from labkit.viewers.cellxgene import copies
 
     names = ("oldest", "used", "young")
     for age, name in enumerate(names):

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
 import psutil
 import pytest
@@ -25,6 +25,9 @@ from labkit.viewers.cellxgene.errors import StartFailedError
 from labkit.viewers.paths import EnvironmentMissingError
 from tests.conftest import needs_env
 from tests.labkit.viewers.cellxgene.helpers import Answers, make
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 pytestmark = needs_env("cellxgene")
 

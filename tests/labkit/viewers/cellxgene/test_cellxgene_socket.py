@@ -9,8 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import pytest
 
 import labkit
@@ -19,6 +19,9 @@ from labkit.viewers.cellxgene import process
 from tests.conftest import needs_env, needs_root
 from tests.labkit.server.conftest import Server
 from tests.labkit.viewers.cellxgene.helpers import Answers
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
 SHARED = {"LABHUB_NETWORK": "shared"}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from labkit.workflows.alignment import example
@@ -33,6 +32,8 @@ def test_windows_without_reads_count_as_zero(tmp_path: Path) -> None:
 def test_depths_are_summed_in_the_windows_they_lie_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
+    import pandas as pd
+
     monkeypatch.setattr(windows, "_BLOCK", block)
     random = np.random.default_rng(5)
     lengths = {"chr1": 999, "chr10": 3200, "chr1_alt": 150, "none": 800, "chr100": 2000, "one": 1}
@@ -58,6 +59,8 @@ def test_depths_are_summed_in_the_windows_they_lie_in(
 
 
 def test_the_example_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    import pandas as pd
+
     made = [example.make(tmp_path / name, pairs=100, contigs=(2000,), snps=4) for name in "ab"]
     for one, other in zip(*(sorted(m.folder.glob("*.fastq.gz")) for m in made), strict=True):
         unpacked = [subprocess.check_output(["gzip", "-dc", path]) for path in (one, other)]

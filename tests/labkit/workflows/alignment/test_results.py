@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from matplotlib.patches import Rectangle
 
 import labkit
 from labkit.base.problems import LabkitError, RefusedError
@@ -52,6 +50,9 @@ def job(
     module_home: Path, made: example.Example, tmp_path_factory: pytest.TempPathFactory
 ) -> AlignmentJob:
     """A job of which one sample fails: its aligner ends early, as if all was well."""
+
+    import pandas as pd
+
     sheet = pd.read_csv(made.samples)
     folder = tmp_path_factory.mktemp("envs")
     fails = 'case " $* " in *" -R "*SM:broken*) exec head -c 0;; esac; exec "$REAL" "$@"'
@@ -159,6 +160,8 @@ def test_the_report_has_every_sample_and_tool(job: AlignmentJob) -> None:
     "name", ["insert_size", "coverage", "duplicates", "depth", "mismatches", "recalibration"]
 )
 def test_figures_show_the_tables(job: AlignmentJob, name: str) -> None:
+    from matplotlib.patches import Rectangle
+
     figure = job.plot(name)
     (axes,) = figure.axes
     figure.draw_without_rendering()
@@ -208,6 +211,8 @@ def test_names_that_are_not_there_are_told_with_those_that_are(job: AlignmentJob
 
 
 def test_a_finished_job_is_handed_on_to_sarek(job: AlignmentJob, tmp_path: Path) -> None:
+    import pandas as pd
+
     sheet = job.to_sarek(tmp_path / "sarek.csv", status={"one": 1}, patient={"one": "two"})
     table = pd.read_csv(sheet.path)
     assert list(table["bam"]) == list(job.results("bams")["path"])
@@ -233,6 +238,8 @@ def gather_again(run: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_a_report_that_cannot_be_read_costs_only_what_is_made_of_it(
     tmp_path: Path, job: AlignmentJob
 ) -> None:
+    import pandas as pd
+
     run = tmp_path / job.name
     shutil.copytree(job.path, run)
     one, two = (run / "results" / "align" / sample for sample in SAMPLES)
@@ -267,6 +274,8 @@ def test_a_report_that_cannot_be_read_costs_only_what_is_made_of_it(
 def test_the_card_names_whose_reports_cannot_be_read(
     job: AlignmentJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import pandas as pd
+
     row = {"sample": "<one>", "reason": "CHECK", "text": "stats.txt is cut", "tables": "cycles"}
     assert "lacks results" not in job._repr_html_()  # the one that failed is told as a task
     real = AlignmentJob.results
@@ -315,6 +324,8 @@ def test_without_a_single_sample_there_is_no_gather(module_home: Path, tmp_path:
 
 
 def test_reads_without_mates_adapters_and_duplicates(module_home: Path, tmp_path: Path) -> None:
+    import pandas as pd
+
     made = example.make(tmp_path, pairs=1500, contigs=(8000,), snps=5, duplicates=0.0)
     sheet = pd.read_csv(made.samples).drop(columns="fastq_2")
     options: dict[str, Any] = {"adapters": None, "mark_duplicates": False, "format": "cram"}
@@ -339,5 +350,7 @@ def test_reads_without_mates_adapters_and_duplicates(module_home: Path, tmp_path
 
 
 def test_run_folders_say_what_they_hold(job: AlignmentJob) -> None:
+    import pandas as pd
+
     for table, rows in job.summary["tables"].items():
         assert len(pd.read_parquet(job.gathered / f"{table}.parquet")) == rows

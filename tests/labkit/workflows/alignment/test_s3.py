@@ -20,9 +20,6 @@ from tests.labkit.alignment import helpers
 from tests.labkit.workflows.alignment import stepwise
 from tests.labkit.workflows.alignment.conftest import Data
 
-boto3 = pytest.importorskip("boto3", reason="needs boto3")
-server = pytest.importorskip("moto.server", reason="needs moto's server")
-
 pytestmark = needs_env("alignment")
 BUCKET = "lab-data"
 
@@ -30,7 +27,10 @@ BUCKET = "lab-data"
 @pytest.fixture
 def bucket(lab_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A bucket, and the files in the home that lead everybody to it."""
-    moto = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
     aws = lab_home / ".aws"

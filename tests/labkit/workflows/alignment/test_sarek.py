@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pytest
 
 from labkit.base.problems import RefusedError
 from labkit.workflows.alignment.sarek import SarekSheet, write_sheet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Of assets/schema_input.json, sarek 3.9.0.
 SCHEMA = {
@@ -27,6 +30,9 @@ SCHEMA = {
 
 def bams(folder: Path, *samples: str, kind: str = "bam", **more: object) -> pd.DataFrame:
     """Return what a job says of its alignments, with files that are there."""
+
+    import pandas as pd
+
     index = {"bam": "bai", "cram": "crai"}[kind]
     rows = []
     for sample in samples:
@@ -98,6 +104,8 @@ def test_sarek_begins_where_the_least_done_sample_is(
 
 
 def test_all_that_sarek_would_not_take_is_refused_at_once(tmp_path: Path) -> None:
+    import pandas as pd
+
     spaced = tmp_path / "a folder"
     spaced.mkdir()
     table = pd.concat([bams(spaced, "a"), bams(tmp_path, "b", "c")])
@@ -127,6 +135,8 @@ def test_all_that_sarek_would_not_take_is_refused_at_once(tmp_path: Path) -> Non
 
 
 def test_bam_and_cram_do_not_mix(tmp_path: Path) -> None:
+    import pandas as pd
+
     table = pd.concat([bams(tmp_path, "a"), bams(tmp_path, "b", kind="cram")])
     with pytest.raises(RefusedError, match="BAM or CRAM, not both"):
         write(table, tmp_path / "sheet.csv")

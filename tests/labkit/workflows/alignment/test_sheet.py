@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from labkit.workflows.alignment.samplesheet import Lane, read_sheet
@@ -35,6 +34,8 @@ def test_lanes_of_a_sample_are_joined_in_order(tmp_path: Path) -> None:
 
 
 def test_a_data_frame_with_missing_values_is_read_like_a_file() -> None:
+    import pandas as pd
+
     frame = pd.DataFrame({"sample": ["a"], "fastq_1": ["/x/a.fq"], "fastq_2": [None]})
     samples, problems = read_sheet(frame)
     assert problems == []

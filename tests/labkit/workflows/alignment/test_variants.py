@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import labkit
@@ -21,6 +20,9 @@ from labkit.workflows.alignment.task_code.gather import schemas
 from tests.conftest import needs_env
 from tests.labkit.alignment import helpers
 from tests.support.job_helpers import Staged, stage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 pytestmark = needs_env("alignment")
 
