@@ -6,39 +6,43 @@ import os
 
 import click
 
+from hub.cli.lint import NAMES, lint
 from hub.cli.up import build
 from hub.environments import build as environments
 from hub.environments import toolchain
 from hub.state.paths import REPOSITORY, Paths
 
-# The tests of one file stay together: they share a portal.
-PARALLEL = ("--numprocesses", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")
+# The tests of one file stay together: they share a portal. Files are begun in the order of
+# tests/conftest.py, which puts first what takes long.
+PARALLEL = ("--dist", "loadfile", "--no-loadscope-reorder")
+COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-report=html:test-artifacts/coverage")
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.option("--quick", is_flag=True, help="Only what needs the environment dev alone.")
+@click.option("--lint", "only_lint", is_flag=True, help="Check the sources instead; see below.")
+@click.option("--coverage", is_flag=True, help="Say which lines were run, subprocesses included.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def test(arguments: tuple[str, ...]) -> None:
+def test(arguments: tuple[str, ...], quick: bool, only_lint: bool, coverage: bool) -> None:
     """Run the tests; ARGUMENTS go to pytest.
 
     Makes the environments that they need. What this machine cannot run is skipped, and the
     summary at the end names each with its reason. They run on all cores, up to four; `-n 0`
     runs them one after the other, as a debugger needs it.
 
+    With --lint, ARGUMENTS are the names of checks, all where there are none: ruff, format,
+    mypy, imports, shellcheck, schema, docs.
+
     \b
     Examples:
       sudo ./labhub test
       ./labhub test tests/hub -k settings
-      ./labhub test -m "not slow"
+      ./labhub test --quick
+      ./labhub test --lint ruff mypy
     """  # noqa: D301
     paths = Paths.from_environment()
-    missing = {name: environments.packages_missing(name) for name in environments.names()}
-    build([name for name, packages in missing.items() if not packages], paths)
-    for name, packages in missing.items():
-        if packages:
-            needed = " ".join(packages)
-            click.echo(f"  Left out: the tests of {name}. They need: apt-get install -y {needed}")
+    _build(paths, only_dev=quick or only_lint)
     python = paths.env_bin("dev", "python")
-    node, _ = toolchain.node_programs(paths)
     env = {
         k: v
         for k, v in os.environ.items()
@@ -46,7 +50,28 @@ def test(arguments: tuple[str, ...]) -> None:
         if k not in ("LABHUB_STATE", "LABHUB_CONFIG", "PYTHONPATH")
     }
     env["LABHUB_ENVS"] = str(paths.envs)
-    env["PATH"] = f"{env.get('PATH', os.defpath)}{os.pathsep}{node.parent}"
+    if only_lint:
+        if failed := lint(arguments, python.parent, env):
+            raise click.ClickException(f"These checks failed: {', '.join(failed)}.")
+        click.echo(f"{len(arguments or NAMES)} checks passed.")
+        return
+    if not quick:
+        node, _ = toolchain.node_programs(paths)
+        env["PATH"] = f"{env.get('PATH', os.defpath)}{os.pathsep}{node.parent}"
     os.chdir(REPOSITORY)
-    words = [str(python), "-m", "pytest", *PARALLEL, *arguments]
+    workers = ("--numprocesses", str(min(4, os.cpu_count() or 1)))
+    words = [str(python), "-m", "pytest", *workers, *PARALLEL]
+    words += [*(("-m", "unit") if quick else ()), *(COVERAGE if coverage else ()), *arguments]
     os.execve(words[0], words, env)  # noqa: S606 - an argument list
+
+
+def _build(paths: Paths, *, only_dev: bool) -> None:
+    if only_dev:
+        build(["dev"], paths)
+        return
+    missing = {name: environments.packages_missing(name) for name in environments.names()}
+    build([name for name, packages in missing.items() if not packages], paths)
+    for name, packages in missing.items():
+        if packages:
+            needed = " ".join(packages)
+            click.echo(f"  Left out: the tests of {name}. They need: apt-get install -y {needed}")

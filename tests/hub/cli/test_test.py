@@ -1,0 +1,94 @@
+"""`./labhub test`: what it builds, what it calls, which checks it knows."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from hub.cli import lint
+from hub.cli import test as command
+from hub.state.paths import REPOSITORY
+from labkit.base.problems import ProblemsError
+
+
+class Called(Exception):
+    """Instead of the program that would take this one's place."""
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is built and what is called."""
+    seen: dict[str, Any] = {}
+
+    def execve(program: str, words: list[str], env: dict[str, str]) -> None:
+        seen.update(words=words, env=env)
+        raise Called
+
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(command, "build", lambda names, _: seen.update(built=names))
+    monkeypatch.setattr(command.environments, "packages_missing", lambda _: [])
+    monkeypatch.setattr(command.toolchain, "node_programs", lambda _: (Path("npm"), Path("node")))
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.setenv("LABHUB_STATE", "/somewhere")
+    return seen
+
+
+def test_all_environments_are_built_first(calls: dict[str, Any]) -> None:
+    result = CliRunner().invoke(command.test, ["tests/hub", "-k", "x"])
+    assert isinstance(result.exception, Called)
+    assert {"dev", "notebook", "alignment"} <= set(calls["built"])
+    assert calls["words"][-3:] == ["tests/hub", "-k", "x"]
+    assert "-m" not in calls["words"][3:]
+    assert "LABHUB_STATE" not in calls["env"]
+
+
+def test_quick_builds_dev_alone(calls: dict[str, Any]) -> None:
+    CliRunner().invoke(command.test, ["--quick", "--coverage"])
+    assert calls["built"] == ["dev"]
+    assert calls["words"][calls["words"].index("-m", 3) + 1] == "unit"
+    assert "--cov" in calls["words"]
+
+
+def test_a_failed_check_fails_the_command(
+    calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = {"ruff": "/bin/false", "lint-imports": "/bin/true"}
+    monkeypatch.setattr(lint, "_finder", lambda _: programs.__getitem__)
+    good = CliRunner().invoke(command.test, ["--lint", "imports"])
+    assert (good.exit_code, calls["built"]) == (0, ["dev"])
+    bad = CliRunner().invoke(command.test, ["--lint", "ruff", "imports"])
+    assert bad.exit_code == 1
+    assert "These checks failed: ruff." in bad.output
+    assert "lint: imports" in bad.output  # goes on after the first
+
+
+def test_an_unknown_check_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProblemsError, match=r"no check 'rust'.*ruff, format"):
+        lint.lint(["rust"], tmp_path, {})
+
+
+def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ProblemsError, match="apt-get install shellcheck"):
+        lint.lint(["shellcheck"], tmp_path, {})
+
+
+def test_every_check_has_commands(tmp_path: Path) -> None:
+    for name in lint.NAMES:
+        for words in lint.commands(name, lambda program: f"/bin/{program}", tmp_path):
+            assert words[0].startswith("/bin/")
+            assert len(words) > 1 or name == "mypy"
+
+
+def test_pre_commit_and_ci_call_the_same_checks() -> None:
+    hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text()
+    called = re.findall(r"entry: \./labhub test --lint (.+)", hooks)
+    assert sorted(" ".join(called).split()) == sorted(lint.NAMES)
+    assert hooks.count("language: system") == len(called)
+    for script in (".ci/run", ".github/workflows/tests.yml"):
+        assert "./labhub test --lint" in (REPOSITORY / script).read_text()
