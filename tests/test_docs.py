@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
+import json
 import re
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
+from ruamel.yaml import YAML
 
+import hub.cli
+import labkit.cli
 from tests.support.portal import REPOSITORY
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -110,6 +117,106 @@ def test_code_and_tests_that_the_texts_name_exist() -> None:
         lost += [f"{page.name}: {name}" for name in tests if name not in names]
         lost += [f"{page.name}: {path}" for path in paths if not (REPOSITORY / path).exists()]
     assert lost == []
+
+
+def test_the_walks_name_modules_that_exist_and_go_on() -> None:
+    text = (REPOSITORY / "docs" / "development" / "walk.md").read_text()
+    titles = re.findall(r"(?m)^## (.*)$", text)
+    assert [re.sub("`", "", title) for title in titles] == [
+        "From a cell's submit() to a record on a node",
+        "From login to a running server",
+        "From service.yaml to an app behind the gate",
+    ]
+    for walk in re.split(r"(?m)^## ", text)[1:]:
+        modules = re.findall(r"`((?:hub|labkit|services)/[\w/]+\.py)`", walk)
+        assert len(modules) > 10
+        assert [name for name in modules if not (REPOSITORY / name).is_file()] == []
+        again = {name for name in modules if modules.count(name) > 1}
+        assert len(again) <= 1, f"a walk goes on, and does not come back to {again}"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", page.read_text())
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_code_blocks_can_be_read(page: Path) -> None:
+    for block in blocks(page, "python"):
+        compile(block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for block in blocks(page, "json"):
+        json.loads(block)
+    for block in blocks(page, "ya?ml"):
+        list(YAML(typ="safe").load_all(block))
+
+
+def test_some_code_blocks_are_there() -> None:
+    assert [block for page in pages() for block in blocks(page, "python")]
+
+
+_COMMAND = re.compile(r"(?:sudo (?:-E )?)?(?:\./)?(labhub|labkit) ([a-z].*)")
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """Return the commands that a page's code begins with, each with its words."""
+    text = page.read_text()
+    code = re.findall(r"`([^`\n]+)`", text)
+    code += re.findall(r"(?m)^ {4}(\S.*)$", "".join(re.findall(r"\n\n((?: {4}.*\n)+)", text)))
+    code += [line for block in blocks(page, "(?:sh|bash|console)?") for line in block.splitlines()]
+    return [
+        (match[1], re.split(r"\s#|[;|&]|, ", match[2])[0].split())
+        for line in code
+        if (match := _COMMAND.match(line))
+    ]
+
+
+def labhub_refuses(words: list[str]) -> str:
+    """Return why labhub has no such command or option, or nothing."""
+    if words[0] not in hub.cli.COMMANDS:
+        return f"labhub has no command {words[0]!r}"
+    command: click.Command | None = hub.cli.cli.get_command(click.Context(hub.cli.cli), words[0])
+    rest = words[1:]
+    while isinstance(command, click.Group) and rest and rest[0] in command.commands:
+        command, rest = command.commands[rest[0]], rest[1:]
+    assert command is not None
+    if isinstance(command, click.Group) and rest and re.fullmatch(r"[a-z-]+", rest[0]):
+        return f"{command.name} has no command {rest[0]!r}"
+    if command.context_settings.get("ignore_unknown_options"):
+        return ""
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    wrong = [word for word in rest if re.match(r"--?[a-z]", word)]
+    wrong = [word for word in wrong if word.partition("=")[0] not in {*known, "--help", "-h"}]
+    return f"{' '.join(words)}: no option {wrong}" if wrong else ""
+
+
+def labkit_refuses(words: list[str]) -> str:
+    """Return why labkit has no such command or option, or nothing."""
+    (group,) = (
+        a for a in labkit.cli._parser()._actions if isinstance(a, argparse._SubParsersAction)
+    )
+    if words[0] not in group.choices:
+        return f"labkit has no command {words[0]!r}"
+    known = set(group.choices[words[0]]._option_string_actions)
+    wrong = [word for word in words[1:] if re.match(r"--?[a-z]", word)]
+    wrong = [word for word in wrong if word.partition("=")[0] not in known]
+    return f"{' '.join(words)}: no option {wrong}" if wrong else ""
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_the_commands_that_a_page_names_exist(page: Path) -> None:
+    refuses = {"labhub": labhub_refuses, "labkit": labkit_refuses}
+    wrong = [refuses[program](words) for program, words in commands(page)]
+    assert [reason for reason in wrong if reason] == []
+
+
+def test_commands_that_do_not_exist_are_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Call\n\n    sudo ./labhub up --fast  #\n\nOr `labkit show NAME --json`, or `labhub fly`\n"
+    )
+    by_name = {words[0]: words for _, words in commands(page)}
+    assert labhub_refuses(by_name["up"]) == "up --fast: no option ['--fast']"
+    assert labkit_refuses(by_name["show"]) == ""
+    assert labhub_refuses(by_name["fly"]) == "labhub has no command 'fly'"
 
 
 @pytest.mark.parametrize("what", _FORBIDDEN)

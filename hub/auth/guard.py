@@ -52,7 +52,7 @@ class PasswordGuard(Authenticator):
     not exist.
     """
 
-    failures = Integer(5, config=True, help="Wrong passwords until the door closes.")
+    failures = Integer(5, config=True, help="Wrong passwords until logins are refused.")
     wait = Float(600, config=True, help="Seconds that the door stays closed.")
     slowest_answer = Float(1.0, config=True, help="A refusal takes at least these seconds.")
 

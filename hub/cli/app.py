@@ -118,7 +118,7 @@ def remove(name: str, delete_data: bool, yes: bool) -> None:
 def list_(as_json: bool) -> None:
     """List the apps, with who may open them and whether they run.
 
-    One that sleeps starts when somebody opens it.
+    One that is stopped starts when somebody opens it.
 
     \b
     Example:

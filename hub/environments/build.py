@@ -149,7 +149,7 @@ class Environments:
         folder = self.folder(name)
         python = folder / "bin" / "python"
         if not python.exists():
-            # --clear: one whose Python is gone cannot be mended.
+            # --clear: one whose Python is gone cannot be repaired.
             base = ("--no-project", "--python", _base_python())
             self._run(name, uv, "venv", "--clear", *base, folder, env=env)
         into = ("--compile-bytecode", "--python", python)

@@ -90,7 +90,7 @@ class OAuth(Frozen):
 
 
 class Lockout(Frozen):
-    """How often a password may be wrong before the door closes for a while."""
+    """How often a password may be wrong before logins are refused for a while."""
 
     failures: int = Field(5, ge=1, le=100)
     wait: Duration = timedelta(minutes=10)

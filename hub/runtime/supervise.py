@@ -225,7 +225,7 @@ class Supervisor:
         done = self._take_up(lambda _: True)
         for name, program in self.info().items():
             if is_app(name) and program.state in ("STOPPED", "EXITED"):
-                continue  # it sleeps
+                continue  # it is stopped
             if program.state in ("STOPPED", "EXITED", "FATAL", "BACKOFF"):
                 self.stop([name])  # a new try, with the count of failures at nought
                 self.start([name])

@@ -52,7 +52,7 @@ async function refresh() {
   timer = setTimeout(refresh, busy ? BUSY_MS : CALM_MS);
 }
 
-// What is shown of an app's state; one that sleeps starts when it is opened.
+// What is shown of an app's state; one that is stopped starts when it is opened.
 const STATES = {
   running: ["Running", "state state-good"],
   starting: ["Starting", "state state-warn"],

@@ -205,7 +205,7 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
     # -- what passes ------------------------------------------------------------------
 
     async def _pass(self, *_: Any) -> None:
-        """Pass a request on; what an app that sleeps is asked for first wakes it."""
+        """Pass a request on; the first one to an app that is stopped starts it."""
         if self._late is not None:
             raise self._late
         page = pages.is_page(self.request) and self.request.method == "GET"

@@ -43,7 +43,7 @@ def test_an_app_opens_from_the_home_page(
     portal, chromium, ada, _ = scene
     page = log_in(chromium, portal, ada)
     card = page.locator("a.card", has_text="Test app")
-    expect(card.locator(".state")).to_have_text("Sleeping")
+    expect(card.locator(".state")).to_have_text("Stopped")
     picture = card.locator("img")
     assert picture.evaluate("img => img.complete && img.naturalWidth > 0")
     page.screenshot(path=artifacts / "apps-home.png", full_page=True)

@@ -67,7 +67,7 @@ class WebApp:
         return self._client.log(self.name, lines)
 
     def start(self) -> WebApp:
-        """Start it, where it sleeps, and wait until it is ready or has ended: see `state`."""
+        """Start it, where it is stopped, and wait until it is ready or has ended: see `state`."""
         self._told = self._client.ask("POST", f"/{self.name}/start", {})
         return self
 

@@ -107,7 +107,7 @@ def test_the_home_page_shows_what_each_may_open(
     portal.stop_app("docs")
     page.goto(f"{portal.url}/hub/home")
     card = page.locator("a.card", has_text="Documentation")
-    expect(card.locator(".state")).to_have_text("Sleeping")
+    expect(card.locator(".state")).to_have_text("Stopped")
     assert card.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
     page.screenshot(path=artifacts / "docs-1-home.png", full_page=True)
     with portal.program(portal.token(portal.ada)) as program:
@@ -119,7 +119,7 @@ def test_the_home_page_shows_what_each_may_open(
     expect(new).to_have_count(0)
     portal.labhub("app", "add", str(PORTAPP))
     page.evaluate(LOOK)
-    expect(new.locator(".state")).to_have_text("Sleeping")
+    expect(new.locator(".state")).to_have_text("Stopped")
     expect(card.locator(".state")).to_have_text("Running")
     portal.labhub("app", "remove", "--yes", "portapp")
     page.evaluate(LOOK)
