@@ -102,7 +102,7 @@ def test_an_interrupted_build_is_resumed_and_two_do_not_meet(folder: Path) -> No
     tiny.hold.unlink()
     said = one.communicate(timeout=60)[1] + two.communicate(timeout=60)[1]
     assert one.returncode == two.returncode == 0, said
-    assert "waiting for another labhub" in said
+    assert "waiting for the environment tiny, which process" in said
     assert tiny.verified() == 2, "the second found it built"
     assert json.loads((tiny.env / STAMP).read_text())["lock"]
     assert "fetching uv" not in said
