@@ -141,13 +141,13 @@ def test_a_server_that_dies_shows_its_logs_end(portal: SlurmPortal, ada: str) ->
 REFUSED = [
     ({"profile": "stub", "partition": "nowhere"}, "no such partition"),
     ({"profile": "huge", "partition": "main"}, "no node is large enough"),
-    ({"profile": "stub", "partition": "tiny"}, "it gives a job at most 1m"),
+    ({"profile": "stub", "partition": "tiny"}, "it gives a job at most 1 min"),
 ]
 
 
 @pytest.mark.parametrize("way", ["REST", "link", "form"])
 @pytest.mark.parametrize(("options", "words"), REFUSED, ids=["partition", "size", "time"])
-def test_what_the_page_does_not_offer_no_door_takes(
+def test_what_the_page_does_not_offer_no_request_gets(
     portal: SlurmPortal, ada: str, options: dict[str, str], words: str, way: str
 ) -> None:
     """Nothing is asked of SLURM for it."""
