@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.base import files
-
 if TYPE_CHECKING:
     from labkit.workflows.cellprofiler.pipeline import Pipeline
 
@@ -135,7 +133,10 @@ def _keep(key: str, entry: dict[str, Any], file: Path | None = None) -> None:
     costs = _read(path) | {key: entry}
     recent = sorted(costs.items(), key=lambda item: item[1].get("measured", 0))[-_KEPT:]
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomic(path, json.dumps(dict(recent), indent=1))
+    # Of its own: this module runs in run folders, where there is no labkit.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(dict(recent), indent=1))
+    temporary.replace(path)
 
 
 def _read(file: Path | None = None) -> dict[str, dict[str, Any]]:
