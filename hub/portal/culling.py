@@ -100,7 +100,7 @@ def culler_command(settings: Settings) -> list[str]:
         sys.executable,
         "-m",
         "jupyterhub_idle_culler",
-        f"--config={REPOSITORY / 'hub' / 'culler_config.py'}",
+        f"--config={REPOSITORY / 'hub' / 'portal' / 'culler_config.py'}",
         f"--url=http://127.0.0.1:{settings.local.hub_port}/hub/api",
         f"--timeout={_seconds(culling.idle) if culling.idle else _FOREVER}",
         f"--max-age={_seconds(culling.max_age) if culling.max_age else 0}",

@@ -44,6 +44,7 @@ def test_the_command_holds_no_secret_and_reads_no_file_of_the_working_folder() -
     assert not any("token" in word or "ssl" in word for word in words)
     (config,) = [word for word in words if word.startswith("--config=")]
     assert Path(config.partition("=")[2]).is_absolute()
+    assert Path(config.partition("=")[2]).is_file()
 
 
 def test_nothing_is_culled_where_the_lab_says_never() -> None:
