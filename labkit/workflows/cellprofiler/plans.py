@@ -218,6 +218,7 @@ def _gather_settings(prepared: Prepared, pipeline: Pipeline, analysis: Stage) ->
         "saves": saves.saved_images(pipeline),
         "prefixes": exported["prefixes"],
         "delimiter": exported["delimiter"],
+        "may_skip": bool(pipeline.named(*_MAY_SKIP)),
         "profiles": prepared.profiles,
         "fingerprint": costs.fingerprint(pipeline),
         "costs": str(costs.place()),

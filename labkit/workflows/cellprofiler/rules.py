@@ -13,9 +13,11 @@ IMAGES_ONLY = r'and (extension does isimage) (directory doesnot containregexp "[
 _TIFF = {"tif", "tiff", "flex", "stk"}
 _IMAGE = _TIFF | {
     *("png", "jpg", "jpeg", "jpe", "bmp", "gif", "ppm", "pgm", "pbm", "c01", "dib", "zvi", "lif"),
-    *("lsm", "nd2", "oib", "oif", "czi", "vsi", "ims", "mrc", "npy", "npz", "mat", "dcm", "h5"),
+    *("lsm", "nd2", "oib", "oif", "czi", "vsi", "ims", "mrc", "dcm", "h5"),
     *("avi", "mov", "mpeg", "mpg", "mp4"),
 }
+# CellProfiler reads these too, but "isimage" asks Bio-Formats, which does not know them.
+_ARRAYS = {"npy", "npz", "mat"}
 _EXTENSIONS = {
     "isimage": _IMAGE,
     "istif": _TIFF,
@@ -32,8 +34,8 @@ class RuleError(ValueError):
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file's name ends like that of an image."""
-    return PurePosixPath(name).suffix[1:].lower() in _IMAGE
+    """Return whether a file's name ends like that of an image that CellProfiler reads."""
+    return PurePosixPath(name).suffix[1:].lower() in _IMAGE | _ARRAYS
 
 
 def parse(text: str) -> Rule:

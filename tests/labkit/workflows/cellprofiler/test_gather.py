@@ -55,6 +55,27 @@ def test_parts_with_different_columns_are_a_failure(tmp_path: Path) -> None:
         gather(tmp_path, *parts)
 
 
+def test_image_sets_that_were_flagged_lack_what_follows(tmp_path: Path) -> None:
+    """FlagImage ends the pipeline for an image set: one run has empty cells there, too."""
+    parts = [
+        part(tmp_path, "1", "ImageNumber,A,B,C\n1,1,2,3\n", (1,), {1}),
+        part(tmp_path, "2", "ImageNumber,A\n1,4\n", (2,), {2}),
+        part(tmp_path, "3", "ImageNumber,A,B\n1,5,6\n", (3,), {3}),
+    ]
+    (files,) = tables.find(parts).values()
+    target = tmp_path / "Image.parquet"
+    tables.gather(files, target, may_skip=True)
+    assert pd.read_parquet(target).fillna(-1).to_numpy().tolist() == [
+        [1, 1, 2, 3], [2, 4, -1, -1], [3, 5, 6, -1],
+    ]  # fmt: skip
+    with pytest.raises(GatherError, match="3 different sets"):
+        tables.gather(files, target)
+    parts.append(part(tmp_path, "4", "ImageNumber,A,X\n1,4,4\n", (4,), {4}))
+    (files,) = tables.find(parts).values()
+    with pytest.raises(GatherError, match="4 different sets"):
+        tables.gather(files, target, may_skip=True)
+
+
 def test_what_failed_is_left_out(tmp_path: Path) -> None:
     one = part(tmp_path, "1", "ImageNumber,A\n1,1\n2,2\n3,3\n", (7, 8, 9), {7, 9})
     table = gather(tmp_path, one)

@@ -105,6 +105,8 @@ def test_nothing_that_matches_is_refused(tmp_path: Path) -> None:
         ('and (file does contain "w1")', "a_w1.tif", True),
         ('and (file does contain "w1") (file doesnot startwith "a")', "a_w1.tif", False),
         ('or (file does endwith ".png") (extension does istif)', "x.TIF", True),
+        ("extension does isimage", "x.npy", False),
+        ('or (extension does isimage) (file does endwith ".npy")', "x.npy", True),
         (r'and (file does containregexp "s[0-9]\\.tif")', "s3.tif", True),
         (r'and (directory doesnot containregexp "[\\\\/]\\.")', ".cache/x.tif", False),
         (

@@ -55,6 +55,7 @@ def main(run: Path, out: Path, memory: int) -> None:
             delimiter=settings["delimiter"],
             planned=planned,
             memory=memory // 4,
+            may_skip=settings["may_skip"],
         )
         summary[name] = {"rows": count, "image_sets": len(seen)}
         if name == "Image" and seen != good:

@@ -71,6 +71,7 @@ def gather(
     delimiter: str = ",",
     planned: Mapping[str, pa.Array] | None = None,
     memory: int = 1024**3,
+    may_skip: bool = False,
 ) -> tuple[int, frozenset[int]]:
     """Write one Parquet file from the CSV files of a table.
 
@@ -84,6 +85,8 @@ def gather(
         metadata, by ImageNumber - 1. Replaces columns that are there.
     memory : int
         Bytes of tables to hold; beyond that they wait on disk.
+    may_skip : bool
+        Whether the pipeline may end early for an image set; what it then lacks is null.
 
     Returns
     -------
@@ -111,7 +114,7 @@ def gather(
             held -= table.nbytes
         else:
             tables.append(table)
-    _same_columns(target.stem, [path for _, path in files], schemas)
+    _same_columns(target.stem, [path for _, path in files], schemas, may_skip)
     schema = _wide([s for s in schemas if len(s)])
     disjoint = all(a[1] < b[0] for a, b in pairwise(order) if b[1])
     rows, seen = _write(tables, schema, target, disjoint)
@@ -208,13 +211,21 @@ def _unique(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _same_columns(name: str, paths: Sequence[Path], schemas: Sequence[pa.Schema]) -> None:
-    """Fail where parts measured different things: nulls would hide it, and values differ too."""
+def _same_columns(
+    name: str, paths: Sequence[Path], schemas: Sequence[pa.Schema], may_skip: bool
+) -> None:
+    """Fail where parts measured different things: nulls would hide it, and values differ too.
+
+    FlagImage can end the pipeline early for an image set. A part of nothing but such image sets
+    lacks the columns of what follows, as they are empty in one run over everything: then the
+    columns of one part are all among those of the next larger one.
+    """
     kinds: dict[frozenset[str], Path] = {}
     for path, schema in zip(paths, schemas, strict=True):
         if len(schema):
             kinds.setdefault(frozenset(schema.names), path)
-    if len(kinds) < 2:
+    nested = pairwise(sorted(kinds, key=len))
+    if len(kinds) < 2 or (may_skip and all(small < large for small, large in nested)):
         return
     (first, here), (second, there) = list(kinds.items())[:2]
     lists = [
