@@ -28,6 +28,7 @@ from hub.sandbox.accounts import AccountError
 from hub.sandbox.bubblewrap import environment_folders
 from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.configure import sandboxes_of
+from hub.sandbox.inherited import renew
 from hub.sandbox.instance import sandbox_key
 from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.create import read_secret
@@ -170,19 +171,16 @@ class Start:
         try:
             values = self.values("0.0.0.0", _PORT)  # noqa: S104 - in a network of its own
             self._tell_address(sandbox.link.address, _PORT)
-            arguments = sandbox.open_arguments()
-            try:
+            with sandbox.prepared() as (front, descriptors):
                 process = subprocess.Popen(
-                    [*sandbox.command(arguments), *self.command(values)],
+                    [*front, *self.command(values)],
                     env=self.environment(values),
                     cwd="/",
                     stdin=subprocess.DEVNULL,
-                    pass_fds=[arguments],
-                    umask=0o007,  # the socket is the app's and the gate's
-                    preexec_fn=lambda: _join(sandbox.join_files),
+                    pass_fds=descriptors,
+                    # The socket is the app's and the gate's.
+                    preexec_fn=renew(sandbox.join_files, umask=0o007),
                 )
-            finally:
-                os.close(arguments)
             sandboxes.started(key)
             status = ending.wait(process, lambda: sandboxes.serving(key))
             if sandboxes.oom_kills(key):
@@ -271,13 +269,6 @@ class _Ending:
             return 0
         status = process.poll() or 0
         return 128 - status if status < 0 else status
-
-
-def _join(files: list[str]) -> None:
-    for file in files:
-        descriptor = os.open(file, os.O_WRONLY)
-        os.write(descriptor, b"0")
-        os.close(descriptor)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:

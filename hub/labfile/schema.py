@@ -139,6 +139,11 @@ class Profile(Frozen):
     cpu: float = Field(1.0, gt=0, le=1024, description="cores")
     memory: Bytes = Field(2 << 30, ge=128 << 20)
     processes: int = Field(512, ge=32, le=100_000, description="processes and threads at once")
+    user_namespaces: bool = Field(
+        False,
+        description="local: programs may make user namespaces, as containers and browsers do;"
+        " it opens more of the kernel to them",
+    )
     groups: tuple[GroupName, ...] = Field((), description="who may use it; empty: everybody")
     gpus: int = Field(0, ge=0, le=16, description="slurm: graphics cards")
     partitions: tuple[Partition, ...] = Field(

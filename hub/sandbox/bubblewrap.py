@@ -69,6 +69,7 @@ def arguments(view: View) -> list[str]:
     """
     home = own_home(view.account)
     args = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]
+    args.append("--new-session")  # no terminal of whoever started the portal
     args += _mounts(view, home)
     for capability in _CAPABILITIES:
         args += ["--cap-add", capability]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import platform
 import pwd
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 from hub.labfile.schema import Settings
-from hub.sandbox import cgroups
+from hub.sandbox import cgroups, seccomp
 from hub.sandbox.instance import Instance
 from hub.sandbox.network import IPv4Network, Network, NetworkError, attached_networks
 from hub.state.paths import Paths
@@ -27,8 +29,14 @@ _PACKAGES = {
     "chpasswd": "passwd",
 }
 _BWRAP = (0, 8)  # the first with --size for a tmpfs
-_CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_NET_ADMIN": 12, "CAP_SETUID": 7, "CAP_CHOWN": 0}
+_CAPABILITIES = {
+    "CAP_SYS_ADMIN": 21,
+    "CAP_NET_ADMIN": 12,
+    "CAP_SETUID": 7,
+    "CAP_CHOWN": 0,
+}
 _PLACE = "isolation"
+_SECCOMP = Path("/proc/sys/kernel/seccomp/actions_avail")
 
 
 def problems(settings: Settings, paths: Paths) -> list[Problem]:
@@ -41,6 +49,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     if missing:  # nothing else can be asked without them
         return missing
     return [
+        *_system_calls(),
         *_limits(Instance.of(paths)),
         *_rules(Instance.of(paths), settings),
         *_addresses(settings),
@@ -102,6 +111,17 @@ def _rights() -> list[Problem]:
             "start the portal on the machine itself, or in a privileged container",
         )
     ]
+
+
+def _system_calls() -> list[Problem]:
+    machine = platform.machine()
+    if not seccomp.known(machine):
+        text = f"there is no system call filter for this processor ({machine})"
+        return [Problem(_PLACE, text, f"use a machine with: {', '.join(seccomp.CALLS)}")]
+    if not _SECCOMP.exists():
+        text = "this kernel cannot filter system calls (seccomp)"
+        return [Problem(_PLACE, text, "start a kernel with CONFIG_SECCOMP_FILTER")]
+    return []
 
 
 def _limits(instance: Instance) -> list[Problem]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pwd
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hub.sandbox import bubblewrap, cgroups
+from hub.sandbox import bubblewrap, cgroups, seccomp
 from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.instance import Instance
 from hub.sandbox.network import Link, Network
@@ -59,6 +60,8 @@ class Sandbox:
         Bubblewrap's.
     as_user : list of str
         Goes in front of the server's command, inside.
+    user_namespaces : bool
+        Whether programs in it may make user namespaces.
     """
 
     key: str
@@ -66,24 +69,27 @@ class Sandbox:
     join_files: list[str]
     arguments: list[str]
     as_user: list[str]
+    user_namespaces: bool = False
 
-    def open_arguments(self) -> int:
-        """Return a file from which bubblewrap reads its arguments: ``ps`` stays readable."""
-        descriptor = os.memfd_create("bwrap")
-        os.write(descriptor, b"".join(os.fsencode(word) + b"\0" for word in self.arguments))
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return descriptor
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[tuple[list[str], list[int]]]:
+        """Give what goes in front of the server's command, and the files that it must inherit.
 
-    def command(self, arguments: int) -> list[str]:
-        """Return what goes in front of the server's command.
-
-        Parameters
-        ----------
-        arguments : int
-            What `open_arguments` returned, to be inherited by the command.
+        Bubblewrap reads its arguments and the system call filter from them: ``ps`` stays readable.
         """
-        outside = ["nsenter", f"--net={self.link.namespace}", "--", "bwrap"]
-        return [*outside, "--args", str(arguments), "--", *self.as_user]
+        arguments = os.memfd_create("bwrap")
+        try:
+            os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in self.arguments))
+            os.lseek(arguments, 0, os.SEEK_SET)
+            calls = seccomp.open_filter(user_namespaces=self.user_namespaces)
+            try:
+                outside = ["nsenter", f"--net={self.link.namespace}", "--", "bwrap"]
+                inside = ["--args", str(arguments), "--seccomp", str(calls), "--", *self.as_user]
+                yield [*outside, *inside], [arguments, calls]
+            finally:
+                os.close(calls)
+        finally:
+            os.close(arguments)
 
 
 class Sandboxes:
@@ -111,8 +117,26 @@ class Sandboxes:
         self._locks: dict[str, threading.RLock] = {}
         self._lock = threading.Lock()
 
-    def create(self, key: str, account: pwd.struct_passwd, limits: SandboxLimits) -> Sandbox:
+    def create(
+        self,
+        key: str,
+        account: pwd.struct_passwd,
+        limits: SandboxLimits,
+        *,
+        user_namespaces: bool = False,
+    ) -> Sandbox:
         """Make a sandbox; what an earlier one of that name left is removed first.
+
+        Parameters
+        ----------
+        key : str
+            Its name (`hub.sandbox.instance.sandbox_key`).
+        account : struct_passwd
+            Whose programs will run in it.
+        limits : SandboxLimits
+            What they may use.
+        user_namespaces : bool
+            Whether they may make user namespaces, in which a program is root of its own.
 
         Raises
         ------
@@ -122,10 +146,11 @@ class Sandboxes:
         with self._changing(key):
             self.destroy(key)
             try:
-                return self._create(key, account, limits)
+                sandbox = self._create(key, account, limits)
             except BaseException:
                 self.destroy(key)
                 raise
+        return replace(sandbox, user_namespaces=user_namespaces)
 
     def _create(self, key: str, account: pwd.struct_passwd, limits: SandboxLimits) -> Sandbox:
         folder = self.folder(key)

@@ -8,6 +8,7 @@ import pwd
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from traitlets import Integer
 from hub.labfile.schema import Settings
 from hub.sandbox import AccountError, accounts_of, log_writer, reap, sandboxes_of
 from hub.sandbox.cgroups import SandboxLimits
+from hub.sandbox.inherited import renew
 from hub.sandbox.instance import sandbox_key
 from hub.sandbox.sandboxes import Sandboxes
 from hub.spawners.base import LabSpawner
@@ -26,6 +28,7 @@ from labkit.base.units import format_size
 
 PORT = 8888  # on the sandbox's own address: its 127.0.0.1:8888 stays free
 _KNOCK = 0.05  # seconds between two looks whether a server has ended
+_UMASK = 0o077
 _GUARD = 30.0  # seconds between two looks whether the firewall's rules are there
 
 
@@ -83,17 +86,19 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         sandboxes = await self.sandboxes()
         key = sandbox_key(account.pw_uid, self.name)
         self.sandbox = key  # stop() finds it, even where this is cut short
-        sandbox = await asyncio.to_thread(sandboxes.create, key, account, limits)
+        sandbox = await asyncio.to_thread(
+            partial(sandboxes.create, key, account, limits, user_namespaces=profile.user_namespaces)
+        )
         self.ip, self.port = sandbox.link.address, PORT
         self.hub_connect_url = sandboxes.network.hub_url
         self.services_url = sandboxes.network.services_url
-        plain, arguments = list(self.cmd), sandbox.open_arguments()
-        self.cmd = [*sandbox.command(arguments), *plain]
+        plain = list(self.cmd)
         self._join_files = sandbox.join_files
         try:
-            return await self._launch_logged({"cwd": "/", "pass_fds": [arguments]})
+            with sandbox.prepared() as (front, descriptors):
+                self.cmd = [*front, *plain]
+                return await self._launch_logged({"cwd": "/", "pass_fds": descriptors})
         finally:
-            os.close(arguments)
             self.cmd = plain
 
     async def _launch_plain(self) -> tuple[str, int]:
@@ -129,23 +134,18 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
             for file in self._join_files:
                 Path(file).write_text(str(self._writer.pid))
             streams = {"stdin": subprocess.DEVNULL, "stdout": writing, "stderr": writing}
-            self.popen_kwargs = {**streams, "umask": 0o077, **popen}
+            self.popen_kwargs = {**streams, "umask": _UMASK, **popen}
             return await super().launch()  # type: ignore[no-any-return]
         finally:
             os.close(reading)
             os.close(writing)
 
     def make_preexec_fn(self, name: str) -> Any:  # noqa: ARG002
-        """Return what a new process does first: come under the sandbox's limits."""
-        files = self._join_files
+        """Return what a new process does first: come under the sandbox's limits.
 
-        def join() -> None:
-            for file in files:
-                descriptor = os.open(file, os.O_WRONLY)
-                os.write(descriptor, b"0")
-                os.close(descriptor)
-
-        return join
+        Without root there is no sandbox, and the server is of the session that started the portal.
+        """
+        return renew(self._join_files, _UMASK) if self._join_files else None
 
     def _account(self) -> pwd.struct_passwd:
         accounts = accounts_of(self.settings)

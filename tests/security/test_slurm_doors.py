@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -60,6 +62,32 @@ def walled(cluster: SlurmCluster, ada: str, bob: str) -> Iterator[SlurmPortal]:
         running.spawn(ada)
         running.spawn(bob)
         yield running
+
+
+INHERITED = """
+import ctypes, json, os, pathlib, platform
+number = {"x86_64": 250, "aarch64": 219}[platform.machine()]
+status = dict(
+    line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines()
+)
+print(json.dumps({
+    "keyring": ctypes.CDLL(None).syscall(number, 0, -3, 0),
+    "umask": os.umask(0o077),
+    "blocked": int(status["SigBlk"], 16),
+    "oom": int(pathlib.Path("/proc/self/oom_score_adj").read_text()),
+}))
+"""
+
+
+def test_jobs_of_one_node_share_no_keyring(portal: SlurmPortal, ada: str, bob: str) -> None:
+    """Both are children of one slurmd, whose session keyring each would otherwise have."""
+    here = ctypes.CDLL(None).syscall({"x86_64": 250, "aarch64": 219}[platform.machine()], 0, -3, 0)
+    found = [json.loads(portal.run(who, INHERITED)) for who in (ada, bob)]
+    assert min(one["keyring"] for one in found) > 0
+    assert len({here, *(one["keyring"] for one in found)}) == 3
+    for one in found:
+        assert (one["umask"], one["blocked"]) == (0o077, 0)
+        assert one["oom"] >= 0
 
 
 def token_of(portal: SlurmPortal, name: str, server: str = "") -> str:

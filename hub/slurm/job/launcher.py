@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import ipaddress
 import json
@@ -38,6 +39,9 @@ CONNECTIONS = 1024  # at once
 HUB_TIMEOUT = 300.0  # seconds that the hub may be away while the server starts
 SLIRP_TIMEOUT = 10.0
 NEWUSER, NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+KEYCTL = {"x86_64": 250, "aarch64": 219}  # asm/unistd.h
+JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
+OOM = "/proc/self/oom_score_adj"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # linux/sockios.h, linux/if.h
 
@@ -49,6 +53,31 @@ class LaunchError(Exception):
 def die_with_parent() -> None:
     """Let the kernel end this process when its parent is gone, however that ended."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def leave_node() -> None:
+    """Leave behind what a job takes over from the node's slurmd, whose other jobs do, too.
+
+    A session keyring of its own; signals, umask and protection from the OOM killer set anew.
+    The limits are the node's own (``--propagate=NONE``), its files are closed by subprocess.
+    """
+    number = KEYCTL.get(os.uname().machine)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if number is None or libc.syscall(number, JOIN_SESSION_KEYRING, None) < 0:
+        code = ctypes.get_errno()
+        if number is None or code != errno.ENOSYS:  # a kernel without keyrings shares none
+            say("this node gives no session keyring: other jobs may read keys that are put there")
+    # Python itself ignores these two, and gives them back to the server.
+    kept = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}
+    for one in signal.valid_signals() - kept:
+        with contextlib.suppress(OSError):  # the C library's own
+            signal.signal(one, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.umask(0o077)
+    with contextlib.suppress(OSError, ValueError), open(OOM, "r+") as stream:  # noqa: PTH123
+        if int(stream.read()) < 0:
+            stream.seek(0)
+            stream.write("0")
 
 
 def say(text: str) -> None:
@@ -382,6 +411,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 def launch(settings: dict[str, Any], command: list[str]) -> int:
     """Start the server and return its exit status when it ends."""
+    leave_node()
     first, last = settings["ports"]
     job = int(os.environ.get("SLURM_JOB_ID", "0"))
     guard = Guard(settings["addresses"], settings["accounts"])

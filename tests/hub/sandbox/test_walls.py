@@ -15,6 +15,7 @@ from hub.labfile.schema import Settings
 from hub.sandbox import cgroups, checks, log_writer, network
 from hub.sandbox.bubblewrap import SandboxError, View, arguments, environment_folders, own_home
 from hub.sandbox.configure import configure, shared_view
+from hub.sandbox.inherited import renew
 from hub.sandbox.instance import Instance, sandbox_key
 from hub.sandbox.network import Network, NetworkError
 from hub.sandbox.reap import reap, remove_all
@@ -224,13 +225,12 @@ def test_only_what_has_ended_is_reaped(paths: Paths) -> None:
     try:
         ended = sandboxes.create("1001", person(home), limits)
         running = sandboxes.create("1002", person(home), limits)
-        fd = running.open_arguments()
-        server = subprocess.Popen(
-            [*running.command(fd), "sleep", "60"],
-            pass_fds=[fd],
-            preexec_fn=lambda: [Path(file).write_text("0") for file in running.join_files],
-        )
-        os.close(fd)
+        with running.prepared() as (front, descriptors):
+            server = subprocess.Popen(
+                [*front, "sleep", "60"],
+                pass_fds=descriptors,
+                preexec_fn=renew(running.join_files, umask=0o077),
+            )
         while not sandboxes.serving("1002"):
             assert server.poll() is None
         sandboxes.started(ended.key)
