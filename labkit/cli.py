@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         _option(added)
         if name == "submit":
             added.add_argument("--wait", action="store_true", help="wait for its end")
+            added.add_argument(
+                "--rerun", action="store_true", help="run it again where it is finished"
+            )
 
     added = command("jobs", _jobs, "list my jobs, the newest first")
     added.add_argument("-n", "--limit", type=int, default=20, help="how many (20)")
@@ -141,7 +144,10 @@ def _number(value: str) -> int | float | str:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    job = jobfile.load(arguments.file).submit(arguments.backend, **_options(arguments))
+    options = _options(arguments)
+    if arguments.rerun:
+        options["rerun"] = True
+    job = jobfile.load(arguments.file).submit(arguments.backend, **options)
     return _submitted(job, arguments.wait)
 
 

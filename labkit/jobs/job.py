@@ -55,6 +55,7 @@ class Job:
         self.run = run
         self._watch: Watch | None = None
         self.shown_in: int | None = None  # the cell that shows it already
+        self.note = ""  # what its submit has to say, e.g. that an earlier result is used again
 
     @property
     def name(self) -> str:
@@ -170,7 +171,7 @@ class Job:
         return self
 
     def retry(self, backend: str | None = None, **changes: Any) -> Job:
-        """Run again only what failed or was cancelled, and what depends on it.
+        """Run again only what failed, was cancelled or deleted, and what depends on it.
 
         Parameters
         ----------
@@ -185,6 +186,30 @@ class Job:
             The job itself.
         """
         submitting.resubmit(self.run, backend, changes)
+        return self
+
+    def rerun(self, backend: str | None = None, **changes: Any) -> Job:
+        """Run all of it again, also what succeeded; the earlier results are kept aside.
+
+        They lie in ``results.before-<n>`` of the run folder.
+
+        Parameters
+        ----------
+        backend, changes
+            As in :meth:`retry`.
+
+        Returns
+        -------
+        Job
+            The job itself.
+
+        Raises
+        ------
+        LabkitError
+            It has not ended.
+        """
+        submitting.resubmit(self.run, backend, changes, rerun=True)
+        self.note = ""
         return self
 
     def failed(self) -> pd.DataFrame:

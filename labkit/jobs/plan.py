@@ -29,6 +29,9 @@ class Plan:
         Plain JSON that explains the job: part of the key.
     files : mapping of str to str, bytes or Path
         Copied into the run folder as ``files/<name>``: part of the key. A Path is copied.
+    fingerprinted : tuple of str
+        Further paths whose size and time of change are part of the key; they are not filled in,
+        and need not exist when a task starts.
     problems : tuple of Problem
         Warnings, shown before and after the submit.
     backend : str
@@ -44,6 +47,7 @@ class Plan:
     stages: tuple[Stage, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
+    fingerprinted: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     backend: str = ""
     payload: str = ""

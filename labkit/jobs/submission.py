@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from labkit.base.problems import LabkitError, Problem, refuse
@@ -16,6 +17,7 @@ from labkit.jobs.backends.base import Backend
 from labkit.jobs.model import Resources, Sighting, Sightings, State, grow_memory
 from labkit.jobs.options import OPTIONS, read_options, split_options
 from labkit.jobs.plan import Plan
+from labkit.jobs.runs.deleted import deleted
 from labkit.jobs.runs.index import Index
 from labkit.jobs.runs.store import Run, StageWork, Submission
 from labkit.jobs.runs.watch import Snapshot, Watch
@@ -26,7 +28,9 @@ def backend_of(name: str | None) -> Backend:
     return base.get(name or os.environ.get("LABKIT_BACKEND") or "local")
 
 
-def submit(run: Run, backend: Backend, plan: Plan, options: Mapping[str, Any]) -> None:
+def submit(
+    run: Run, backend: Backend, plan: Plan, options: Mapping[str, Any], *, rerun: bool = False
+) -> str:
     """Hand a run over, or what of it is missing; nothing where it is done or under way.
 
     Parameters
@@ -39,11 +43,21 @@ def submit(run: Run, backend: Backend, plan: Plan, options: Mapping[str, Any]) -
         What to ask for: another submit of the same work may ask for more memory.
     options : mapping
         The backend's own, without prefix.
+    rerun : bool
+        Run all of it again where it has ended.
+
+    Returns
+    -------
+    str
+        What people must know of earlier results: that they are used again, or made again since
+        somebody deleted them. Else empty.
 
     Raises
     ------
     BackendError
         It refused, or could not be asked.
+    LabkitError
+        It is to run again and has not ended.
     """
     with run.lock():
         reconcile(run)
@@ -61,20 +75,58 @@ def submit(run: Run, backend: Backend, plan: Plan, options: Mapping[str, Any]) -
                 if stage.tasks
             ]
             hand_over(run, backend, works, options)
-        else:
-            snapshot = settled(run)
-            if snapshot.known and snapshot.state in (State.FAILED, State.CANCELLED):
-                wanted = {stage.name: (stage.resources, stage.retries) for stage in plan.stages}
-                hand_over(run, backend, _missing(run, snapshot, wanted), options)
+            return ""
+        snapshot = settled(run)
+        if rerun:
+            _require_ended(run, snapshot)
+        elif not (snapshot.known and snapshot.state.final):
+            return ""
+        wanted = {stage.name: (stage.resources, stage.retries) for stage in plan.stages}
+        lost = deleted(run)
+        works = _missing(run, snapshot, wanted, _all_tasks(run) if rerun else lost)
+        if not works:
+            return _reused(snapshot)
+        if rerun:
+            run.set_results_aside()
+        hand_over(run, backend, works, options)
+        if lost and not rerun:
+            return f"Results of {len(lost):,} tasks had been deleted: they are made again."
+        return ""
 
 
-def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
-    """Run again only what failed or was cancelled, and the stages that depend on it.
+def _reused(snapshot: Snapshot) -> str:
+    when = datetime.fromtimestamp(snapshot.ended or snapshot.at).strftime("%Y-%m-%d %H:%M")
+    return (
+        f"Nothing was run: finished on {when}, and nothing that it names has changed since. "
+        "job.rerun() or submit(rerun=True) runs it again."
+    )
+
+
+def _require_ended(run: Run, snapshot: Snapshot) -> None:
+    if not snapshot.known:
+        raise LabkitError(f"Its state is unknown, so nothing was done: {snapshot.text}")
+    if not snapshot.state.final:
+        raise LabkitError(
+            f"{run.path.name} still runs ({snapshot.count(State.RUNNING)} tasks run, "
+            f"{snapshot.count(State.PENDING)} wait). Wait for it, or cancel it first."
+        )
+
+
+def _all_tasks(run: Run) -> set[tuple[str, int]]:
+    return {(info.name, index) for info in run.manifest.stages for index in range(info.tasks)}
+
+
+def resubmit(
+    run: Run, name: str | None, changes: Mapping[str, Any], *, rerun: bool = False
+) -> None:
+    """Run again only what failed, was cancelled or deleted, and the stages that depend on it.
 
     Parameters
     ----------
     changes : mapping
         ``memory`` (``"x2"`` or a size), ``cpu``, ``time``, ``retries``, and the backend's own.
+    rerun : bool
+        Run all of it again.
 
     Raises
     ------
@@ -97,21 +149,15 @@ def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
         refuse(problems)
         fields, retries = read_options(general)
         snapshot = settled(run)
-        if not snapshot.known:
-            raise LabkitError(f"Its state is unknown, so nothing was done: {snapshot.text}")
-        if not snapshot.state.final:
-            raise LabkitError(
-                f"{run.path.name} still runs ({snapshot.count(State.RUNNING)} tasks run, "
-                f"{snapshot.count(State.PENDING)} wait). Wait for it, or cancel it first."
-            )
-        if snapshot.state is State.SUCCEEDED:
-            return
+        _require_ended(run, snapshot)
         wanted = {
             work.name: _changed(work, fields, retries, growth)
             for submission in submissions
             for work in submission.stages
         }
-        works = _missing(run, snapshot, wanted)
+        works = _missing(run, snapshot, wanted, _all_tasks(run) if rerun else deleted(run))
+        if not works:
+            return
         limits = backend.limits()
         refuse(
             Problem(f"stage {work.name}", f"asks for {over}; there are at most {limits.text}.")
@@ -120,6 +166,8 @@ def resubmit(run: Run, name: str | None, changes: Mapping[str, Any]) -> None:
         )
         if backend.name == submissions[-1].backend:
             own = {**submissions[-1].options, **own}
+        if rerun:
+            run.set_results_aside()
         hand_over(run, backend, works, own)
 
 
@@ -216,12 +264,15 @@ def sightings(run: Run) -> Sightings:
 
 
 def _missing(
-    run: Run, snapshot: Snapshot, wanted: Mapping[str, tuple[Resources, int]]
+    run: Run,
+    snapshot: Snapshot,
+    wanted: Mapping[str, tuple[Resources, int]],
+    again: set[tuple[str, int]],
 ) -> list[StageWork]:
-    """Return what did not succeed, and all of the stages that depend on it."""
+    """Return what did not succeed or is to run again, and all stages that depend on it."""
     open_tasks: dict[str, list[int]] = {}
-    for task in snapshot.open:
-        open_tasks.setdefault(task.stage, []).append(task.index)
+    for stage, index in sorted({(task.stage, task.index) for task in snapshot.open} | again):
+        open_tasks.setdefault(stage, []).append(index)
     works: list[StageWork] = []
     names: set[str] = set()
     for info in run.manifest.stages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from labkit.base.addresses import address_problem
 from labkit.base.problems import Problem, refuse
 from labkit.jobs import submission
 from labkit.jobs.backends.base import Backend
@@ -58,13 +60,16 @@ class Workflow(ABC):
         """
         return _prepare(self, submission.backend_of(backend), options)[0]
 
-    def submit(self, backend: str | None = None, **options: Any) -> Job:
+    def submit(self, backend: str | None = None, *, rerun: bool = False, **options: Any) -> Job:
         """Submit the job, or find the same job that is there already.
 
         Parameters
         ----------
         backend : str
             ``"local"`` or ``"slurm"``; None: ``$LABKIT_BACKEND``, else local.
+        rerun : bool
+            Run all of it again where the same work is finished; the earlier results are kept
+            aside, in ``results.before-<n>`` of the run folder.
         options
             ``cpu``, ``memory``, ``time``, ``retries``, ``output``, and the backend's own with its
             prefix, e.g. ``slurm_partition=``.
@@ -72,13 +77,15 @@ class Workflow(ABC):
         Returns
         -------
         Job
-            The same work submitted again gives the running job, or the finished one; what is
-            missing or failed runs again.
+            The same work submitted again gives the running job, or the finished one and says so;
+            what is missing, deleted or failed runs again.
 
         Raises
         ------
         RefusedError
             With all problems; nothing was started.
+        LabkitError
+            It is to run again and has not ended.
         """
         where = submission.backend_of(backend)
         plan, own, root = _prepare(self, where, options)
@@ -86,8 +93,12 @@ class Workflow(ABC):
             warnings.warn(str(problem), stacklevel=2)
         run = Run.create(plan, root)
         submission.remember(run)
-        submission.submit(run, where, plan, own)
-        return open_job(run)
+        note = submission.submit(run, where, plan, own, rerun=rerun)
+        job = open_job(run)
+        if note:
+            job.note = note
+            print(f"{job.name}: {note}", file=sys.stderr)
+        return job
 
 
 def _prepare(
@@ -100,7 +111,9 @@ def _prepare(
     """
     general, own, unknown = split_options(options, OPTIONS, backend)
     refuse(unknown)
-    problems = workflow.check()
+    output = general.get("output") or workflow.output or default_root()
+    no_folder = address_problem("output", output)
+    problems = [*([no_folder] if no_folder else []), *workflow.check()]
     refuse(problems)
     plan = workflow.build(backend.name)
     plan = replace(plan, backend=backend.name, problems=(*plan.problems, *problems))
@@ -109,6 +122,4 @@ def _prepare(
     refuse(problems)
     payload = backend.payload(plan, own)
     plan = replace(plan, problems=(*plan.problems, *problems), payload=payload)
-    output = general.get("output") or workflow.output
-    root = Path(output).expanduser().absolute() if output else default_root()
-    return plan, own, root
+    return plan, own, Path(output).expanduser().absolute()

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from labkit.base.addresses import address_problem
 from labkit.base.problems import Problem
 from labkit.jobs.model import (
     DEFAULT_MEMORY,
@@ -24,7 +25,7 @@ from labkit.jobs.model import (
     safe_key,
 )
 from labkit.jobs.plan import Plan
-from labkit.workflows import command_template, sample_table
+from labkit.workflows import command_template, named_paths, sample_table
 from labkit.workflows.base import Workflow
 
 
@@ -167,18 +168,22 @@ class Command(Workflow):
                 if row[column] in ("", []):
                     problems.append(Problem(f"row {number}, {column}", "is empty."))
             for column in self._columns:
-                for path in self._paths(row[column]):
-                    if not os.access(path, os.R_OK):
-                        problems.append(
-                            Problem(f"row {number}, {column}", f"there is no file {path}.")
-                        )
+                for text in row[column] if isinstance(row[column], list) else [row[column]]:
+                    problems += self._check_file(f"row {number}, {column}", text)
         return problems
+
+    def _check_file(self, where: str, text: str) -> list[Problem]:
+        address = address_problem(where, text)
+        if address is not None:
+            return [address]
+        path = self._path(text)
+        return [] if os.access(path, os.R_OK) else [Problem(where, f"there is no file {path}.")]
 
     def _check_fixed(self) -> list[Problem]:
         problems = [
-            Problem(f"inputs, {name}", f"there is no file {self._path(os.fspath(path))}.")
+            problem
             for name, path in self._fixed.items()
-            if not os.access(self._path(os.fspath(path)), os.R_OK)
+            for problem in self._check_file(f"inputs, {name}", os.fspath(path))
         ]
         if self.template.shell:
             return problems
@@ -229,7 +234,7 @@ class Command(Workflow):
                 paths = self._paths(row[column])
                 values[column] = paths if isinstance(row[column], list) else paths[0]
                 files += paths
-            named = {name: glob.escape(_one(value)) for name, value in values.items()}
+            escaped = {name: glob.escape(_one(value)) for name, value in values.items()}
             tasks.append(
                 Task(
                     key=key,
@@ -237,12 +242,19 @@ class Command(Workflow):
                     argv=self.template.argv(values),
                     inputs=tuple(map(literal, files)),
                     outputs=tuple(
-                        command_template.fill(pattern, named) for pattern in self._outputs
+                        command_template.fill(pattern, escaped) for pattern in self._outputs
                     ),
                     env=env,
                     params={"row": row} if row else {},
                 )
             )
+        declared = {path for task in tasks for path in task.inputs}
+        words = {word for task in tasks for word in task.argv} | set(env.values())
+        for column in self.template.names & set(self._table[0][0]):
+            for row in self._table[0]:
+                value = row[column]
+                words.update(map(literal, value if isinstance(value, list) else [value]))
+        named = named_paths.existing(words, shell=self.template.shell)
         environment = self._environment
         stage = Stage(
             name="command",
@@ -255,6 +267,7 @@ class Command(Workflow):
             name=self.name,
             tool="command",
             stages=(stage,),
+            fingerprinted=tuple(path for path in named if literal(path) not in declared),
             parameters={"command": self.template.text, "shell": self.template.shell},
         )
 

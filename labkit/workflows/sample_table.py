@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from labkit.base.addresses import address_problem
 from labkit.base.problems import Problem
 
 
@@ -45,6 +46,8 @@ def read(over: Any) -> tuple[list[dict[str, Any]], Path | None, list[Problem]]:
 
 
 def _read_file(path: Path) -> tuple[list[dict[str, Any]], Path | None, list[Problem]]:
+    if address := address_problem("over", path):
+        return [], None, [address]
     if not path.is_file():
         return [], None, [Problem("over", f"there is no file {path} in {Path.cwd()}.")]
     delimiter = "\t" if path.suffix in (".tsv", ".txt") else ","

@@ -102,6 +102,8 @@ def _headline(snapshot: Snapshot) -> str:
 
 def _facts(job: Job, snapshot: Snapshot) -> list[tuple[str, str]]:
     facts = [("Where", job.backend or "not submitted")]
+    if job.note:
+        facts.append(("Note", job.note))
     if snapshot.units != snapshot.tasks:
         share = snapshot.units_done / max(1, snapshot.units)
         facts.append(

@@ -233,13 +233,14 @@ def task_line(task: Task) -> str:
     )
 
 
-def job_key(plan: Plan, tables: Mapping[str, str]) -> str:
+def job_key(plan: Plan, tables: Mapping[str, str], root: Path | None = None) -> str:
     """Return the key of the work: the same work has the same key, wherever it runs.
 
     It hashes the tool, the parameters, each stage's task table, environment and driver, the
-    plan's own files, and of each input the path, size and time of change. (Contents are not
-    read: hashing a plate of images takes longer than the question is worth.) Resources, retries
-    and the backend do not belong to it: asking again with more memory is the same work.
+    plan's own files, and of each input and each path that a command names the path, size and
+    time of change. (Contents are not read: hashing a plate of images takes longer than the
+    question is worth.) Resources, retries and the backend do not belong to it: asking again with
+    more memory is the same work.
 
     Parameters
     ----------
@@ -247,6 +248,9 @@ def job_key(plan: Plan, tables: Mapping[str, str]) -> str:
         The work.
     tables : mapping of str to str
         Each stage's task table as it will be written.
+    root : Path
+        Folder that the run folder is made in: a named folder that holds it changes with each job,
+        so that only its path counts.
     """
     digest = hashlib.sha256()
 
@@ -270,6 +274,8 @@ def job_key(plan: Plan, tables: Mapping[str, str]) -> str:
                 add("content", content)
         for identity in _identities(stage):
             add("input", identity)
+    for identity in _fingerprints(plan.fingerprinted, root):
+        add("named", identity)
     for name in sorted(plan.files):
         given = plan.files[name]
         add("file", name)
@@ -292,6 +298,15 @@ def _identities(stage: Stage) -> Iterator[str]:
             yield identity(path)
 
 
+def _fingerprints(paths: Iterable[str], root: Path | None) -> Iterator[str]:
+    """Return the identity of each path that the commands name."""
+    written = [folder.resolve() for folder in (root, Path.home()) if folder is not None]
+    for path in paths:
+        place = Path(path).resolve()
+        holds_runs = any(folder.is_relative_to(place) for folder in written)
+        yield path if holds_runs else identity(path)
+
+
 def identity(path: str) -> str:
     """Return path, size and time of change (ns) of a file, or of all files below a folder."""
     try:
@@ -304,7 +319,11 @@ def identity(path: str) -> str:
     for root, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):
-            below = os.stat(os.path.join(root, name))
+            try:
+                below = os.stat(os.path.join(root, name))
+            except OSError:  # a link to nothing, or gone this moment
+                found.append(f"{root}/{name}\0missing")
+                continue
             found.append(f"{root}/{name}\0{below.st_size}\0{below.st_mtime_ns}")
         if len(found) > _LISTED:
             break

@@ -180,7 +180,7 @@ class Run:
             stage.name: "".join(f"{task_line(task)}\n" for task in stage.tasks)
             for stage in plan.stages
         }
-        key = job_key(plan, tables)
+        key = job_key(plan, tables, root)
         run = cls(root / run_name(plan.name, key))
         if run.folder.manifest.exists():
             return run
@@ -306,6 +306,18 @@ class Run:
                     if told.get("submission") == submission.number:
                         return True
         return False
+
+    def set_results_aside(self) -> None:
+        """Move all results to ``results.before-<n>``, so that none is taken for a new one.
+
+        The caller holds the lock, and no task runs.
+        """
+        number = 1
+        while (aside := self.path / f"results.before-{number}").exists():
+            number += 1
+        self.folder.results.rename(aside)
+        for info in self.manifest.stages:
+            (self.folder.results / info.name).mkdir(parents=True)
 
     def request_cancel(self, submission: Submission) -> None:
         """Record the wish to cancel a submission, before the backend is asked."""
