@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import stat
 import tarfile
@@ -25,6 +24,7 @@ from hub.apps.members import declare, records
 from hub.labfile.read import read_as
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.remove import remove_tree
 
 FOLDER = "appdata"  # in the archive, as in the state folder
 _SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
@@ -121,7 +121,7 @@ def _collect(kept: tuple[str, ...], out: tarfile.TarFile) -> None:
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     out.add(file)
     finally:
-        shutil.rmtree(scratch)
+        remove_tree(scratch)
 
 
 def _files(place: Path) -> Iterator[Path]:

@@ -22,6 +22,7 @@ from hub.sandbox.accounts import remove_system_account
 from hub.state.paths import Paths
 from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.remove import remove_tree
 from labkit.base.units import format_size
 
 _LOCK_TIMEOUT = 120.0  # seconds
@@ -101,9 +102,9 @@ def remove(name: str, settings: Settings, paths: Paths) -> None:
         raise ProblemsError([Problem(name, "there is no such app", f"there are: {there}")])
     catalogue.choose(paths, name, None)
     gone = own.with_name(f".{name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
+    remove_tree(gone)
     own.rename(gone)  # in one step: a half-removed app is none
-    shutil.rmtree(gone, ignore_errors=True)
+    remove_tree(gone)
 
 
 def forget(name: str, paths: Paths) -> None:
@@ -116,7 +117,7 @@ def forget(name: str, paths: Paths) -> None:
     """
     app_paths = AppPaths(paths)
     for folder in (app_paths.data(name), app_paths.socket_folder(name)):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
     app_paths.address(name).unlink(missing_ok=True)
     if os.geteuid() == 0:
         remove_system_account(app_paths.account(name), "Labhub app")
@@ -221,7 +222,7 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a folder in one step: who asks meanwhile sees the old one or the new one."""
     new, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
     for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_tree(leftover)
     skip = shutil.ignore_patterns(".git", "__pycache__", ".venv")
     shutil.copytree(source, new, symlinks=True, ignore=skip)
     make_readable(new)
@@ -233,4 +234,4 @@ def _copy(source: Path, target: Path) -> None:
         with contextlib.suppress(OSError):
             old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    remove_tree(old)

@@ -31,6 +31,11 @@ class Instance:
         return cls(id=digest[:6], folder=paths.run / "boxes")
 
     @property
+    def trash(self) -> Path:
+        """Holds the files of ended user servers until they are deleted."""
+        return self.folder.with_name("boxes-ended")
+
+    @property
     def table(self) -> str:
         """The nftables table."""
         return f"labhub_{self.id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from hub.sandbox.sandboxes import Sandboxes
+from hub.state import trash
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ def reap(sandboxes: Sandboxes) -> list[str]:
         if sandboxes.starting(key) or not sandboxes.serving(key)
     ]
     for key in gone:
-        sandboxes.destroy(key)
+        _destroy(sandboxes, key)
+    trash.empty(sandboxes.instance.trash)  # what an earlier portal had no time for
     if gone:
         log.warning("Removed what %d ended user servers had left: %s", len(gone), ", ".join(gone))
     return gone
@@ -34,7 +36,15 @@ def reap(sandboxes: Sandboxes) -> list[str]:
 
 def remove_all(sandboxes: Sandboxes) -> None:
     """End every user server of the portal and remove all that it has made in the kernel."""
-    for key in sandboxes.known():
-        sandboxes.destroy(key)
+    for key in sorted(sandboxes.known()):
+        _destroy(sandboxes, key)
     sandboxes.network.remove()
     sandboxes.groups.remove_parents()
+
+
+def _destroy(sandboxes: Sandboxes, key: str) -> None:
+    """Remove one; what is wrong with it is its own matter, not the others'."""
+    try:
+        sandboxes.destroy(key)
+    except (OSError, RuntimeError) as error:
+        log.error("Sandbox %s cannot be removed, the next start tries again: %s", key, error)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import pwd
-import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from hub.sandbox import bubblewrap, cgroups, seccomp
 from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.instance import Instance
 from hub.sandbox.network import Link, Network
+from hub.state import trash
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,15 @@ class Sandboxes:
         return self.groups.oom_kills(key)
 
     def destroy(self, key: str) -> None:
-        """End what runs in a sandbox and remove all that was made for it."""
+        """End what runs in a sandbox and remove all that was made for it.
+
+        Its files are out of the way at once and deleted in the background.
+
+        Raises
+        ------
+        OSError
+            NetworkError, or its folder cannot be moved.
+        """
         with self._changing(key):
             if not self.groups.kill(key):
                 log.error("Box %s: a process does not end; its files stay until it does", key)
@@ -231,7 +239,8 @@ class Sandboxes:
             self.network.disconnect(key)
             if not self.groups.remove(key):
                 log.warning("Box %s: its cgroup is still busy and is removed later", key)
-            shutil.rmtree(self.folder(key), ignore_errors=True)
+            trash.put_aside(self.folder(key), self.instance.trash)
+            trash.empty(self.instance.trash)
 
     def _changing(self, key: str) -> threading.RLock:
         """Return the lock of a sandbox: a start that was given up may still be at work."""

@@ -29,6 +29,7 @@ from hub.apps.app_paths import make_readable
 from hub.apps.members import records
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.remove import remove_tree
 from labkit.base.units import format_size
 from labkit.portal.webapps.rules import FILES_MOST, Kind, check_size, is_path, kind_of
 
@@ -80,7 +81,7 @@ def tidy(paths: Paths) -> None:
     """Remove what an end of the hub has left half done; call it when nothing is under way."""
     for left in records.folder(paths).glob(".*"):
         if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left)
         else:
             left.unlink(missing_ok=True)
 
@@ -120,7 +121,7 @@ def unpacked(paths: Paths, archive: Path, most: int) -> Iterator[Unpacked]:
         make_readable(folder)
         yield Unpacked(folder, kind, count, size, digest)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def _unpack(archive: Path, folder: Path, most: int) -> tuple[Kind, int, int]:
@@ -183,6 +184,6 @@ def add(paths: Paths, name: str, number: int, found: Unpacked) -> None:
 def delete(paths: Paths, name: str) -> None:
     """Remove an app with all its versions: gone by one rename, then from the disk."""
     gone = records.folder(paths) / f".{name}-removed"
-    shutil.rmtree(gone, ignore_errors=True)
+    remove_tree(gone)
     (records.folder(paths) / name).rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    remove_tree(gone)
