@@ -119,7 +119,7 @@ def test_check_names_ten_mistakes_at_once_with_their_lines(
     done = run("check", "--config", str(file), "--json", env=env)
     assert done.returncode == 1
     found = json.loads(done.stdout)
-    places = [problem["place"] for problem in found["problems"]]
+    places = [problem["where"] for problem in found["problems"]]
     assert len(places) >= 10, places
     assert {int(m[1]) for p in places if (m := re.match(r"ten.yaml:(\d+)", p))} >= {
         1,

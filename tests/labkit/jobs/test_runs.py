@@ -60,12 +60,12 @@ def test_ten_thousand_tasks_are_seen_in_a_second(tmp_path: Path, lab_home: Path)
     run = many(tmp_path)
     for index in range(MANY):
         record(run, index)
-    began = time.perf_counter()
+    began = time.process_time()  # what others do on this machine is no part of it
     snapshot = Watch(run).look(Sightings(known=True))
-    taken = time.perf_counter() - began
+    taken = time.process_time() - began
     assert snapshot.state is State.SUCCEEDED
     assert snapshot.count(State.SUCCEEDED) == MANY
-    assert taken < 1.5, "the goal is one second on an idle core"
+    assert taken < 1.5, "the goal is one second of a core"
 
 
 def test_watching_a_thousand_running_tasks_costs_little(tmp_path: Path, lab_home: Path) -> None:
@@ -99,7 +99,7 @@ def test_planning_and_handing_over_ten_thousand(
     command = labkit.Command("wc -c {image}", over=rows, inputs=["image"])
     began = time.process_time()
     job = command.submit()
-    assert time.process_time() - began < 1.5, "the goal is one second on an idle core"
+    assert time.process_time() - began < 1.5, "the goal is one second of a core"
     assert sum(1 for _ in job.run.folder.tasks("command")) == MANY
 
 
