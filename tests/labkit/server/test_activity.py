@@ -172,7 +172,7 @@ def test_keep_is_each_servers_own() -> None:
 
 def test_keep_is_bounded_however_it_was_written(home: Path) -> None:
     keep = CullExemption("", 3600, Clock())
-    with pytest.raises(ValueError, match="at most 1 hours"):
+    with pytest.raises(ValueError, match="at most 1 h"):
         keep.set(3601)
     home.mkdir(exist_ok=True)
     (home / "keep-until.json").write_text(json.dumps({"servers": {"": NOW + 10**9}}))
