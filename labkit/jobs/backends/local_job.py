@@ -7,68 +7,18 @@ import errno
 import logging
 import os
 import signal
-from collections import deque
-from dataclasses import dataclass, field
-from pathlib import Path
-from subprocess import Popen
+from collections.abc import Iterable
 from typing import Any
 
-from labkit.base import process_tree
+from labkit.jobs.backends.local_stage import Live, StageLeft
 from labkit.jobs.model import Reason, State, to_ranges
-from labkit.jobs.runs.store import Run, StageWork, Submission
-from labkit.jobs.worker import reap
-from labkit.jobs.worker.folder import read_json
+from labkit.jobs.runs.stages import rank
+from labkit.jobs.runs.store import Run, Submission
+from labkit.jobs.worker import commit, reap
+from labkit.jobs.worker.folder import read_json, write_record
 from labkit.jobs.worker.retry import retry_memory
 
 log = logging.getLogger("labkit.supervisor")
-
-
-@dataclass
-class Live:
-    """An attempt whose worker lives.
-
-    Attributes
-    ----------
-    process : Popen or None
-        None: an earlier scheduler started it.
-    beat : Path or None
-        Its heartbeat, where its pid means nothing here: another machine or process namespace that
-        shares this home.
-    """
-
-    stage: str
-    index: int
-    attempt: int
-    pid: int
-    start: int
-    cpu: float
-    memory: int
-    process: Popen[bytes] | None = None
-    beat: Path | None = None
-
-    def gone(self) -> bool:
-        """Return whether the worker has ended."""
-        if self.process is not None:
-            return self.process.poll() is not None
-        if self.beat is not None:
-            return not reap.fresh(self.beat)
-        return process_tree.start_time(self.pid) != self.start
-
-
-@dataclass
-class StageLeft:
-    """What is left of a stage."""
-
-    work: StageWork
-    todo: deque[int] = field(default_factory=deque)
-    live: dict[int, Live] = field(default_factory=dict)
-    unrecorded: list[dict[str, Any]] = field(default_factory=list)
-    failed: int = 0
-
-    @property
-    def over(self) -> bool:
-        """Whether all its tasks have ended, as far as this submission goes."""
-        return not (self.todo or self.live or self.unrecorded)
 
 
 class Job:
@@ -117,35 +67,51 @@ class Job:
         return [live for left in self.stages.values() for live in left.live.values()]
 
     def _load(self, left: StageLeft) -> None:
-        """Find out what has become of each task: nothing may be lost, nothing doubled."""
+        """Find out what has become of each task: nothing may be lost, nothing doubled.
+
+        A worker goes from claim to heartbeat to record, and so does this: whatever it does
+        meanwhile, the attempt is seen in one of them.
+        """
         stage, folder = left.work.name, self.run.folder
-        for kind in ("tasks", "attempts", "running"):
-            for index, attempt in folder.attempts(kind, stage):
-                where = (stage, index)
-                self.attempts[where] = max(attempt, self.attempts.get(where, 0))
+        claims = folder.attempts("attempts", stage)
+        beats = self._beats(stage, folder.attempts("running", stage))
+        listed = set(folder.attempts("tasks", stage))
+        records = {where: self._record(stage, *where) for where in sorted(listed)}
+        for where in [where for where, record in records.items() if record is None]:
+            records[where] = reap.settled(folder, {}, stage, *where)  # emptied by a power cut
+        # What was only claimed may have begun since.
+        mine = set(left.work.tasks)
+        started = [where for where in claims if where not in beats and where not in listed]
+        beats |= self._beats(stage, started)
+        for where in started:
+            if where not in beats and where[0] in mine:
+                self._revoke(left, *where)
+                records[where] = self._record(stage, *where)
+                beats |= self._beats(stage, [where])
+        for index, attempt in (*claims, *beats, *listed):
+            task = (stage, index)
+            self.attempts[task] = max(attempt, self.attempts.get(task, 0))
         ended: dict[int, dict[str, Any]] = {}
-        for index, attempt in folder.attempts("tasks", stage):
-            record = read_json(folder.record(stage, index, attempt))
-            if record and record.get("submission") == self.submission.number:
-                ended[index] = record  # rising attempts: the last one stays
-                self.used[stage, index] = self.used.get((stage, index), 0) + 1
+        for (index, _), record in records.items():
+            if record is None or not self._counts(record):
+                continue
+            if record.get("began") is False:
+                continue  # the one before it decides
+            if index not in ended or rank(record) > rank(ended[index]):
+                ended[index] = record
+            if record["submission"] == self.submission.number:
+                self._count(record)
         lost = []
-        for index, attempt in folder.attempts("running", stage):
-            beat = read_json(folder.running(stage, index, attempt))
-            if beat is None or beat.get("submission") != self.submission.number:
+        for (index, attempt), beat in beats.items():
+            if records.get((index, attempt)) is not None:
                 continue
-            if folder.record(stage, index, attempt).exists():
+            if beat.get("submission") != self.submission.number:
                 continue
-            live = Live(
-                stage, index, attempt, beat["pid"], beat["pid_start"], beat["cpu"], beat["memory"]
-            )
-            if beat["place"] != process_tree.place():
-                live.beat = folder.running(stage, index, attempt)
+            live = Live.of(folder, stage, index, attempt, beat)
             if live.gone():
                 lost.append(live)
             else:
                 left.live[index] = live
-                self.attempts[stage, index] = attempt
         gone = {live.index for live in lost}
         for index in left.work.tasks:
             if index in left.live or index in gone:
@@ -155,7 +121,47 @@ class Job:
             else:
                 self._after(left, ended[index])
         for live in lost:
-            self.reap_attempt(live, "its worker ended while no scheduler ran")
+            self._settle(left, live, "its worker ended while no scheduler ran")
+
+    def _beats(
+        self, stage: str, attempts: Iterable[tuple[int, int]]
+    ) -> dict[tuple[int, int], dict[str, Any]]:
+        beats = {where: read_json(self.run.folder.running(stage, *where)) for where in attempts}
+        return {where: beat for where, beat in beats.items() if beat is not None}
+
+    def _record(self, stage: str, index: int, attempt: int) -> dict[str, Any] | None:
+        return read_json(self.run.folder.record(stage, index, attempt))
+
+    def _counts(self, record: dict[str, Any]) -> bool:
+        """Return whether a record says what has become of a task of this submission."""
+        number = record.get("submission", 0)
+        succeeded: bool = record["state"] == State.SUCCEEDED
+        return bool(number == self.submission.number) or (
+            succeeded and number > self.submission.number
+        )
+
+    def _count(self, record: dict[str, Any]) -> None:
+        where = (record["stage"], record["index"])
+        self.used[where] = self.used.get(where, 0) + 1
+
+    def _revoke(self, left: StageLeft, index: int, attempt: int) -> None:
+        """Take back what an earlier scheduler claimed and whose worker has not begun.
+
+        The record stands in its way: a worker that begins after all finds it and ends. One that
+        begins in this very moment is killed. It counts as no attempt of the task's retries.
+        """
+        where = (left.work.name, index, attempt)
+        beat = self.run.folder.running(*where)
+        reap.clear(self.run.path, *where)
+        if beat.exists():
+            return
+        verdict = (str(State.FAILED), str(Reason.LOST), "its scheduler ended before it could begin")
+        record = reap.record({}, where, self.submission.number, verdict, "supervisor")
+        record["began"] = False
+        write_record(self.run.folder.record(*where), record)
+        found = read_json(beat)
+        if found is not None and reap.lives(found, beat):  # on another machine: until it ends
+            left.live[index] = Live.of(self.run.folder, *where, found)
 
     def next_stage_tasks(self) -> StageLeft | None:
         """Return a stage that has a task to start now."""
@@ -178,10 +184,33 @@ class Job:
         return left.work.resources.cpu, memory
 
     def claim(self, left: StageLeft, index: int) -> int:
-        """Return the number of a task's next attempt."""
+        """Claim a task's next attempt, before its worker starts; return its number.
+
+        Raises
+        ------
+        OSError
+            The run folder cannot be written.
+        """
         where = (left.work.name, index)
-        self.attempts[where] = self.attempts.get(where, 0) + 1
-        return self.attempts[where]
+        number = self.attempts.get(where, 0) + 1
+        while commit.claimed(self.run.folder, *where, number) or not self._make(*where, number):
+            number += 1  # another scheduler's
+        self.attempts[where] = number
+        return number
+
+    def _make(self, stage: str, index: int, attempt: int) -> bool:
+        try:
+            self.run.folder.attempt(stage, index, attempt).mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+    def unclaim(self, left: StageLeft, index: int) -> None:
+        """Give a claim back: its worker could not be started."""
+        where = (left.work.name, index)
+        with contextlib.suppress(OSError):
+            self.run.folder.attempt(*where, self.attempts[where]).rmdir()
+        self.attempts[where] -= 1
 
     def cancel(self) -> None:
         """Drop what waits and end what lives."""
@@ -195,40 +224,51 @@ class Job:
 
     def reap(self) -> bool:
         """Take note of workers that have ended; True where there were any."""
-        found = False
+        ended = False
         for left in self.stages.values():
-            for index, live in list(left.live.items()):
-                if not live.gone():
-                    continue
-                found = True
-                del left.live[index]
-                folder = self.run.folder
-                record = read_json(folder.record(live.stage, index, live.attempt))
-                where = (live.stage, index)
-                if record is None:
-                    self.reap_attempt(live, _how(live))
-                else:
-                    self.used[where] = self.used.get(where, 0) + 1
-                    self._after(left, record)
+            for live in list(left.live.values()):
+                if live.gone():
+                    ended = True
+                    self._settle(left, live, _how(live))
             for record in list(left.unrecorded):
                 left.unrecorded.remove(record)
                 self._write(left, record)
-        return found
+        return ended
 
-    def reap_attempt(self, live: Live, text: str) -> None:
+    def _settle(self, left: StageLeft, live: Live, text: str) -> None:
+        """Find out how an attempt has ended. It stays known until that could be read."""
+        where = (live.stage, live.index, live.attempt)
+        folder = self.run.folder
+        record = read_json(folder.record(*where))
+        beat = {} if record else read_json(folder.running(*where)) or {}
+        if record is None:
+            record = reap.settled(folder, beat, *where)
+        if record is not None:
+            self._count(record)
+        if record is None or record["state"] != State.SUCCEEDED:
+            # Its worker may have found another attempt's success, and left.
+            record = commit.success(folder, *where[:2], self.submission.number) or record
+        if record is not None:
+            self.run.sweep(*where)
+            left.live.pop(live.index, None)
+            self._after(left, record)
+        elif beat.get("pid", live.pid) != live.pid and reap.lives(beat, folder.running(*where)):
+            left.live[live.index] = Live.of(folder, *where, beat)
+        else:
+            self._reap(left, live, beat, text)
+            left.live.pop(live.index, None)
+
+    def _reap(self, left: StageLeft, live: Live, beat: dict[str, Any], text: str) -> None:
         """Write the record of an attempt whose worker could not, once nothing of it lives."""
-        left = self.stages[live.stage]
-        where = (live.stage, live.index)
-        self.used[where] = self.used.get(where, 0) + 1
-        reap.clear(self.run.path, live.stage, live.index, live.attempt)
-        beat = read_json(self.run.folder.running(live.stage, live.index, live.attempt)) or {}
+        placed = (live.stage, live.index, live.attempt)
+        reap.clear(self.run.path, *placed)
         reason = Reason.DISK_FULL if self._disk_full() else Reason.LOST
         verdict = (str(State.FAILED), str(reason), text)
         if self.cancelled:
             verdict = (str(State.CANCELLED), str(Reason.CANCELLED), "cancelled")
-        placed = (live.stage, live.index, live.attempt)
         record = reap.record(beat, placed, self.submission.number, verdict, "supervisor")
         record["memory"] = live.memory
+        self._count(record)
         self._write(left, record)
 
     def _write(self, left: StageLeft, record: dict[str, Any]) -> None:

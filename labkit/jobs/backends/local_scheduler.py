@@ -21,9 +21,11 @@ from labkit.base import process_tree
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_size
 from labkit.jobs.backends.capacity import capacity, free_memory
-from labkit.jobs.backends.local_job import Job, Live, StageLeft
+from labkit.jobs.backends.local_job import Job
 from labkit.jobs.backends.local_queue import LocalQueue, clean_environment
+from labkit.jobs.backends.local_stage import Live, StageLeft
 from labkit.jobs.runs.store import Run
+from labkit.jobs.worker.folder import mark
 
 log = logging.getLogger("labkit.supervisor")
 
@@ -153,8 +155,13 @@ class Scheduler:
                 if starved and not first and any(j.live for j in self._jobs.values()):
                     first = job.run.path.name
                 continue
+            try:
+                attempt = job.claim(left, left.todo[0])
+            except OSError as error:
+                job.waits_for = f"its run folder cannot be written: {error.strerror or error}"
+                continue
             job.waits_for, job.waits_since = "", None
-            if not self._start(job, left):
+            if not self._start(job, left, attempt):
                 break
             started += 1
             if started >= _BURST:
@@ -186,10 +193,9 @@ class Scheduler:
             "close notebooks that hold data, or cancel and submit with less (memory=)"
         )
 
-    def _start(self, job: Job, left: StageLeft) -> bool:
+    def _start(self, job: Job, left: StageLeft, attempt: int) -> bool:
         index = left.todo.popleft()
         cpu, memory = job.asked(left, index)
-        attempt = job.claim(left, index)
         command = [
             sys.executable, "-I", "-S", str(job.run.path / "worker"), left.work.name, str(index),
             "--attempt", str(attempt), "--submission", str(job.submission.number),
@@ -198,6 +204,8 @@ class Scheduler:
         environment = {**clean_environment(), "PATH": job.path}
         if job.envs:
             environment["LABHUB_ENVS"] = job.envs
+        where = (left.work.name, index, attempt)
+        environment["LABKIT_ATTEMPT"] = mark(job.run.path, *where)
         try:
             process = subprocess.Popen(
                 command,
@@ -208,13 +216,11 @@ class Scheduler:
             )
         except OSError as error:  # no more processes: others must end first
             log.warning("%s %s cannot be started: %s", left.work.name, index, error)
-            job.attempts[left.work.name, index] -= 1
+            job.unclaim(left, index)
             left.todo.appendleft(index)
             return False
         start = process_tree.start_time(process.pid) or 0
-        left.live[index] = Live(
-            left.work.name, index, attempt, process.pid, start, cpu, memory, process
-        )
+        left.live[index] = Live(*where, process.pid, start, cpu, memory, process)
         return True
 
     def _tell(self, name: str, job: Job) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from labkit.jobs.runs.manifest import StageInfo
@@ -67,7 +68,7 @@ class StageView:
         self._seen.add(name)
         index = record["index"]
         self.attempts[index] += 1
-        if index not in self.last or record["attempt"] > self.last[index]["attempt"]:
+        if index not in self.last or rank(record) > rank(self.last[index]):
             self.last[index] = record
         self.cpu_seconds += record.get("cpu_seconds", 0.0)
         self.asked_cpu_seconds += record.get("cpu", 0.0) * record.get("seconds", 0.0)
@@ -99,6 +100,15 @@ class StageView:
             elif (beat := _read(entry.path)) is not None:
                 beats[found[0]] = beat
         self.beats, self._stats = beats, stats
+
+
+def rank(record: Mapping[str, Any]) -> tuple[int, bool, int]:
+    """Return what orders the records of a task: the highest one says what has become of it.
+
+    A success counts more than what was written of another attempt later, be it that it was taken
+    for lost meanwhile; a later submission counts more than an earlier one.
+    """
+    return record.get("submission", 0), record["state"] == "SUCCEEDED", record["attempt"]
 
 
 def _read(path: str) -> dict[str, Any] | None:

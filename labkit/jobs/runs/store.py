@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -20,7 +20,7 @@ from labkit.jobs.model import Resources, from_ranges, to_ranges
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs import drivers
 from labkit.jobs.runs.manifest import Manifest, job_key, now, run_name, task_line
-from labkit.jobs.worker.folder import Folder, read_json, write_json
+from labkit.jobs.worker.folder import Folder, read_json, write_json, write_record
 
 _LOCK_TIMEOUT = 60.0  # seconds
 # What a run folder holds of labkit, by package; all of its modules where none are named.
@@ -337,12 +337,16 @@ class Run:
             Whether it was written.
         """
         stage, index, attempt = record["stage"], record["index"], record["attempt"]
-        written = write_json(
-            self.folder.record(stage, index, attempt), dict(record), exclusive=True
-        )
+        written = write_record(self.folder.record(stage, index, attempt), dict(record))
+        self.sweep(stage, index, attempt)
+        return written
+
+    def sweep(self, stage: str, index: int, attempt: int) -> None:
+        """Remove what an attempt that has ended needs no more; what it wrote stays."""
+        with suppress(OSError):
+            self.folder.attempt(stage, index, attempt).rmdir()  # it wrote nothing
         self.folder.running(stage, index, attempt).unlink(missing_ok=True)
         self.folder.reserved(stage, index, attempt).unlink(missing_ok=True)
-        return written
 
 
 def _fill(folder: Folder, plan: Plan, tables: Mapping[str, str], manifest: Manifest) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
 
+from labkit.base import files
 from labkit.jobs.worker.attempt import Attempt, AttemptFailed
-from labkit.jobs.worker.folder import Folder, read_json
+from labkit.jobs.worker.folder import CARRIED, Folder, publish, read_json
 
 _NAMED = 5  # files named in a message
 
@@ -35,41 +37,133 @@ def check_outputs(attempt: Attempt) -> None:
         raise AttemptFailed("CHECK", "the program said it was well, but " + "; ".join(bad[:_NAMED]))
 
 
-def commit(folder: Folder, attempt: Attempt, submission: int) -> str:
-    """Rename the attempt's folder to the task's result, and return where that is.
+def commit(folder: Folder, attempt: Attempt, record: dict[str, Any], written: Path) -> None:
+    """Rename the attempt's folder to the task's result; it carries its record along.
 
-    An earlier result (a partial one, or that of a gather that runs again) is moved aside, never
-    deleted. Of two attempts of one submission the first one counts.
+    From this one step on the task has its result and its record, whoever dies. An earlier result
+    (a partial one, or that of a gather that runs again) is moved aside, never deleted. Of two
+    attempts of one submission the first one counts.
+
+    Parameters
+    ----------
+    folder : Folder
+        The run folder.
+    attempt : Attempt
+        What has ended well.
+    record : dict
+        Its record.
+    written : Path
+        The file that has the record, on the same disk.
+
+    Raises
+    ------
+    AttemptFailed
+        Another attempt was first, or has this one's place.
+    OSError
+        The result cannot be put in its place.
     """
-    records = records_of(folder, attempt.stage, attempt.index)
-    if any(r["state"] == "SUCCEEDED" and r["submission"] >= submission for r in records):
+    where = (attempt.stage, attempt.index, attempt.number)
+    submission = record["submission"]
+    if read_json(folder.record(*where)) is not None:
+        raise AttemptFailed("SUPERSEDED", "it was given up as lost, and another has its place")
+    if success(folder, attempt.stage, attempt.index, submission) is not None:
         raise AttemptFailed("SUPERSEDED", "another attempt had finished before")
     place = folder.result(attempt.stage, attempt.key)
     place.parent.mkdir(parents=True, exist_ok=True)
+    _carry(written, attempt.out / CARRIED)
+    files.sync_tree(attempt.out)
     for number in range(100):
         try:
             attempt.out.rename(place)
-            return str(place.relative_to(folder.path))
         except OSError:
             if not place.exists():
                 raise
+            other = publish_carried(folder, attempt.stage, attempt.key)
+            if other is not None and _same(other, record):
+                return  # a network disk did it and lost the answer
+            if other is not None and _succeeded(other, submission):
+                raise AttemptFailed("SUPERSEDED", "another attempt had finished before") from None
             aside = attempt.out.with_name(f"{attempt.out.name}.before{number or ''}")
             if not aside.exists():
                 place.rename(aside)
+        else:
+            files.sync_path(place.parent)
+            return
     raise AttemptFailed("STORAGE", f"{place} cannot be replaced")
+
+
+def publish_carried(folder: Folder, stage: str, key: str) -> dict[str, Any] | None:
+    """See to it that a committed result's record is in its place among the records.
+
+    Its worker may have been killed between the two.
+
+    Returns
+    -------
+    dict or None
+        The record; None where the result carries none, or its attempt has another record, which
+        then counts.
+    """
+    carried = folder.carried(stage, key)
+    record = read_json(carried)
+    if record is None:
+        return None
+    place = folder.record(stage, record["index"], record["attempt"])
+    recorded = read_json(place)
+    if recorded is None:
+        with files.temporary_beside(place) as temporary:
+            _carry(carried, temporary)
+            publish(temporary, place)
+        files.sync_path(place.parent)
+        recorded = read_json(place)
+    return recorded if recorded is not None and _same(recorded, record) else None
+
+
+def success(folder: Folder, stage: str, index: int, submission: int) -> dict[str, Any] | None:
+    """Return the record of an attempt that has succeeded for this submission, or a later one."""
+    for record in records_of(folder, stage, index):
+        if _succeeded(record, submission):
+            return record
+    return None
 
 
 def records_of(folder: Folder, stage: str, index: int) -> list[dict[str, Any]]:
     """Return the records of a task's attempts, looked for by name: no listing of 10,000 files."""
     found = []
     number = 1
-    while (record := read_json(folder.record(stage, index, number))) is not None or folder.attempt(
-        stage, index, number
-    ).exists():
+    while (record := read_json(folder.record(stage, index, number))) is not None or claimed(
+        folder, stage, index, number
+    ):
         if record is not None:
             found.append(record)
         number += 1
     return found
+
+
+def claimed(folder: Folder, stage: str, index: int, attempt: int) -> bool:
+    """Return whether somebody has this attempt, ended or not."""
+    where = (stage, index, attempt)
+    places = (folder.attempt(*where), folder.running(*where), folder.record(*where))
+    return any(place.exists() for place in places)
+
+
+def _carry(written: Path, place: Path) -> None:
+    """Give a record a second name: needs no space on a full disk."""
+    place.unlink(missing_ok=True)  # a partial result that was copied brings its own
+    try:
+        os.link(written, place)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        files.write_atomic(place, written.read_bytes(), sync=True)
+
+
+def _succeeded(record: dict[str, Any], submission: int) -> bool:
+    return bool(record["state"] == "SUCCEEDED" and record.get("submission", 0) >= submission)
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    names = ("index", "attempt", "submission", "state", "result", "pid", "started")
+    return all(one.get(name) == other.get(name) for name in names)
 
 
 def _empty(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import shutil
@@ -21,17 +20,17 @@ from labkit.jobs.worker.folder import (
     Folder,
     fill,
     make_private,
-    mark,
+    publish,
+    read_json,
     reserve,
     unique_name,
     write_json,
 )
+from labkit.jobs.worker.setting import Setting
 from labkit.jobs.worker.watch import Watch
 
 _TAIL = 4000  # bytes of the log's end in the record of a failure
 _FULL = 1024**2  # a disk with less than this left is full
-_THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM", "BLIS", "ITK_GLOBAL_DEFAULT")
-_PRIVATE = ("JUPYTERHUB_", "JPY_", "PYTHON", "LABKIT_")
 
 
 class Execution:
@@ -91,8 +90,9 @@ class Execution:
         self._tmp = Path(os.environ.get("TMPDIR") or "/tmp") / self._unique  # noqa: S108
         self._group: cgroup.MemoryGroup | None = None
         self._watch: Watch | None = None
-        self._started = time.time()
-        self._record: dict[str, Any] = {
+        self._verdict: tuple[str, str] | None = None  # of a SIGTERM before the watch began
+        self._started, self._since = time.time(), time.monotonic()
+        self._begun: dict[str, Any] = {
             "stage": stage,
             "index": index,
             "key": task["key"],
@@ -108,6 +108,9 @@ class Execution:
             "memory": self._memory,
             "units": task.get("units", 1),
         }
+        if epoch := os.environ.get("LABKIT_EPOCH"):
+            self._begun["epoch"] = int(epoch)
+        self._record = self._begun
 
     def run(self) -> bool:
         """Run the attempt and write its record; True when it succeeded.
@@ -115,22 +118,27 @@ class Execution:
         Raises
         ------
         OSError
-            Nothing can be recorded: no disk space, or no run folder.
+            Nothing can be recorded: no disk space, no run folder, or another worker has this
+            attempt.
         """
-        stage, index, number = self._where
-        reserved = self._folder.reserved(stage, index, number)
+        reserved = self._folder.reserved(*self._where)
+        place = self._folder.record(*self._where)
+        beat = self._folder.running(*self._where)
         reserve(reserved)
         self._out.mkdir(exist_ok=True)
-        write_json(self._folder.running(*self._where), self._record)
-        process_tree.adopt_orphans()
-        self._record.update(self._attempt())
-        self._record["ended"] = round(time.time(), 3)
-        self._record["seconds"] = round(self._record["ended"] - self._started, 3)
-        self._measure()
-        fill(reserved, self._record)
-        files.put_in_place(reserved, self._folder.record(*self._where))
-        self._folder.running(*self._where).unlink()
-        return bool(self._record["state"] == "SUCCEEDED")
+        if not write_json(beat, self._begun, exclusive=True):
+            reserved.unlink()
+            raise FileExistsError(f"another worker has attempt {self._where[2]}")
+        if read_json(place) is None:  # read after the heartbeat was written, and the reverse
+            process_tree.adopt_orphans()
+            self._attempt()
+            publish(reserved, place)
+            files.sync_path(place.parent)
+        else:
+            print(f"labkit: {place} was given up before it began", file=sys.stderr)
+        for path in (beat, reserved):
+            path.unlink(missing_ok=True)
+        return (read_json(place) or {}).get("state") == "SUCCEEDED"
 
     def terminated(self, reason: str, text: str) -> None:
         """Answer a SIGTERM: end the processes; the attempt then ends with this reason."""
@@ -138,14 +146,16 @@ class Execution:
         if self._folder.cancelled(self._submission).exists():
             verdict = ("CANCELLED", "cancelled")
         if self._watch is None:
-            raise AttemptFailed(*verdict)
+            # Not raised here: it could interrupt what makes the cgroup, and leave that behind.
+            self._verdict = verdict
+            return
         # Not in the signal handler itself: it may have interrupted the watch's own lock.
         threading.Thread(
             target=self._watch.end_all, args=(verdict,), daemon=True, name="labkit-end"
         ).start()
 
-    def _attempt(self) -> dict[str, Any]:
-        """Run the program or driver, check, commit; return what the record gets of it."""
+    def _attempt(self) -> None:
+        """Run the program or driver, check, commit; the record is whole afterwards."""
         with self._log.open("ab", buffering=0) as log:
             attempt: Attempt | None = None
             try:
@@ -154,62 +164,66 @@ class Execution:
                 commit.check_inputs(attempt)
                 self._execute(attempt)
                 commit.check_outputs(attempt)
-                result = commit.commit(self._folder, attempt, self._submission)
+                written = self._write_record(self._succeeded(attempt), attempt)
+                commit.commit(self._folder, attempt, self._record, written)
             except AttemptFailed as failure:
-                ended = self._failed(failure)
+                self._write_record(self._failed(failure), attempt)
             except OSError as error:
-                ended = self._failed(AttemptFailed("STORAGE", f"{error}"))
+                failed = self._failed(AttemptFailed("STORAGE", f"{error}"))
+                self._write_record(failed, attempt)
             except Exception as error:
                 log.write(_trace().encode())
-                ended = self._failed(AttemptFailed("DRIVER", f"{type(error).__name__}: {error}"))
-            else:
-                ended = {"state": "SUCCEEDED", "result": result}
-                if attempt.units_failed:
-                    first = attempt.units_failed[0]
-                    text = f"{len(attempt.units_failed)} of {attempt.units_total} units failed"
-                    ended |= {
-                        "state": "FAILED",
-                        "reason": first["reason"],
-                        "text": f"{text}: {first['key']}: {first['text']}",
-                        "units_failed": attempt.units_failed,
-                    }
+                text = f"{type(error).__name__}: {error}"
+                self._write_record(self._failed(AttemptFailed("DRIVER", text)), attempt)
             finally:
                 shutil.rmtree(self._tmp, ignore_errors=True)
-            if ended["state"] != "SUCCEEDED":
-                ended["log_tail"] = self._tail()
-            if attempt is not None:
-                ended["units_done"], ended["units"] = self._units(attempt, ended["state"])
-                if attempt.facts:
-                    ended["facts"] = attempt.facts
+
+    def _succeeded(self, attempt: Attempt) -> dict[str, Any]:
+        result = self._folder.result(attempt.stage, attempt.key)
+        ended = {"state": "SUCCEEDED", "result": str(result.relative_to(self._folder.path))}
+        if not attempt.units_failed:
             return ended
+        first = attempt.units_failed[0]
+        text = f"{len(attempt.units_failed)} of {attempt.units_total} units failed"
+        return {
+            **ended,
+            "state": "FAILED",
+            "reason": first["reason"],
+            "text": f"{text}: {first['key']}: {first['text']}",
+            "units_failed": attempt.units_failed,
+        }
+
+    def _write_record(self, ended: dict[str, Any], attempt: Attempt | None) -> Path:
+        """Write how it ended into the reserved space; it is no record before it has its name."""
+        self._record = record = {**self._begun, **ended}
+        if record["state"] != "SUCCEEDED":
+            record["log_tail"] = self._tail()
+        if attempt is not None:
+            record["units_done"], record["units"] = self._units(attempt, record["state"])
+            if attempt.facts:
+                record["facts"] = attempt.facts
+        # A clock may be set back meanwhile.
+        record["seconds"] = round(time.monotonic() - self._since, 3)
+        record["ended"] = round(self._started + record["seconds"], 3)
+        self._measure()
+        reserved = self._folder.reserved(*self._where)
+        fill(reserved, record)
+        return reserved
 
     def _prepare(self, log: Any) -> Attempt:
         stage, index, number = self._where
-        envs = os.environ.get("LABHUB_ENVS") or self._manifest.get("envs", "")
-        cores = max(1, math.ceil(self._asked["cpu"]))
-        values = {
-            "out": str(self._out),
-            "run": str(self._folder.path),
-            "files": str(self._folder.files),
-            "results": str(self._folder.results),
-            "tmp": str(self._tmp),
-            "envs": envs,
-            "cpu": str(cores),
-            "memory": str(self._memory),
-            "memory_mb": str(self._memory // 1024**2),
-            "attempt": str(number),
-            "key": self._task["key"],
-            "index": str(index),
-        }
-        env = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
-        env["PATH"] = env.get("PATH") or self._manifest["path"]
-        env["TMPDIR"] = str(self._tmp)
-        env["LABKIT_ATTEMPT"] = mark(self._folder.path, *self._where)
-        env["LABKIT_PROGRESS"] = str(self._tmp / "progress")
-        env.update({f"{name}_NUM_THREADS": str(cores) for name in _THREADS})
-        environment = (self._stage.get("environment") or {}).get("name")
-        if environment and os.environ.get("LABKIT_ENVIRONMENT") != "path":
-            env["PATH"] = f"{self._environment(environment, envs)}{os.pathsep}{env['PATH']}"
+        setting = Setting(
+            self._folder,
+            self._manifest,
+            self._stage,
+            self._task,
+            number,
+            self._asked["cpu"],
+            self._memory,
+            self._out,
+            self._tmp,
+        )
+        values, env = setting.values(), setting.env()
         committed = self._folder.result(stage, self._task["key"])
         before = [r for r in commit.records_of(self._folder, stage, index) if r.get("units_failed")]
         return Attempt(
@@ -225,18 +239,9 @@ class Execution:
             failed_before=before[-1]["units_failed"] if before else (),
         )
 
-    def _environment(self, name: str, envs: str) -> Path:
-        recorded = self._manifest.get("envs", "")
-        places = [Path(root) / name / "bin" for root in (envs, recorded) if root]
-        for place in places:
-            if place.is_dir():
-                return place
-        tried = ", ".join(map(str, places)) or "LABHUB_ENVS, which is not set"
-        raise AttemptFailed(
-            "INPUT", f"the environment {name!r} is not on {os.uname().nodename}: tried {tried}"
-        )
-
     def _execute(self, attempt: Attempt) -> None:
+        if self._verdict:
+            raise AttemptFailed(*self._verdict)
         try:
             self._group = cgroup.MemoryGroup(self._unique, self._memory)
         except OSError:
@@ -250,6 +255,7 @@ class Execution:
             beat=self._beat,
         )
         watch.units = lambda: self._units(attempt, "RUNNING")
+        watch.verdict = self._verdict
         watch.start()
         failure: AttemptFailed | None = None
         try:
@@ -364,8 +370,12 @@ class Execution:
         return round(min(1.0, done / max(1, total)) * planned, 3), planned
 
     def _beat(self, now: dict[str, Any]) -> None:
+        if self._watch and self._folder.record(*self._where).exists():
+            # This machine slept, or was cut off, and was taken for dead.
+            self._watch.end_all(("SUPERSEDED", "it was given up as lost: another has its place"))
+            return
         done, total = self._watch.units() if self._watch else (0, 0)
-        beat = {**self._record, **now, "units_done": done, "units": total}
+        beat = {**self._begun, **now, "units_done": done, "units": total}
         try:
             write_json(
                 self._folder.running(*self._where), {**beat, "updated": round(time.time(), 3)}

@@ -18,6 +18,7 @@ from labkit.base import files
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+CARRIED = ".record.json"  # a committed result's own record, beside its outputs
 RESERVED = 16 * 1024  # bytes kept for a record, so that it can be written on a full disk
 
 
@@ -91,6 +92,10 @@ class Folder:
     def result(self, stage: str, key: str) -> Path:
         """Return the folder of a task's committed outputs."""
         return self.results / stage / key
+
+    def carried(self, stage: str, key: str) -> Path:
+        """Return the record that a task's committed outputs carry."""
+        return self.result(stage, key) / CARRIED
 
     def attempts(self, kind: str, stage: str) -> list[tuple[int, int]]:
         """Return (index, attempt) of all in ``tasks``, ``running``, ``attempts`` or ``logs``."""
@@ -195,15 +200,58 @@ def write_json(path: Path, data: dict[str, Any], *, exclusive: bool = False) -> 
     return files.write_atomic(path, content, exclusive=exclusive)
 
 
+def publish(finished: Path, place: Path) -> bool:
+    """Put a finished record into its place; never over another record.
+
+    What a power cut left there (an empty file) is no record.
+
+    Returns
+    -------
+    bool
+        Whether it is there now.
+    """
+    if files.put_in_place(finished, place, exclusive=True):
+        return True
+    if read_json(place) is not None:
+        return False
+    place.unlink(missing_ok=True)
+    return files.put_in_place(finished, place, exclusive=True)
+
+
+def write_record(place: Path, record: dict[str, Any]) -> bool:
+    """Write a record; never over another.
+
+    Returns
+    -------
+    bool
+        Whether it was written.
+    """
+    with files.temporary_beside(place) as temporary:
+        fill(temporary, record)
+        written = publish(temporary, place)
+    if written:
+        files.sync_path(place.parent)
+    return written
+
+
 def reserve(path: Path) -> None:
-    """Claim the disk space of a record now, while there is some."""
-    with path.open("wb") as file:
+    """Claim the disk space of a record now, while there is some.
+
+    Raises
+    ------
+    FileExistsError
+        Another worker has this attempt.
+    """
+    with path.open("xb") as file:
         file.write(b" " * RESERVED)
         file.flush()
 
 
 def fill(path: Path, data: dict[str, Any]) -> None:
-    """Write a record into the space that was reserved for it; needs no more disk."""
+    """Write a record into the space that was reserved for it; needs no more disk.
+
+    It is on the disk afterwards: a record is a promise.
+    """
     text = json.dumps(data, separators=(",", ":")).encode()
     if len(text) >= RESERVED:
         tail = data.get("log_tail", "")
@@ -214,3 +262,4 @@ def fill(path: Path, data: dict[str, Any]) -> None:
         file.write(text + b"\n")
         file.flush()
         os.ftruncate(file.fileno(), len(text) + 1)
+        os.fsync(file.fileno())

@@ -1,7 +1,7 @@
 """Run one attempt of one task: ``python3 <run>/worker <stage> <index> [--name value ...]``.
 
-Exit code 0: the task's record says SUCCEEDED (or another attempt's does). 1: a record says why
-not. 74: no record could be written; whoever started this must.
+Exit code 0: look for the task's success, in this attempt's record or another's. 1: a record says
+why not. 74: no record could be written; whoever started this must.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from labkit.jobs.worker import signals
-from labkit.jobs.worker.commit import records_of
+from labkit.jobs.worker.commit import claimed, success
 from labkit.jobs.worker.execute import Execution
 from labkit.jobs.worker.folder import Folder, read_json
 
@@ -54,7 +54,8 @@ def _run(folder: Folder, stage: str, index: int, given: dict[str, str]) -> int:
     intent = read_json(folder.submission(submission))
     if manifest is None or intent is None:
         raise FileNotFoundError(f"{folder.path} is no run folder (any more)")
-    if _done_already(folder, stage, index, submission):
+    # A scheduler may start a task twice, e.g. after its node came back.
+    if success(folder, stage, index, submission) is not None:
         return RECORDED_SUCCESS
     number = int(given["--attempt"]) if "--attempt" in given else _claim(folder, stage, index)
     execution = Execution(
@@ -74,22 +75,11 @@ def _run(folder: Folder, stage: str, index: int, given: dict[str, str]) -> int:
     return RECORDED_SUCCESS if execution.run() else RECORDED_FAILURE
 
 
-def _done_already(folder: Folder, stage: str, index: int, submission: int) -> bool:
-    """Return whether this submission (or a later one) has this task's result already.
-
-    A scheduler may start a task twice, e.g. after its node came back.
-    """
-    for record in records_of(folder, stage, index):
-        if record["state"] == "SUCCEEDED" and record.get("submission", 0) >= submission:
-            return True
-    return False
-
-
 def _claim(folder: Folder, stage: str, index: int) -> int:
     """Claim the next attempt by making its folder: of two at once each has its own."""
     number = 1
     while True:
-        if not folder.record(stage, index, number).exists():
+        if not claimed(folder, stage, index, number):
             try:
                 folder.attempt(stage, index, number).mkdir()
                 return number

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base import cgroups, process_tree
-from labkit.jobs.worker import cgroup
-from labkit.jobs.worker.folder import mark, unique_name
+from labkit.jobs.worker import cgroup, commit
+from labkit.jobs.worker.folder import Folder, mark, read_json, unique_name
 
 _SILENCE = 45.0  # seconds: a heartbeat comes every ten
 
@@ -41,6 +41,30 @@ def clear(run: Path, stage: str, index: int, attempt: int) -> None:
         if (group / unique).is_dir():
             cgroup.remove(group / unique)
     shutil.rmtree(Path(os.environ.get("TMPDIR") or "/tmp") / unique, ignore_errors=True)  # noqa: S108
+
+
+def settled(
+    folder: Folder, beat: dict[str, Any], stage: str, index: int, attempt: int
+) -> dict[str, Any] | None:
+    """Return the record of an attempt whose worker has ended, if there is one.
+
+    A worker that was killed right after its commit has left it with its result: it is put in its
+    place now.
+
+    Parameters
+    ----------
+    folder : Folder
+        The run folder.
+    beat : dict
+        The attempt's last heartbeat, or empty.
+    stage, index, attempt
+        Which attempt.
+    """
+    key = beat.get("key") or folder.task(stage, index)["key"]
+    carried = commit.publish_carried(folder, stage, key)
+    if carried is not None and (carried["index"], carried["attempt"]) == (index, attempt):
+        return carried
+    return read_json(folder.record(stage, index, attempt))
 
 
 def record(
@@ -79,5 +103,5 @@ def record(
         "by": by,
     }
     if "started" in beat:
-        made["seconds"] = round(made["ended"] - beat["started"], 3)
+        made["seconds"] = round(max(0.0, made["ended"] - beat["started"]), 3)
     return made

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.jobs.worker import reap, signals
-from labkit.jobs.worker.commit import records_of
-from labkit.jobs.worker.folder import Folder, read_json, write_json
+from labkit.jobs.worker.commit import claimed, records_of
+from labkit.jobs.worker.folder import Folder, read_json, write_record
 from labkit.jobs.worker.main import NOT_RECORDED, RECORDED_FAILURE, RECORDED_SUCCESS
 from labkit.jobs.worker.retry import retry_memory
 
@@ -132,14 +132,12 @@ class Element:
     def _records(self, index: int) -> list[dict[str, Any]]:
         """Return this submission's records of a task; what left none gets one."""
         number = 1
-        while self.folder.attempt(self.stage, index, number).exists() or (
-            self.folder.record(self.stage, index, number).exists()
-        ):
+        while claimed(self.folder, self.stage, index, number):
             where = (self.stage, index, number)
             path = self.folder.running(*where)
             beat = read_json(path)
             if beat and beat["submission"] == self.submission:
-                while not self.folder.record(*where).exists() and reap.lives(beat, path):
+                while read_json(self.folder.record(*where)) is None and reap.lives(beat, path):
                     time.sleep(_LOOK)  # its node is cut off from SLURM, and works on
                 self._reap(where, ("FAILED", "NODE_FAIL", "its node failed, or was lost to SLURM"))
             number += 1
@@ -188,19 +186,22 @@ class Element:
         elif code > 0:  # it did not even start, and will not the next time
             verdict = ("FAILED", "EXIT", f"its worker {how}: the job's output says why")
         number = max(before, default=0) + 1
-        while self.folder.attempt(self.stage, index, number + 1).exists():
+        while claimed(self.folder, self.stage, index, number + 1):
             number += 1
         self._reap((self.stage, index, number), verdict)
 
     def _reap(self, where: tuple[str, int, int], verdict: tuple[str, str, str]) -> None:
-        if self.folder.record(*where).exists():
+        if read_json(self.folder.record(*where)) is not None:
             return
         reap.clear(self.folder.path, *where)
-        beat = read_json(self.folder.running(*where)) or {"memory": self.granted or self.asked}
-        record = reap.record(beat, where, self.submission, verdict, "slurm")
-        if write_json(self.folder.record(*where), record, exclusive=True):
-            for path in (self.folder.running(*where), self.folder.reserved(*where)):
-                path.unlink(missing_ok=True)
+        beat = read_json(self.folder.running(*where)) or {}
+        if reap.settled(self.folder, beat, *where) is None:
+            beat = beat or {"memory": self.granted or self.asked}
+            record = reap.record(beat, where, self.submission, verdict, "slurm")
+            if not write_record(self.folder.record(*where), record):
+                return
+        for path in (self.folder.running(*where), self.folder.reserved(*where)):
+            path.unlink(missing_ok=True)
 
     def _terminated(self, *_: object) -> None:
         self.ended = True

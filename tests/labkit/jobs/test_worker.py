@@ -160,6 +160,34 @@ def test_two_at_once_and_the_first_one_counts(tmp_path: Path) -> None:
     assert f"0.{3 - loser}" in who
 
 
+def test_two_workers_of_one_attempt_run_it_once(tmp_path: Path) -> None:
+    run = prepare(tmp_path, stage("one", f"echo ran >> {tmp_path}/trace; sleep 1; echo x > y"))
+    command = [sys.executable, "-I", "-S", str(run.path / "worker"), "one", "0", "--attempt", "1"]
+    twins = [subprocess.Popen(command) for _ in range(2)]
+    assert sorted(twin.wait(30) for twin in twins) == [0, 74]
+    assert (tmp_path / "trace").read_text() == "ran\n"
+    assert record(run, "one")["state"] == "SUCCEEDED"
+
+
+def test_a_worker_that_comes_too_late_does_nothing(tmp_path: Path) -> None:
+    """Its attempt was given up meanwhile, and another may run."""
+    run = prepare(tmp_path, stage("one", f"echo ran >> {tmp_path}/trace"))
+    lost = {"stage": "one", "index": 0, "attempt": 1, "submission": 1, "state": "FAILED"}
+    run.write_record({**lost, "reason": "LOST"})
+    assert work(run, "one", "0", "--attempt", "1") == 1
+    assert not (tmp_path / "trace").exists()
+    assert record(run, "one") == {**lost, "reason": "LOST"}, "no record replaces another"
+    assert not list((run.path / "running/one").iterdir())
+    assert not list((run.path / "tasks/one").glob(".*"))
+
+
+def test_a_result_brings_no_record_of_another_attempt(tmp_path: Path) -> None:
+    """A task may copy all of an earlier, partial result."""
+    run = prepare(tmp_path, stage("one", "echo '{}' > .record.json; echo x > y"))
+    assert work(run, "one", "0") == 0
+    assert read_json(run.folder.carried("one", "t0")) == record(run, "one")
+
+
 def test_attempts_are_claimed_without_being_told(tmp_path: Path) -> None:
     run = prepare(tmp_path, stage("one", "exit 1"))
     assert [work(run, "one", "0") for _ in range(3)] == [1, 1, 1]

@@ -1,0 +1,176 @@
+"""Schedulers and workers that die or see a bad disk at the worst moment: nothing lost, doubled."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit.jobs.backends import local_job
+from labkit.jobs.backends.local_queue import LocalQueue
+from labkit.jobs.job import open_job
+from labkit.jobs.model import State
+from labkit.jobs.runs import store
+from labkit.jobs.worker.folder import Folder, read_json
+from tests.support.backend_contract import Site
+from tests.support.job_faults import once, reasons, running
+from tests.support.job_helpers import end_scheduler, ran, records, until, workers
+
+
+@pytest.fixture
+def site(tmp_path: Path, lab_home: Path) -> Site:
+    return Site("local", tmp_path)
+
+
+def worker_runs_first(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Let workers run some code before anything else: a busy machine, a slow disk."""
+    copy = store._copy_worker
+
+    def changed(place: Path) -> None:
+        copy(place)
+        main = place / "__main__.py"
+        main.write_text(code + main.read_text())
+
+    monkeypatch.setattr(store, "_copy_worker", changed)
+
+
+def slow_to_start(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: float) -> None:
+    """Let the first worker take its time before it does anything."""
+    worker_runs_first(
+        monkeypatch,
+        "import os, time\n"
+        f"try: os.mkdir({str(folder / 'slow')!r}); time.sleep({seconds})\n"
+        "except FileExistsError: pass\n",
+    )
+
+
+def test_the_scheduler_dies_while_a_worker_starts(
+    site: Site, lab_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_to_start(monkeypatch, site.folder, 1.5)
+    job = site.submit(once(site, 3.0))
+    until(lambda: (site.folder / "slow").exists())
+    end_scheduler()
+    assert job.wait(30).state is State.SUCCEEDED
+    until(lambda: not workers(lab_home))
+    assert ran(site.trace) == ["ran"]
+    assert open_job(job.path).state is State.SUCCEEDED, "the record that was read is still there"
+
+
+DIES = """
+import os, signal
+from labkit.jobs.worker import execute
+def dying(*words, do=execute.{step}, **more):
+    try:
+        os.mkdir({once!r})
+    except FileExistsError:
+        return do(*words, **more)
+    os.kill(os.getpid(), signal.SIGKILL)
+execute.{step} = dying
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "lost"),
+    [("reserve", False), ("write_json", False), ("fill", True), ("commit.commit", True)],
+)
+def test_a_worker_dies_on_its_way(
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str, lost: bool
+) -> None:
+    worker_runs_first(monkeypatch, DIES.format(step=step, once=str(site.folder / "died")))
+    job = site.run(once(site, 0.1))
+    assert job.state is State.SUCCEEDED
+    assert (site.folder / "died").exists()
+    assert ran(site.trace) == ["ran"] * (1 + lost)
+    assert reasons(job) == ["LOST", "SUCCEEDED"]
+    assert (job.path / "results/once/t0/out").read_text() == "done\n"
+
+
+def test_a_commit_carries_its_record(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that dies after the commit has told how it ended: nothing runs again."""
+    worker_runs_first(monkeypatch, DIES.format(step="publish", once=str(site.folder / "died")))
+    job = site.run(once(site, 0.1))
+    assert job.state is State.SUCCEEDED
+    assert (site.folder / "died").exists()
+    assert ran(site.trace) == ["ran"]
+    assert reasons(job) == ["SUCCEEDED"]
+    assert not list((job.path / "tasks/once").glob(".*")), "and nothing is left"
+
+
+def test_a_success_counts_more_than_a_loss_that_was_written_later(site: Site) -> None:
+    job = site.run(once(site, 0.1))
+    record = read_json(job.run.folder.record("once", 0, 1))
+    assert record is not None
+    lost = {**record, "attempt": 2, "state": "FAILED", "reason": "LOST", "text": "was taken for it"}
+    assert job.run.write_record(lost)
+    assert open_job(job.path).state is State.SUCCEEDED, "the watcher"
+    taken = local_job.Job(job.run, 1, 1 << 30)
+    assert taken.over and not taken.stages["once"].failed, "the scheduler"
+    assert open_job(job.path).retry().wait(20).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"], "retry"
+
+
+def test_a_record_that_a_power_cut_left_empty_comes_from_the_result(site: Site) -> None:
+    job = site.run(once(site, 0.1))
+    place = job.run.folder.record("once", 0, 1)
+    record = place.read_bytes()
+    place.unlink()  # not written over: the result's has the same bytes
+    place.touch()
+    assert local_job.Job(job.run, 1, 1 << 30).over
+    assert place.read_bytes() == record
+
+
+@pytest.mark.parametrize("listing", range(1, 6))
+def test_a_worker_ends_while_the_next_scheduler_reads_the_run_folder(
+    site: Site, monkeypatch: pytest.MonkeyPatch, listing: int
+) -> None:
+    """Between any two of its looks."""
+    job = site.submit(once(site, 1.0))
+    running(site)
+    pid = LocalQueue().scheduler_pid()
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    attempts, looks = Folder.attempts, []
+
+    def slow(self: Folder, kind: str, stage: str) -> Any:
+        names = attempts(self, kind, stage)
+        looks.append(kind)
+        if len(looks) == listing:
+            until(lambda: records(job, "once") and not attempts(self, "running", stage))
+        return names
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "attempts", slow)
+        taken = local_job.Job(job.run, 1, 1 << 30)
+    until(lambda: (records(job, "once") and not taken.live) or taken.reap())
+    assert not taken.stages["once"].todo, "it has succeeded"
+    assert reasons(job) == ["SUCCEEDED"]
+
+
+def test_a_disk_that_cannot_be_read_for_a_moment_loses_no_task(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = site.submit(once(site, 5.0))
+    running(site)
+    end_scheduler()
+    taken = local_job.Job(job.run, 1, 1 << 30)
+    (live,) = taken.live
+    os.kill(live.pid, signal.SIGKILL)
+    until(live.gone)
+    read = local_job.read_json
+
+    def broken(path: Path) -> Any:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(local_job, "read_json", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        taken.reap()
+    monkeypatch.setattr(local_job, "read_json", read)
+    assert not taken.over, "it still knows the task"
+    taken.reap()
+    assert reasons(job) == ["LOST"]
+    assert list(taken.stages["once"].todo) == [0], "it is tried again"
