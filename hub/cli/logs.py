@@ -33,7 +33,7 @@ def logs(what: str, follow: bool, lines: int) -> None:
     file = log_file(paths, what)
     if not file.is_file():
         known = sorted(p.stem for p in paths.log.glob("*.log"))
-        servers = sorted(p.stem.replace("--", "/") for p in (paths.log / "servers").glob("*.log"))
+        servers = sorted(p.stem.replace("+", "/") for p in (paths.log / "servers").glob("*.log"))
         there = ", ".join([*known, *servers]) or "none: the portal has not run yet"
         raise click.ClickException(f"there is no log {file}. There are: {there}")
     sys.stdout.flush()
@@ -47,5 +47,7 @@ def log_file(paths: Paths, what: str) -> Path:
     if what in PROGRAMS or what.startswith(("build-", "app-")):
         return paths.log / f"{quote(what, safe='')}.log"
     user, _, server = what.partition("/")
-    name = f"{user}--{server}" if server else user
-    return paths.log / "servers" / f"{quote(name, safe='')}.log"
+    file = paths.server_log(user, server)
+    # A server that an earlier version has started still writes here.
+    earlier = paths.log / "servers" / f"{quote(f'{user}--{server}', safe='')}.log"
+    return earlier if server and not file.exists() and earlier.exists() else file

@@ -100,6 +100,9 @@ def remove(name: str, delete_home: bool, yes: bool) -> None:
         click.confirm(f"Take {name} out{running} and {what}?", abort=True)
     accounts.forget(name, settings, paths)
     people.remove(name, keep_home=not delete_home)
+    if delete_home:  # what their servers have said is theirs, too
+        for log in paths.server_logs(name):
+            log.unlink(missing_ok=True)
     kept = f"; {home} stays" if home and not delete_home else ""
     click.echo(f"{name} is no longer a user of this portal{kept}")
 

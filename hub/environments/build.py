@@ -313,8 +313,12 @@ class Environments:
         """Hold the lock of one environment; a second `labhub` waits for the first."""
         held = contextlib.ExitStack()
         try:
+            # Closed: in a sandbox, whoever can open a lock can hold it.
+            folder = self.paths.envs / ".locks"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
             lock = files.locked(
-                self.paths.envs / f".{name}.lock",
+                folder / name,
                 _LOCK_TIMEOUT,
                 f"the environment {name}",
                 on_wait=self.say,

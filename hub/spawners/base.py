@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader
 from jupyterhub import orm
@@ -149,9 +149,7 @@ class LabSpawner(Spawner):
     @property
     def log_file(self) -> Path:
         """The log of this server; its tail is shown to its owner."""
-        server = f"--{self.name}" if self.name else ""
-        name = quote(f"{self.user.name}{server}", safe="")
-        return self.paths.log / "servers" / f"{name}.log"
+        return self.paths.server_log(self.user.name, self.name)
 
     def get_env(self) -> dict[str, str]:
         """Return the server's environment variables: JupyterHub's, then the portal's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -58,6 +59,25 @@ class Paths:
     def log(self) -> Path:
         """Logs of the portal's own processes and, in ``servers/``, of the user servers."""
         return self.state / "log"
+
+    def server_log(self, user: str, server: str = "") -> Path:
+        """Return the log of a user server.
+
+        Between the two names is a sign that neither can hold, so that no two servers share one.
+        """
+        name = "+".join(quote(part, safe="") for part in (user, server) if part)
+        return self.log / "servers" / f"{name}.log"
+
+    def server_logs(self, user: str) -> list[Path]:
+        """Return the logs of all servers of a person, those that are full included."""
+        folder, name = self.log / "servers", quote(user, safe="")
+        ends = (".log", ".log.1")
+        return sorted(
+            path
+            for path in (folder.iterdir() if folder.is_dir() else ())
+            if path.name.endswith(ends)
+            and path.name.removesuffix(".1").removesuffix(".log").partition("+")[0] == name
+        )
 
     @property
     def run(self) -> Path:
