@@ -61,24 +61,17 @@ class AppPaths:
     # -- accounts ---------------------------------------------------------------------
 
     @property
-    def _begin(self) -> str:
-        return f"lh{Instance.of(self.paths).id}-"
-
-    @property
     def gate_account(self) -> str:
         """The gate's Unix account: every portal on a machine has its own."""
-        return f"{self._begin}gate"
+        return Instance.of(self.paths).gate_account
 
     def account(self, name: str) -> str:
         """Return the name of an app's Unix account."""
-        return f"{self._begin}{name}"
+        return Instance.of(self.paths).account(name)
 
     def gate_uid(self) -> int | None:
         """Return the number of the gate's account, None where there is none."""
-        try:
-            return pwd.getpwnam(self.gate_account).pw_uid
-        except KeyError:
-            return None
+        return Instance.of(self.paths).gate_uid()
 
     # -- making them ------------------------------------------------------------------
 

@@ -13,10 +13,11 @@ from tornado import web
 
 from hub.apps import jupyterhub_services, roles
 from hub.apps.declaration import thumbnail_of
-from hub.apps.supervisor_config import program_name, state_word
+from hub.apps.supervisor_config import state_word
 from hub.labfile.schema import Settings
-from hub.runtime.supervise import Supervisor
 from hub.state.paths import Paths
+from hub.supervisor.client import Supervisor
+from hub.supervisor.programs import program_name
 
 _FRESH = 1.0  # seconds for which the supervisor's answer is good
 _known_states: dict[Paths, tuple[float, dict[str, str]]] = {}

@@ -9,17 +9,15 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from hub.apps import catalogue
+from hub.apps import catalogue, supervisor_config
 from hub.apps.app_paths import AppPaths, make_readable
 from hub.apps.catalogue import App, Choice
 from hub.apps.declaration import FILE, name_problem, thumbnail_of
 from hub.apps.members import records
-from hub.apps.supervisor_config import is_app, prepare
 from hub.labfile.schema import OAUTH_METHODS, Settings
-from hub.portal.control import Control
-from hub.runtime.supervise import Supervisor
 from hub.sandbox.accounts import remove_system_account
 from hub.state.paths import Paths
+from hub.supervisor.client import Supervisor
 from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.remove import remove_tree
@@ -32,7 +30,7 @@ _MOST_FILES = 20_000
 
 
 def add(source: str, groups: Sequence[str] | None, settings: Settings, paths: Paths) -> App:
-    """Declare an app; `apply` puts it into force.
+    """Declare an app; `hub.runtime.apps` puts it into force.
 
     Parameters
     ----------
@@ -80,7 +78,7 @@ def add(source: str, groups: Sequence[str] | None, settings: Settings, paths: Pa
 
 
 def remove(name: str, settings: Settings, paths: Paths) -> None:
-    """Declare an app gone; `apply` puts it into force. Its data stay.
+    """Declare an app gone; `hub.runtime.apps` puts it into force. Its data stay.
 
     Raises
     ------
@@ -123,25 +121,6 @@ def forget(name: str, paths: Paths) -> None:
         remove_system_account(app_paths.account(name), "Labhub app")
 
 
-def apply(settings: Settings, paths: Paths) -> bool:
-    """Put what is declared into force in the running portal.
-
-    Returns
-    -------
-    bool
-        False where it does not run; its next start takes it up.
-
-    Raises
-    ------
-    ControlError
-        The hub does not answer; the next `labhub up` puts it into force.
-    """
-    if not follow(settings, paths):
-        return False
-    Control(settings, paths).sync_apps()
-    return True
-
-
 def follow(settings: Settings, paths: Paths) -> bool:
     """Make accounts, gate and supervisor follow what is declared; the hub is not told.
 
@@ -153,10 +132,10 @@ def follow(settings: Settings, paths: Paths) -> bool:
     # The command line and the hub may both be at it.
     with files.locked(paths.state / "apps.lock", _LOCK_TIMEOUT, "the portal's list of apps"):
         supervisor = Supervisor(paths)
-        prepare(settings, paths)
+        supervisor_config.prepare(settings, paths)
         if not supervisor.running():
             return False
-        supervisor.follow(settings, only=is_app)
+        supervisor.follow_apps(supervisor_config.programs(settings, paths))
         return True
 
 

@@ -5,27 +5,21 @@ from __future__ import annotations
 import os
 
 from hub.apps import catalogue
-from hub.apps.app_paths import AppPaths, make_readable
+from hub.apps.app_paths import KEY, SHIPPED, AppPaths, make_readable
 from hub.apps.catalogue import App
+from hub.environments.build import STAMP
 from hub.labfile.schema import Settings
 from hub.labfile.slurm import LOOPBACK
 from hub.sandbox.network import GATE_PORT
 from hub.slurm import certificates
-from hub.state.paths import Paths
+from hub.state.paths import REPOSITORY, Paths
+from hub.supervisor.programs import ages, content, digest, program_name, section
 from labkit.base import files
 from services.gate import config as gate
 
-_BEGIN = "app-"
-
-
-def program_name(app: str) -> str:
-    """Return the name of an app's program."""
-    return f"{_BEGIN}{app}"
-
-
-def is_app(program: str) -> bool:
-    """Return whether a program is an app, which may be stopped for want of use."""
-    return program.startswith(_BEGIN)
+# An app that ends is started again by who asks for it next: one that cannot run costs nothing.
+_ON_DEMAND = {"autostart": "false", "autorestart": "false", "startsecs": "0"}
+_ALWAYS = {"autostart": "true", "autorestart": "true", "startsecs": "10", "startretries": "20"}
 
 
 def state_word(state: str, status: int = 0) -> str:
@@ -35,6 +29,22 @@ def state_word(state: str, status: int = 0) -> str:
     if state in ("STARTING", "BACKOFF"):
         return "starting"
     return "failed" if state == "FATAL" or (state == "EXITED" and status) else "stopped"
+
+
+def programs(settings: Settings, paths: Paths) -> dict[str, dict[str, str]]:
+    """Return the apps as the supervisor's programs: name -> its section of the configuration."""
+    sections = {}
+    for app in catalogue.read(settings, paths)[0]:
+        name = program_name(app.name)
+        made_from = _digest(app, settings, paths)
+        sections[name] = {
+            **section(name, ["hub.apps.launch", app.name], made_from, paths),
+            "priority": "500",
+            **(_ALWAYS if app.service.always else _ON_DEMAND),
+            "stdout_logfile_maxbytes": "5MB",
+            "stdout_logfile_backups": "2",
+        }
+    return sections
 
 
 def prepare(settings: Settings, paths: Paths) -> list[App]:
@@ -122,3 +132,18 @@ def _outside(settings: Settings, paths: Paths) -> dict[str, str]:
             "clients": str(files.authorities),
         }
     return found
+
+
+def _digest(app: App, settings: Settings, paths: Paths) -> str:
+    """Return one digest over all that an app is made from."""
+    parts = [app.service.model_dump_json(), app.url(settings), settings.storage.model_dump_json()]
+    parts += content([paths.envs / app.service.environment / STAMP])
+    parts += ages([paths.secrets / KEY])
+    code = (p for p in app.folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
+    parts += ages(sorted(code))
+    if app.imports:
+        given = ("labkit", "services/member_apps") if app.kind else ("labkit",)
+        code = (p for name in given for p in (REPOSITORY / name).rglob("*.*"))
+        parts += ages(sorted(p for p in code if p.suffix in (".py", ".R")))
+        parts += ages([SHIPPED / "appkit" / "identity.py"])  # what several apps share
+    return digest(parts)

@@ -12,9 +12,9 @@ from hub.auth.names import RULE, is_valid
 from hub.auth.passwords import problems as password_problems
 from hub.labfile.schema import Settings
 from hub.portal.control import Control, user_servers
-from hub.runtime.supervise import Supervisor
 from hub.sandbox import AccountError, accounts_of
 from hub.state.paths import Paths
+from hub.supervisor.client import Supervisor
 from labkit.base.problems import Problem, ProblemsError
 
 

@@ -60,6 +60,7 @@ def add(
     from hub.apps.members import local
     from hub.cli.up import build
     from hub.environments.build import exists
+    from hub.runtime.apps import apply
 
     if groups and everybody:
         raise click.UsageError("--group and --everybody do not go together")
@@ -79,7 +80,7 @@ def add(
         build([environment], paths)
     with waiting(f"app {added.name}") as say:
         say("putting it into force")
-        running = install.apply(settings, paths)
+        running = apply(settings, paths)
     who = ", ".join(added.groups) or "everybody who can log in"
     click.echo(f"  {added.service.title} is for {who}")
     click.echo(f"  {added.url(settings)}" if running else "  The next `labhub up` starts it.")
@@ -98,6 +99,7 @@ def remove(name: str, delete_data: bool, yes: bool) -> None:
     """  # noqa: D301
     from hub.apps import install
     from hub.apps.app_paths import AppPaths
+    from hub.runtime.apps import apply
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
@@ -106,7 +108,7 @@ def remove(name: str, delete_data: bool, yes: bool) -> None:
         what = f"delete {data} with all its files" if delete_data else "keep its data"
         click.confirm(f"Take {name} away and {what}?", abort=True)
     install.remove(name, settings, paths)
-    install.apply(settings, paths)
+    apply(settings, paths)
     if delete_data:
         install.forget(name, paths)
     kept = f"; {data} stays" if data.exists() else ""
@@ -155,7 +157,7 @@ def status(name: str, as_json: bool) -> None:
       labhub app status cellxgene
     """  # noqa: D301
     from hub.apps import catalogue
-    from hub.apps.supervisor_config import program_name
+    from hub.supervisor.programs import program_name
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
@@ -180,8 +182,9 @@ def status(name: str, as_json: bool) -> None:
 
 def _row(one: Any, settings: Any, paths: Paths) -> dict[str, Any]:
     from hub.apps.app_paths import AppPaths
-    from hub.apps.supervisor_config import program_name, state_word
-    from hub.runtime.supervise import Supervisor
+    from hub.apps.supervisor_config import state_word
+    from hub.supervisor.client import Supervisor
+    from hub.supervisor.programs import program_name
 
     program = Supervisor(paths).info().get(program_name(one.name))
     return {

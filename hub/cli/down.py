@@ -30,7 +30,7 @@ def down(keep_servers: bool, yes: bool) -> None:
       labhub down --keep-servers && git pull && labhub up    an upgrade
     """  # noqa: D301
     from hub.portal.control import user_servers
-    from hub.runtime.supervise import Supervisor
+    from hub.supervisor.client import Supervisor
 
     paths = Paths.from_environment()
     supervisor = Supervisor(paths)

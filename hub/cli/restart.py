@@ -25,7 +25,8 @@ def restart(program: str) -> None:
     paths = Paths.from_environment()
     settings = read_settings(paths)
     from hub.runtime import ready
-    from hub.runtime.supervise import Supervisor, programs
+    from hub.runtime.supervise import programs
+    from hub.supervisor.client import Supervisor
 
     supervisor = Supervisor(paths)
     known = supervisor.info()

@@ -26,7 +26,8 @@ def status(as_json: bool) -> None:
     """  # noqa: D301
     from hub.portal.control import user_servers
     from hub.runtime import ready
-    from hub.runtime.supervise import Supervisor, programs
+    from hub.runtime.supervise import programs
+    from hub.supervisor.client import Supervisor
 
     paths = Paths.from_environment()
     found = Supervisor(paths).info()

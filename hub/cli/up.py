@@ -69,13 +69,13 @@ def build(names: list[str], paths: Paths) -> None:
 
 
 def _start(settings: Settings, paths: Paths) -> dict[str, str]:
-    from hub.runtime import ready
-    from hub.runtime.supervise import Supervisor
+    from hub.runtime import ready, supervise
+    from hub.supervisor.client import Supervisor
 
     supervisor = Supervisor(paths)
     fresh = not supervisor.running()
     with waiting("portal") as say:
-        done = supervisor.up(settings)
+        done = supervise.up(settings, paths)
         try:
             ready.wait(settings, supervisor, say)
         except ready.NotReadyError as error:

@@ -25,10 +25,11 @@ from hub.environments import build, rstudio, toolchain
 from hub.labfile.schema import Settings
 from hub.portal.control import Control, ControlError
 from hub.runtime import preflight, ready
-from hub.runtime.supervise import Supervisor, programs
+from hub.runtime.supervise import programs
 from hub.sandbox import accounts_of
 from hub.state import create
 from hub.state.paths import REPOSITORY, Paths
+from hub.supervisor.client import Supervisor
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_size
 

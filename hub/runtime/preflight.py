@@ -170,7 +170,7 @@ def _ports(settings: Settings, paths: Paths) -> Iterator[Problem]:
 
 def _own_pids(paths: Paths) -> list[int]:
     """Return the running programs of this portal: their ports are taken by right."""
-    from hub.runtime.supervise import Supervisor
+    from hub.supervisor.client import Supervisor
 
     return [program.pid for program in Supervisor(paths).info().values() if program.pid]
 

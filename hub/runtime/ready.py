@@ -7,9 +7,10 @@ import ssl
 import time
 from collections.abc import Callable
 
-from hub.apps.supervisor_config import is_app
 from hub.labfile.schema import Settings
-from hub.runtime.supervise import Supervisor, programs
+from hub.runtime.supervise import programs
+from hub.supervisor.client import Supervisor
+from hub.supervisor.programs import is_app
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_duration
 

@@ -45,10 +45,8 @@ def sandboxes_of(settings: Settings, paths: Paths) -> Sandboxes:
     CgroupError
         This host cannot limit user servers.
     """
-    from hub.apps.app_paths import AppPaths  # it needs the accounts of this package
-
     instance = Instance.of(paths)
-    gate = AppPaths(paths).gate_uid()
+    gate = instance.gate_uid()
     network = Network(
         instance,
         settings.local.subnet,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,22 @@ class Instance:
         """Return the instance that a state folder stands for."""
         digest = hashlib.sha256(str(paths.state.resolve()).encode()).hexdigest()
         return cls(id=digest[:6], folder=paths.run / "boxes")
+
+    def account(self, name: str) -> str:
+        """Return the Unix account of one of the portal's own programs."""
+        return f"lh{self.id}-{name}"
+
+    @property
+    def gate_account(self) -> str:
+        """The gate's Unix account: every portal on a machine has its own."""
+        return self.account("gate")
+
+    def gate_uid(self) -> int | None:
+        """Return the number of the gate's account, None where there is none."""
+        try:
+            return pwd.getpwnam(self.gate_account).pw_uid
+        except KeyError:
+            return None
 
     @property
     def trash(self) -> Path:

@@ -323,10 +323,10 @@ async def _render_form(spawner: LabSpawner) -> str:
     )
     places = None
     if spawner.settings.target == "slurm":
-        from hub.slurm import form
         from hub.slurm.cluster import cluster_of
+        from hub.spawners import partitions
 
-        places = await form.places(
+        places = await partitions.places(
             cluster_of(spawner.settings),
             spawner.settings,
             offered,

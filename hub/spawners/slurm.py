@@ -24,7 +24,6 @@ from hub.slurm.addresses import Addresses, own_addresses
 from hub.slurm.cancel import Cancellations
 from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account
-from hub.slurm.form import refusal
 from hub.slurm.orphans import job_name, waiting_file
 from hub.slurm.poller import Poller, over
 from hub.slurm.script import Launch, render, server_words
@@ -32,6 +31,7 @@ from hub.slurm.submit import Order, submit
 from hub.slurm.waiting import wait_of
 from hub.spawners.internal_ssl import InternalSSL
 from hub.spawners.joblog import JobLog
+from hub.spawners.partitions import refusal
 from hub.spawners.resume import ResumeStart
 from hub.spawners.startup import StartError
 from labkit.base.units import format_duration, format_size

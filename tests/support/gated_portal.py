@@ -82,8 +82,8 @@ class AppPortal(LabhubPortal):
 
     def stop_app(self, app: str) -> None:
         """Let an app sleep, as the gate does when nobody uses it."""
-        from hub.apps.supervisor_config import program_name
-        from hub.runtime.supervise import Supervisor
+        from hub.supervisor.client import Supervisor
+        from hub.supervisor.programs import program_name
 
         Supervisor(Paths(self.state, self.envs)).stop([program_name(app)])
 

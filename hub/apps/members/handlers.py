@@ -22,11 +22,11 @@ from hub.apps.handlers import Handler, states
 from hub.apps.members import declare, publish, store
 from hub.apps.members.publish import Person, Publisher, RefusedPublishError
 from hub.apps.members.records import Record
-from hub.apps.supervisor_config import program_name
 from hub.labfile.schema import Settings
-from hub.runtime.supervise import Supervisor
 from hub.sandbox.accounts import AccountError
 from hub.state.paths import Paths
+from hub.supervisor.client import Supervisor
+from hub.supervisor.programs import program_name
 from labkit.base.problems import Problem
 from services.member_apps import answers
 

@@ -36,7 +36,7 @@ def add(
     settings: Settings,
     paths: Paths,
 ) -> App:
-    """Make a folder a member's app, or its next version; `change.apply` puts it into force.
+    """Make a folder a member's app, or its next version; `labhub app` puts it into force.
 
     Parameters
     ----------

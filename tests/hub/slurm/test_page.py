@@ -17,14 +17,13 @@ from typing import Any
 import pytest
 
 from hub.labfile.schema import Profile, Settings
-from hub.slurm import form
 from hub.slurm.cloud import Queue, read_queues
 from hub.slurm.cluster import Cluster, ClusterView, cluster_of
 from hub.slurm.commands import run_slurm
 from hub.slurm.poller import COLUMNS, parse
 from hub.slurm.prices import prices
 from hub.slurm.waiting import position, wait_of
-from hub.spawners import profiles
+from hub.spawners import partitions, profiles
 from hub.spawners.base import _TEMPLATES
 from labkit.slurm.commands import SlurmUnavailableError
 from labkit.slurm.queue import Job
@@ -169,7 +168,7 @@ async def test_partitions_have_their_limits_and_what_is_free_now(
 
 
 async def test_what_cannot_start_is_explained(slurm: SlurmCluster, lab: Settings) -> None:
-    found = await form.places(Cluster(lab), lab, PROFILES, PROFILES[0], "closed", "nobody")
+    found = await partitions.places(Cluster(lab), lab, PROFILES, PROFILES[0], "closed", "nobody")
     said = {place.name: place.refused for place in found.places}
     assert set(said) == set(PLACES)
     assert "small" not in said["main"]
@@ -187,7 +186,7 @@ async def test_what_cannot_start_is_explained(slurm: SlurmCluster, lab: Settings
     assert list(found.impossible) == ["large"]
     # The last partition is refused now: another is chosen.
     assert [place.name for place in found.places if place.selected] == ["main"]
-    member = await form.places(Cluster(lab), lab, PROFILES, PROFILES[0], "closed", "daemon")
+    member = await partitions.places(Cluster(lab), lab, PROFILES, PROFILES[0], "closed", "daemon")
     assert [place.name for place in member.places if place.selected] == ["closed"]
     reasons = found.impossible["large"]
     assert reasons[0].startswith("main, cloud: No node is large enough")
@@ -247,7 +246,9 @@ async def test_one_partition_that_is_open_leaves_nothing_to_choose(
         slurm_section = lab.slurm.model_copy(update={"partitions": (partition,)})  # type: ignore[union-attr]
         one = lab.model_copy(update={"slurm": slurm_section})
         offered = PROFILES[:1]
-        return (await form.places(Cluster(one), one, offered, offered[0], None, "nobody")).settled
+        return (
+            await partitions.places(Cluster(one), one, offered, offered[0], None, "nobody")
+        ).settled
 
     assert await settled("main")
     assert not await settled("shut")
@@ -283,7 +284,7 @@ async def test_a_node_of_the_cloud_is_offered_while_it_is_off_and_said_to_be_sta
     cloud = view.partitions["cloud"]
     assert cloud.room(PROFILES[1]) == "soon"
     assert (cloud.free_cores, len(cloud.awake)) == (0, 0)
-    found = await form.places(Cluster(lab), lab, PROFILES, PROFILES[0], None, "nobody")
+    found = await partitions.places(Cluster(lab), lab, PROFILES, PROFILES[0], None, "nobody")
     place = next(place for place in found.places if place.name == "cloud")
     assert place.room["small"] == "A node has to start first: some minutes."
     assert place.facts[0] == "1 node can be started"
@@ -330,7 +331,7 @@ async def test_a_silent_controller_leaves_the_last_picture_and_asks_seldom(
         assert set(view.partitions) == set(views[0].partitions)
         fresh = await Cluster(lab).describe()
         assert (fresh.partitions, fresh.at) == ({}, None)
-        nothing = await form.places(Cluster(lab), lab, PROFILES, PROFILES[0], None, "nobody")
+        nothing = await partitions.places(Cluster(lab), lab, PROFILES, PROFILES[0], None, "nobody")
         # Nothing is known, so nothing is refused but what the lab file itself says.
         assert nothing.impossible == {}
         assert all("small" not in place.refused for place in nothing.places)
@@ -373,7 +374,7 @@ async def test_nothing_that_slurm_says_becomes_part_of_the_page(lab: Settings) -
     async def run(program: str, *words: str, timeout: float) -> str:
         return {"config": "ClusterName=lab", "partition": rules, "node": nodes}[words[-1]]
 
-    found = await form.places(Cluster(lab, run), lab, PROFILES, PROFILES[0], evil, "nobody")
+    found = await partitions.places(Cluster(lab, run), lab, PROFILES, PROFILES[0], evil, "nobody")
     assert set(found.impossible) == {p.name for p in PROFILES}
     assert not found.settled
     for places in (found, dataclasses.replace(found, impossible={})):
