@@ -1,50 +1,16 @@
-"""The people of the portal, by the way in which they log in."""
+"""Where the accounts of the portal's people are kept, by the way in which they log in."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any, Protocol
-
-from jupyterhub import orm
 
 from hub.auth import signup_people
 from hub.auth.names import RULE, is_valid
 from hub.auth.passwords import problems as password_problems
 from hub.labfile.schema import Settings
-from hub.portal.control import Control, user_servers
 from hub.sandbox import AccountError, accounts_of
 from hub.state.paths import Paths
-from hub.supervisor.client import Supervisor
 from labkit.base.problems import Problem, ProblemsError
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One person, for ``labhub user list``.
-
-    Attributes
-    ----------
-    name : str
-        User name.
-    can_log_in : bool
-        False: no password is set, or nobody has approved them.
-    admin : bool
-        Administrator of the portal.
-    servers : int
-        User servers that run now.
-    home : str
-        Home folder; empty where there is none yet.
-    """
-
-    name: str
-    can_log_in: bool
-    admin: bool
-    servers: int
-    home: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
 
 
 class Directory(Protocol):
@@ -150,51 +116,6 @@ def directory(settings: Settings, paths: Paths) -> Directory:
     raise ProblemsError([Problem("authentication.method", text, hint)])
 
 
-def entries(settings: Settings, paths: Paths) -> list[Entry]:
-    """Return everybody; where an identity provider has them, those who have been here."""
-    known = _hub_users(paths)
-    running: dict[str, int] = {}
-    for server in user_servers(paths):
-        running[server.user] = running.get(server.user, 0) + 1
-    if settings.authentication.effective_method in ("pam", "signup"):
-        rows = directory(settings, paths).rows()
-    else:
-        rows = [(name, True, "") for name in known]
-    admins = {name for name, admin in known.items() if admin} | set(settings.admins)
-    return [
-        Entry(name, can_log_in, name in admins, running.get(name, 0), home)
-        for name, can_log_in, home in sorted(rows)
-    ]
-
-
-def forget(name: str, settings: Settings, paths: Paths) -> bool:
-    """Stop a person's servers and delete their hub user, with its tokens and rights.
-
-    Who later gets the same name starts anew.
-
-    Returns
-    -------
-    bool
-        Whether the hub knew the person.
-
-    Raises
-    ------
-    ControlError
-        The hub runs, but does not answer.
-    """
-    if Supervisor(paths).running():
-        return Control(settings, paths).delete_user(name)
-    if not paths.database.exists():
-        return False
-    with orm.new_session_factory(f"sqlite:///{paths.database}")() as db:
-        user = orm.User.find(db, name)
-        if user is None:
-            return False
-        db.delete(user)
-        db.commit()
-    return True
-
-
 def check_new(name: str, password: str | None) -> None:
     """Refuse a name or a password that the portal would not take.
 
@@ -208,21 +129,6 @@ def check_new(name: str, password: str | None) -> None:
         found += [Problem("password", text) for text in password_problems(password, password, name)]
     if found:
         raise ProblemsError(found)
-
-
-def _hub_users(paths: Paths) -> dict[str, bool]:
-    """Return the hub's users, and whether they are administrators."""
-    import sqlite3
-
-    if not paths.database.exists():
-        return {}
-    db = sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True, timeout=5)
-    try:
-        return {name: bool(admin) for name, admin in db.execute("SELECT name, admin FROM users")}
-    except sqlite3.OperationalError:
-        return {}
-    finally:
-        db.close()
 
 
 def _no_such(name: str) -> AccountError:

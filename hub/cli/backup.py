@@ -21,7 +21,7 @@ def backup(file: Path | None) -> None:
     Example:
       labhub backup /mnt/backup/labhub-$(date +%F).tar.gz
     """  # noqa: D301
-    from hub.state import backups
+    from hub.runtime import backups
 
     target = backups.create(Paths.from_environment(), file)
     click.echo(str(target))

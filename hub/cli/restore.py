@@ -22,7 +22,7 @@ def restore(file: Path, yes: bool) -> None:
     Example:
       labhub down && labhub restore labhub-2026-11-20.tar.gz && labhub up
     """  # noqa: D301
-    from hub.state import backups
+    from hub.runtime import backups
     from hub.supervisor.client import Supervisor
 
     paths = Paths.from_environment()

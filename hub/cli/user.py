@@ -86,11 +86,12 @@ def remove(name: str, delete_home: bool, yes: bool) -> None:
       labhub user remove ada
     """  # noqa: D301
     from hub.auth import accounts
+    from hub.runtime.people import entries, forget
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
     people = accounts.directory(settings, paths)
-    known = {entry.name: entry for entry in accounts.entries(settings, paths)}
+    known = {entry.name: entry for entry in entries(settings, paths)}
     if name not in known:
         raise click.ClickException(f"{name!r} is not a user of this portal: labhub user list")
     home = known[name].home
@@ -98,7 +99,7 @@ def remove(name: str, delete_home: bool, yes: bool) -> None:
         what = f"delete {home} with all its files" if delete_home and home else "keep the home"
         running = f", stop {known[name].servers} servers" if known[name].servers else ""
         click.confirm(f"Take {name} out{running} and {what}?", abort=True)
-    accounts.forget(name, settings, paths)
+    forget(name, settings, paths)
     people.remove(name, keep_home=not delete_home)
     if delete_home:  # what their servers have said is theirs, too
         for log in paths.server_logs(name):
@@ -116,12 +117,12 @@ def list_(as_json: bool) -> None:
     Example:
       labhub user list --json | jq -r '.[] | select(.admin) | .name'
     """  # noqa: D301
-    from hub.auth import accounts
+    from hub.runtime.people import entries
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
 
-    found = accounts.entries(settings, paths)
+    found = entries(settings, paths)
     if as_json:
         print_json([entry.as_dict() for entry in found])
         return

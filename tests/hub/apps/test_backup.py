@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from hub.apps.app_paths import AppPaths
-from hub.state import backups, create
+from hub.runtime import backups
+from hub.state import create
 from hub.state.paths import Paths
 from labkit.base.problems import ProblemsError
 from tests.conftest import needs_root

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hub.state import backups, create
+from hub.runtime import backups
+from hub.state import create
 from hub.state.paths import Paths
 from labkit.base.problems import ProblemsError
 

@@ -17,7 +17,7 @@ from hub.apps.members.publish import Asked, Person, Publisher, RefusedPublishErr
 from hub.cli import cli
 from hub.labfile.read import parse
 from hub.labfile.schema import Settings
-from hub.state import backups
+from hub.runtime import backups
 from hub.state.paths import Paths
 from labkit.base.problems import ProblemsError
 from labkit.portal.webapps import git
