@@ -50,12 +50,13 @@ def _read_file(path: Path) -> tuple[list[dict[str, Any]], Path | None, list[Prob
         return [], None, [address]
     if not path.is_file():
         return [], None, [Problem("over", f"there is no file {path} in {Path.cwd()}.")]
-    delimiter = "\t" if path.suffix in (".tsv", ".txt") else ","
     problems = []
     rows: list[dict[str, Any]] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter)
+            head = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=_delimiter(path, head))
             for row in reader:
                 if None in row or None in row.values():
                     problems.append(
@@ -69,6 +70,13 @@ def _read_file(path: Path) -> tuple[list[dict[str, Any]], Path | None, list[Prob
     except (UnicodeDecodeError, csv.Error) as error:
         problems.append(Problem(str(path), f"cannot be read as a table: {error}."))
     return rows, path.parent, problems
+
+
+def _delimiter(path: Path, head: str) -> str:
+    """Return what separates columns: Excel writes semicolons where a comma is a decimal mark."""
+    if path.suffix in (".tsv", ".txt"):
+        return "\t"
+    return ";" if ";" in head and "," not in head else ","
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,8 @@ ALIGNERS = ("bwa-mem2", "bwa", "minimap2")
 PRESETS = {"map-ont": "ONT", "map-hifi": "PACBIO", "map-pb": "PACBIO", "sr": "ILLUMINA"}
 LONG_PRESETS = ("map-ont", "map-hifi", "map-pb")
 FORMATS = ("bam", "cram")
+#: Of a filter: as usual where adapters are cut, else none.
+AUTO = "auto"
 #: Adapters by name: of the first and of the second mate (cutadapt's guide; Illumina's document
 #: 1000000002694; MGI's of DNBSEQ).
 ADAPTERS: Mapping[str, tuple[str, str]] = {
@@ -74,6 +76,22 @@ def read_adapters(value: Any) -> tuple[list[tuple[str, str]], list[Problem]]:
 _ADAPTER_HELP = "Give a name, a sequence, a pair of sequences, or a list of them."
 
 
+def filters(options: Mapping[str, Any], cuts: bool) -> dict[str, Any]:
+    """Return ``minimum_length``, ``max_n`` and ``quality`` as they are meant; None: no filter.
+
+    Parameters
+    ----------
+    cuts : bool
+        Whether adapters are cut: then what is left of a read may be too short to be of use.
+    """
+    usual = {"minimum_length": 20, "max_n": 0.1} if cuts else {}
+    chosen = {
+        name: usual.get(name) if options[name] == AUTO else options[name]
+        for name in ("minimum_length", "max_n")
+    }
+    return chosen | {"quality": options["quality"]}
+
+
 def check_options(options: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the options of an alignment, whatever its reads are."""
     problems = []
@@ -89,13 +107,13 @@ def check_options(options: Mapping[str, Any]) -> list[Problem]:
         ("quality", 0, 60),
         ("optical_distance", 0, _LONGEST),
     ):
-        value = options[name]
+        value = None if name == "minimum_length" and options[name] == AUTO else options[name]
         whole = isinstance(value, int) and not isinstance(value, bool)
         if value is not None and not (whole and least <= value <= most):
             text = f"must be a whole number from {least} to {most}, not {value!r}."
             problems.append(Problem(name, text))
     share = options["max_n"]
-    if share is not None and not (isinstance(share, (int, float)) and 0 <= share < 1):
+    if share not in (None, AUTO) and not (isinstance(share, (int, float)) and 0 <= share < 1):
         text = f"must be a share of the read from 0 to below 1, not {share!r}."
         problems.append(Problem("max_n", text))
     for name in ("mark_duplicates", "depth", "uq"):

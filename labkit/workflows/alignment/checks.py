@@ -7,18 +7,20 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from labkit.base.problems import Problem
 from labkit.base.units import format_size
+from labkit.workflows.alignment import pairing
 from labkit.workflows.alignment.samplesheet import Lane, Sample
-from labkit.workflows.alignment.task_code import fastq, objects, sizes
+from labkit.workflows.alignment.task_code import fastq, objects, records, sizes
 
 _READERS = 16
 _PROVED = 32 * 1024**2  # bytes of a file that is small enough to be read whole
-_LONG = 1000  # bases: no short-read instrument's reads are as long
+_SANGER_HIGH = ord("K")  # Q42: no sequencer of short reads told more with Phred+33
+_SOLEXA_LOW = ord(";")  # the lowest of Phred+64
 _VARIANTS = 1000  # of a VCF that are looked at
 _GZIP = b"\x1f\x8b"
 
@@ -65,6 +67,7 @@ def look_at_files(samples: Iterable[Sample]) -> tuple[dict[str, File], list[Prob
         for sample in samples
         for lane in sample.lanes
         for mate, path in enumerate(lane.files, start=1)
+        if not objects.address_problem(path)  # told with the sheet
     ]
     with ThreadPoolExecutor(_READERS) as readers:
         found = list(readers.map(lambda item: _look(item[1]), wanted))
@@ -88,8 +91,6 @@ def _look(path: str) -> File | str:
         wrong = fastq.end_problem(path)
         if wrong:
             return f"{path} {wrong}."
-        if size <= _PROVED and not objects.is_object(path):
-            fastq.prove(path)
         with objects.open_bytes(path) as file:
             packed = file.read(2) == _GZIP
         return File(size, objects.version(path), head, packed)
@@ -103,52 +104,96 @@ def _look(path: str) -> File | str:
         return f"{path} cannot be read: {error}."
 
 
-def check_mates(samples: Iterable[Sample], files: Mapping[str, File]) -> list[Problem]:
-    """Return lanes whose two files are no mates, or the wrong way round."""
-    problems = []
+def read_pairings(
+    samples: Iterable[Sample], files: Mapping[str, File]
+) -> tuple[dict[str, pairing.Pairing], list[Problem]]:
+    """Return how the mates of each lane lie, by its first file; and lanes where they are wrong."""
+    pairings, problems = {}, []
     for lane in (lane for sample in samples for lane in sample.lanes):
-        if not lane.fastq_2 or any(path not in files for path in lane.files):
-            continue
-        first, second = (files[path].head for path in lane.files)
-        where = f"row {lane.row}"
-        if first.mates == {2} and second.mates == {1}:
-            text = "fastq_1 holds the second mates and fastq_2 the first: they are swapped."
-            problems.append(Problem(where, text, "Exchange the two."))
-            continue
-        problems += _check_mate_numbers(lane, first.mates, second.mates)
-        for number, (one, other) in enumerate(zip(first.names, second.names, strict=False), 1):
-            if one != other:
-                text = (
-                    f"read {number} is {_show(one)} in fastq_1 and {_show(other)} in fastq_2: "
-                    "they are not mates of each other."
-                )
-                problems.append(Problem(where, text, "Give the two files of one lane."))
-                break
+        if all(path in files for path in lane.files):
+            heads = [files[path].head for path in lane.files]
+            way, wrong = pairing.read_pairing(lane, heads)
+            problems += wrong
+            if not wrong:
+                pairings[lane.fastq_1] = way
+    return pairings, problems
+
+
+def check_whole(
+    samples: Iterable[Sample],
+    files: dict[str, File],
+    pairings: Mapping[str, pairing.Pairing],
+    long: bool,
+) -> list[Problem]:
+    """Read all records of lanes whose files are small; what large ones hold, their tasks see.
+
+    ``files`` is told the longest read of each. Lanes that are known to be wrong are left out.
+    """
+
+    def small(path: str) -> bool:
+        if path not in files or objects.is_object(path) or files[path].size > _PROVED:
+            return False
+        return long or files[path].head.longest <= records.LONGEST_SHORT
+
+    lanes = [
+        lane
+        for sample in samples
+        for lane in sample.lanes
+        if (long or lane.fastq_1 in pairings) and all(map(small, lane.files))
+    ]
+
+    def prove(lane: Lane) -> list[records.Checker] | str:
+        way = pairing.of_lane(lane, pairings)
+        asked = pairing.rule(lane, way, long)
+        try:
+            return records.read_whole(lane.files, asked, way.ends, way.interleaved)
+        except (fastq.FastqError, OSError) as error:
+            return f"{error}."
+
+    problems = []
+    with ThreadPoolExecutor(_READERS) as readers:
+        for lane, result in zip(lanes, readers.map(prove, lanes), strict=True):
+            if isinstance(result, str):
+                problems.append(Problem(f"row {lane.row}", result))
+                continue
+            for path, checker in zip(lane.files, result, strict=True):
+                head = files[path].head._replace(longest=checker.longest)
+                files[path] = replace(files[path], head=head)
     return problems
 
 
-def _check_mate_numbers(lane: Lane, first: set[int], second: set[int]) -> list[Problem]:
-    return [
-        Problem(f"row {lane.row}, fastq_{mate}", f"holds reads of mate {min(said - {mate})}.")
-        for mate, said in ((1, first), (2, second))
-        if said - {mate}
-    ]
-
-
 def check_library(
-    samples: Iterable[Sample], files: Mapping[str, File], long: bool
+    samples: Iterable[Sample], files: Mapping[str, File], long: bool, aligner: str
 ) -> list[Problem]:
-    """Return reads that do not fit the aligner: too long ones, or long ones with mates."""
+    """Return reads that do not fit the aligner: long ones, or with letters it does not know."""
     problems = []
     for lane in (lane for sample in samples for lane in sample.lanes):
         if long and lane.fastq_2:
             text = "long reads have no mates."
             problems.append(Problem(f"row {lane.row}, fastq_2", text, "Leave it empty."))
-        file = files.get(lane.fastq_1)
-        if file and not long and file.head.longest > _LONG:
-            text = f"has reads of {file.head.longest:,} bases."
-            hint = "Say preset='map-ont' or preset='map-hifi': minimap2 aligns them."
-            problems.append(Problem(f"row {lane.row}, fastq_1", text, hint))
+        for mate, path in enumerate(lane.files, 1):
+            if path in files:
+                where = f"row {lane.row}, fastq_{mate}"
+                problems += _check_reads(where, files[path].head, long, aligner)
+    return problems
+
+
+def _check_reads(where: str, head: fastq.Head, long: bool, aligner: str) -> list[Problem]:
+    problems = []
+    if not long and head.longest > records.LONGEST_SHORT:
+        text = f"has reads of {head.longest:,} bases."
+        hint = "Say preset='map-ont' or preset='map-hifi': minimap2 aligns them."
+        problems.append(Problem(where, text, hint))
+    if not long and head.lowest >= _SOLEXA_LOW and head.highest > _SANGER_HIGH:
+        text = (
+            f"has base qualities from {chr(head.lowest)!r} to {chr(head.highest)!r}: they are "
+            "Phred+64, of Illumina before version 1.8."
+        )
+        hint = "Convert them to Phred+33, e.g. seqtk seq -Q64 -V reads.fq.gz."
+        problems.append(Problem(where, text, hint))
+    if head.rna and aligner != "minimap2":
+        text = f"has U and no T: {aligner} reads each U as N, and finds no place for such reads."
+        problems.append(Problem(where, text, "Write T for U.", warning=True))
     return problems
 
 
@@ -163,6 +208,8 @@ def check_known_sites(path: str, contigs: Mapping[str, int]) -> list[Problem]:
         Of the reference: name and length.
     """
     where = f"known_sites, {Path(path).name}"
+    if text := objects.address_problem(path):
+        return [Problem("known_sites", f"{text}.")]
     try:
         headed, used = _vcf_contigs(path)
     except FileNotFoundError:
@@ -239,7 +286,3 @@ def check_disk(folder: Path, needed: int, what: str) -> list[Problem]:
         return []
     text = f"{what} will take about {format_size(needed)}, {format_size(free)} are free."
     return [Problem(os.fspath(folder), text, "Free some, or choose another folder.")]
-
-
-def _show(name: bytes) -> str:
-    return repr(name[:60].decode("ascii", "replace"))

@@ -14,7 +14,7 @@ from labkit.base.units import format_size
 from labkit.jobs.backends import base as backends
 from labkit.jobs.model import Environment, Resources, Stage, Task, literal, safe_key
 from labkit.jobs.plan import Plan
-from labkit.workflows.alignment import aligners, checks
+from labkit.workflows.alignment import aligners, checks, pairing
 from labkit.workflows.alignment.gather_stage import DRIVER, gather_stage
 from labkit.workflows.alignment.prepared import Prepared
 from labkit.workflows.alignment.samplesheet import Lane, Sample
@@ -62,6 +62,8 @@ def make_plan(prepared: Prepared, backend: str) -> Plan:
         "alignment.json": json.dumps(settings),
         "samples.json": json.dumps([_describe(sample) for sample in prepared.samples]),
     }
+    if prepared.alt:
+        files[layout.ALT] = prepared.alt
     return Plan(
         name=safe_key(prepared.name or "alignment")[:60],
         tool=f"alignment {prepared.aligner}",
@@ -93,9 +95,7 @@ def _settings(prepared: Prepared) -> dict[str, Any]:
         "preset": prepared.preset,
         "library": prepared.library,
         "adapters": prepared.adapters,
-        "minimum_length": options["minimum_length"],
-        "max_n": options["max_n"],
-        "quality": options["quality"],
+        **aligners.filters(options, bool(prepared.adapters)),
         "mark_duplicates": prepared.library != "long" if marks is None else marks,
         "uq": options["uq"],
         "format": options["format"],
@@ -155,23 +155,29 @@ def _task(prepared: Prepared, index: int, sample: Sample) -> Task:
             "program": "align",
             "key": sample.name,
             "optical": optical,
-            "longest": max(head.longest for head in heads.values()),
+            "longest": max(prepared.files[path].head.longest for path in paths),
             "sample": {
                 "name": sample.name,
-                "lanes": [_lane(lane, groups[lane.lane], prepared.files) for lane in sample.lanes],
+                "lanes": [_lane(prepared, lane, groups[lane.lane]) for lane in sample.lanes],
             },
             "row": {"sample": sample.name, "lanes": len(sample.lanes)},
         },
     )
 
 
-def _lane(lane: Lane, group: Mapping[str, str], files: Mapping[str, checks.File]) -> dict[str, Any]:
+def _lane(prepared: Prepared, lane: Lane, group: Mapping[str, str]) -> dict[str, Any]:
     # of objects the version belongs to the key; of files the manifest looks itself
+    files = prepared.files
+    way = pairing.of_lane(lane, prepared.pairings)
+    rule = pairing.rule(lane, way, prepared.library == "long")
     versions = [files[path].version for path in lane.files if objects.is_object(path)]
     return {
         "lane": lane.lane,
         "fastq_1": lane.fastq_1,
         "fastq_2": lane.fastq_2,
+        "interleaved": way.interleaved,
+        "name_ends": [[end.decode() for end in ends] for ends in way.ends],
+        "rule": rule._asdict(),
         "read_group": dict(group),
         "versions": versions,
     }

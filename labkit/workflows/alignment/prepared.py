@@ -9,6 +9,7 @@ from typing import Any
 from labkit.base.problems import Problem
 from labkit.jobs.model import Container
 from labkit.workflows.alignment.checks import File
+from labkit.workflows.alignment.pairing import Pairing
 from labkit.workflows.alignment.reference import Reference
 from labkit.workflows.alignment.samplesheet import Sample
 
@@ -35,8 +36,12 @@ class Prepared:
         Of the sheet.
     files : dict of str to File
         What is known of each FASTQ.
+    pairings : dict of str to Pairing
+        How the mates of each lane lie, by its first file.
     contigs : dict of str to int
         Of the reference: name to length in bases.
+    alt : bytes
+        Content of the ``.alt`` file beside the reference, where the aligner reads one.
     adapters : list of (str, str)
         As sequences.
     aligner, preset, library : str
@@ -51,7 +56,9 @@ class Prepared:
     problems: list[Problem] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     files: dict[str, File] = field(default_factory=dict)
+    pairings: dict[str, Pairing] = field(default_factory=dict)
     contigs: dict[str, int] = field(default_factory=dict)
+    alt: bytes = b""
     adapters: list[tuple[str, str]] = field(default_factory=list)
     aligner: str = ""
     preset: str = ""

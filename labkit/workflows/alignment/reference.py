@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from functools import cached_property
@@ -20,6 +21,10 @@ from labkit.workflows.alignment.task_code import cache, objects, pipe, programs
 
 ENVIRONMENT = "alignment"
 _GZIP = b"\x1f\x8b"
+# Letters of nucleotides, also masked ones (X) and gaps; others are amino acids.
+_BASES = b"ACGTUNRYKMSWBDHVXacgtunrykmswbdhvx.-"
+_LOOKED_AT = 4096  # bytes of a sequence, where its .fai says the rest
+_CONTIG = re.compile(r"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
 
 
 class Reference:
@@ -54,7 +59,7 @@ class Reference:
         local: str | os.PathLike[str] | None = None,
     ) -> None:
         text = os.fspath(fasta)
-        self.fasta = text if objects.is_object(text) else str(Path(text).expanduser().absolute())
+        self.fasta = text if "://" in text else str(Path(text).expanduser().absolute())
         given = os.fspath(cache) if cache is not None else os.environ.get("LABKIT_REFERENCES", "")
         if given and not objects.is_object(given):
             given = str(Path(given).expanduser().absolute())
@@ -183,6 +188,8 @@ def read_contigs(fasta: str) -> tuple[dict[str, int], list[Problem]]:
     A .fai beside it is believed where its places are those of the FASTA; else the FASTA is read.
     """
     where = Path(fasta).name
+    if text := objects.address_problem(fasta):
+        return {}, [Problem("reference", f"{text}.")]
     try:
         if objects.size(fasta) == 0:
             return {}, [Problem(where, "the reference is empty.")]
@@ -223,6 +230,10 @@ def _from_fai(fasta: str) -> tuple[dict[str, int], list[Problem]]:
             head = before.rstrip(b"\r\n").rpartition(b"\n")[2]
             if end > size or head[1:].split()[:1] != [name.encode()]:
                 return {}, wrong
+            if letters := _no_bases(file, int(offset)):
+                return {}, [_no_dna(Path(fasta).name, name, letters)]
+            if problem := _bad_name(Path(fasta).name, name):
+                return {}, [problem]
             found[name] = int(length)
         file.seek(min(end, size))
         if not found or file.read(64).strip():
@@ -259,12 +270,17 @@ def _scan(fasta: str) -> tuple[dict[str, int], list[Problem]]:
                     if not name:
                         text = "is no FASTA: it does not begin with '>'."
                         return {}, [Problem(where, text)]
-                    length += len(line.strip())
+                    bases = line.strip()
+                    length += len(bases)
+                    if other := bases.translate(None, _BASES):
+                        return {}, [_no_dna(where, name, other)]
                     continue
                 if name:
                     found[name] = length
                 words = line[1:].split()
                 name, length = words[0].decode("utf-8", "replace") if words else "", 0
+                if problem := _bad_name(where, name):
+                    return {}, [problem]
                 if not name or name in found:
                     text = f"has the sequence {name!r} twice." if name else "has one without name."
                     problems.append(Problem(where, text))
@@ -276,6 +292,27 @@ def _scan(fasta: str) -> tuple[dict[str, int], list[Problem]]:
         Problem(where, f"the sequence {n!r} is empty.") for n, ln in found.items() if not ln
     ]
     return found, problems
+
+
+def _no_bases(file: Any, offset: int) -> bytes:
+    """Return what is no base among the first letters of a sequence; the file's place is lost."""
+    file.seek(offset)
+    first: bytes = file.read(_LOOKED_AT).partition(b">")[0]
+    return first.translate(None, _BASES + b"\r\n")
+
+
+def _no_dna(where: str, name: str, letters: bytes) -> Problem:
+    shown = ", ".join(sorted(chr(letter) for letter in set(letters.upper())))
+    text = f"the sequence {name!r} has letters that are no bases: {shown}."
+    return Problem(where, text, "Is it a protein? Give the genome's FASTA.")
+
+
+def _bad_name(where: str, name: str) -> Problem | None:
+    """Return a problem where SAM cannot have a sequence of that name (specification, 1.2.1)."""
+    if not name or _CONTIG.fullmatch(name):
+        return None
+    text = f"the sequence {name!r} has a name that SAM and BAM cannot hold."
+    return Problem(where, text, "Give it a name of letters, digits, '.', '_' and '-'.")
 
 
 def _check_dict(fasta: str, contigs: dict[str, int]) -> list[Problem]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from labkit.base.problems import Problem, unknown_name
 from labkit.workflows import sample_table
+from labkit.workflows.alignment.task_code import objects
 
 REQUIRED = ("sample", "fastq_1")
 OPTIONAL = ("lane", "fastq_2", "library", "platform", "platform_unit", "center", "date")
@@ -171,6 +172,8 @@ def _lane(number: int, row: dict[str, str], folder: Path | None) -> tuple[Lane, 
 def _place(path: str, folder: Path | None) -> tuple[str, str]:
     if not path or path.startswith("s3://"):
         return path, ""
+    if text := objects.address_problem(path):
+        return path, f"{text}."
     if any(ord(char) < 32 for char in path):
         return path, "holds a control character."
     place = Path(path).expanduser()

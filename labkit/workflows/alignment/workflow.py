@@ -14,6 +14,7 @@ from labkit.jobs.model import Container, Environment
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.index import default_root
 from labkit.workflows.alignment import aligners, checks
+from labkit.workflows.alignment.alt import read_alt
 from labkit.workflows.alignment.job import AlignmentJob
 from labkit.workflows.alignment.plans import make_plan
 from labkit.workflows.alignment.prepared import Prepared
@@ -49,10 +50,12 @@ class Alignment(Workflow):
     adapters : str, (str, str), list, None or False
         What cutadapt cuts: a name (``"truseq"``, ``"nextera"``, ...), a sequence, one for each
         mate, or several. None: nothing. Long reads are never cut.
-    minimum_length : int
-        Shorter reads (after cutting) are dropped, with their mate.
-    max_n : float or None
-        Reads with a larger share of N are dropped, with their mate.
+    minimum_length : int, None or "auto"
+        Shorter reads (after cutting) are dropped, with their mate; None: none is. Without it 20
+        where adapters are cut, else None.
+    max_n : float, None or "auto"
+        Reads with a larger share of N are dropped, with their mate; None: none is. Without it
+        0.1 where adapters are cut, else None.
     quality : int
         Ends with a lower base quality are trimmed; 0: not.
     mark_duplicates : bool, optional
@@ -91,8 +94,8 @@ class Alignment(Workflow):
         aligner: str | None = None,
         preset: str | None = None,
         adapters: Any = "truseq",
-        minimum_length: int = 20,
-        max_n: float | None = 0.1,
+        minimum_length: int | str | None = aligners.AUTO,
+        max_n: float | str | None = aligners.AUTO,
         quality: int = 0,
         mark_duplicates: bool | None = None,
         optical_distance: int | None = None,
@@ -120,7 +123,10 @@ class Alignment(Workflow):
         }
         self.adapters = adapters
         sites = [known_sites] if isinstance(known_sites, (str, os.PathLike)) else known_sites
-        self.known_sites = [str(Path(os.fspath(path)).expanduser().absolute()) for path in sites]
+        self.known_sites = [
+            text if "://" in (text := os.fspath(path)) else str(Path(text).expanduser().absolute())
+            for path in sites
+        ]
         self.environment = environment
         self.name = name
         self.output = os.fspath(output) if output is not None else None
@@ -157,9 +163,14 @@ class Alignment(Workflow):
         found.files, wrong = checks.look_at_files(found.samples)
         found.problems += wrong
         self._choose(found)
-        found.problems += checks.check_mates(found.samples, found.files)
         long = found.library == "long"
-        found.problems += checks.check_library(found.samples, found.files, long)
+        samples, files, aligner = found.samples, found.files, found.aligner
+        if aligner != "minimap2":
+            found.alt, wrong = read_alt(self.reference.fasta, found.contigs)
+            found.problems += wrong
+        wrong = checks.check_library(samples, files, long, aligner)
+        found.problems += wrong
+        found.problems += checks.check_whole(samples, files, found.pairings, long)
         if found.contigs:
             for path in self.known_sites:
                 found.problems += checks.check_known_sites(path, found.contigs)
@@ -184,6 +195,10 @@ class Alignment(Workflow):
         if found.preset in aligners.LONG_PRESETS:
             found.library = "long"
             found.adapters = []
-        else:
-            lanes = [lane for sample in found.samples for lane in sample.lanes]
-            found.library = "paired" if any(lane.fastq_2 for lane in lanes) else "single"
+            return
+        found.pairings, wrong = checks.read_pairings(found.samples, found.files)
+        found.problems += wrong
+        in_turn = any(pairing.interleaved for pairing in found.pairings.values())
+        lanes = [lane for sample in found.samples for lane in sample.lanes]
+        paired = in_turn or any(lane.fastq_2 for lane in lanes)
+        found.library = "paired" if paired else "single"

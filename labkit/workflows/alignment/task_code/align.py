@@ -44,11 +44,12 @@ def main(task: Any) -> None:
     name, file_format = sample["name"], settings["format"]
     target = task.out / layout.alignment_name(name, file_format)
     flow = stream.Stream(task, tools, reference)
+    unchanged: list[str] = []
     if settings["known_sites"]:
         marked = task.tmp / "marked.bam"
         flow.run(marked, "fast")
         check_written(task, tools, marked, reference)
-        recalibrate(task, tools, reference, marked, target)
+        unchanged = recalibrate(task, tools, reference, marked, target)
     else:
         flow.run(target, file_format)
     reads = check_reads(task, tools, flow, target, reference)
@@ -71,6 +72,7 @@ def main(task: Any) -> None:
             "optical_distance": task.params["optical"],
         },
         "recalibrated": bool(settings["known_sites"]),
+        "not_recalibrated": unchanged,
         "seconds": round(time.monotonic() - began, 3),
     }
     (task.out / layout.SAMPLE).write_text(json.dumps(content, indent=1) + "\n")
@@ -101,14 +103,36 @@ def get_reference(task: Any) -> Reference:
             )
     fasta = store.fasta(found["digest"])
     prefix = store.prefix(found["digest"], found["part"])
+    if (task.files / layout.ALT).is_file():
+        prefix = with_alt(prefix, task.files / layout.ALT, task.tmp / "index")
     return Reference(fasta, prefix, found["contigs"], found["length"], found["longest"])
 
 
-def recalibrate(task: Any, tools: Any, reference: Reference, marked: Path, target: Path) -> None:
-    """Recalibrate base qualities from a BAM in scratch into the final alignment."""
+def with_alt(prefix: Path, alt: Path, folder: Path) -> Path:
+    """Put links to an index and a list of ALT contigs into a folder; return its prefix there.
+
+    The index is the same with and without them: aligners look for the list beside it.
+    """
+    folder.mkdir()
+    for path in prefix.parent.glob(f"{prefix.name}.*"):
+        (folder / path.name).symlink_to(path)
+    (folder / f"{prefix.name}.alt").symlink_to(alt)
+    return folder / prefix.name
+
+
+def recalibrate(
+    task: Any, tools: Any, reference: Reference, marked: Path, target: Path
+) -> list[str]:
+    """Recalibrate base qualities from a BAM in scratch into the final alignment.
+
+    Returns
+    -------
+    list of str
+        Read groups that keep their qualities: they have no base that could be counted.
+    """
     metrics = task.out / layout.RECALIBRATION
     metrics.mkdir(parents=True)
-    recalibration.run(
+    unchanged: list[str] = recalibration.run(
         tools,
         marked,
         target,
@@ -121,6 +145,7 @@ def recalibrate(task: Any, tools: Any, reference: Reference, marked: Path, targe
         file_format=task.settings["format"],
     )
     marked.unlink()
+    return unchanged
 
 
 def check_reads(

@@ -21,8 +21,16 @@ _GZIP = b"\x1f\x8b"
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 # The empty block that ends a file of bgzip's (SAM specification, 4.1.2).
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-_BASES = re.compile(rb"[ACGTUNRYKMSWBDHVacgtunrykmswbdhv.*-]*")
-_OLD_MATE = re.compile(rb"(.*)/([12])")
+#: Letters of bases, as any aligner takes them; what is none of A, C, G and T is N to it.
+BASES = b"ACGTUNRYKMSWBDHVacgtunrykmswbdhv.*-"
+_BASES = re.compile(rb"[%s]*" % re.escape(BASES))
+_QUALITY = re.compile(rb"[!-~]*")
+_HEAD = re.compile(rb"@[\t -~]*")
+# Names of reads in SAM (specification, 1.4): at most 254 characters, the first no '@'.
+_NAME = re.compile(rb"[!-?A-~][!-~]{0,253}")
+_OLD_MATE = re.compile(rb"(.+)/([12])")
+#: Characters of a read's name, at most.
+LONGEST_NAME = 254
 _NEW_MATE = re.compile(rb"([12]):[YN]:")
 
 
@@ -43,12 +51,22 @@ class Head(NamedTuple):
         Bases of the longest of them.
     bytes_per_read : float
         Of the file as it lies there, compressed or not.
+    lowest, highest : int
+        Characters of the lowest and of the highest base quality, as numbers.
+    rna : bool
+        Whether it has U, and no T.
+    order : list of int
+        Which mate each read says it is; 0: it does not.
     """
 
     names: list[bytes]
     mates: set[int]
     longest: int
     bytes_per_read: float
+    lowest: int
+    highest: int
+    rna: bool
+    order: list[int]
 
 
 class Reader:
@@ -169,17 +187,28 @@ def look(path: str, records: int = 1000) -> Head:
     if not lines:
         raise FastqError("holds no reads")
     names: list[bytes] = []
-    mates: set[int] = set()
+    order: list[int] = []
     longest = used = 0
     for at in range(0, len(lines), 4):
         record = lines[at : at + 4]
         name, mate = check_record(record, at // 4 + 1)
         names.append(name)
-        mates |= {mate} if mate else set()
+        order.append(mate)
         longest = max(longest, len(record[1]))
         used += sum(len(line) + 1 for line in record)
     share = reader.taken / max(1, reader.given) if reader.compressed else 1.0
-    return Head(names, mates, longest, max(1.0, used / len(names) * share))
+    qualities = b"".join(lines[3::4]) or b"!"
+    letters = set(b"".join(lines[1::4]).upper())
+    return Head(
+        names,
+        set(order) - {0},
+        longest,
+        max(1.0, used / len(names) * share),
+        min(qualities),
+        max(qualities),
+        ord("U") in letters and ord("T") not in letters,
+        order,
+    )
 
 
 def check_record(record: list[bytes], number: int) -> tuple[bytes, int]:
@@ -203,12 +232,33 @@ def check_record(record: list[bytes], number: int) -> tuple[bytes, int]:
         raise FastqError(f"{where} has {len(bases)} bases and {len(quality)} qualities")
     if not _BASES.fullmatch(bases):
         raise FastqError(f"{where} holds letters that are no bases")
+    if not _QUALITY.fullmatch(quality):
+        raise FastqError(f"{where} has a base quality outside of '!' to '~'")
+    if not _HEAD.fullmatch(head):
+        raise FastqError(f"{where} has a character in its name that is no plain ASCII")
     name, _, comment = head[1:].partition(b" ")
     name = name.split(b"\t")[0]
+    if len(name) > LONGEST_NAME:
+        text = f"{where} has a name of {len(name)} characters; BAM takes {LONGEST_NAME}"
+        raise FastqError(text)
+    if not _is_name(name):
+        shown = name[:30].decode("ascii", "replace")
+        raise FastqError(f"{where} has no name that BAM takes: {shown!r}")
     if old := _OLD_MATE.fullmatch(name):
         return old[1], int(old[2])
     new = _NEW_MATE.match(comment)
     return name, int(new[1]) if new else 0
+
+
+def _is_name(name: bytes) -> bool:
+    """Whether SAM takes it as a name of a read."""
+    return _NAME.fullmatch(name) is not None
+
+
+def mate_name(name: bytes) -> bytes:
+    """Return a read's name without ``/1`` and ``/2``, as aligners compare them."""
+    old = _OLD_MATE.fullmatch(name)
+    return old[1] if old else name
 
 
 def end_problem(path: str) -> str | None:
@@ -234,37 +284,20 @@ def end_problem(path: str) -> str | None:
         if in_blocks and not end.endswith(_BGZF_END):
             return f"is cut off: the end mark of its {size:,} bytes is missing"
         return None
-    lines = end.rstrip(b"\r\n").split(b"\n")[-4:]
-    if len(lines) == 4:
-        try:
-            check_record([line.rstrip(b"\r") for line in lines], 1)
-        except FastqError:
-            return "is cut off: its last read is not whole"
+    lines = [line.rstrip(b"\r") for line in end.rstrip(b"\r\n").split(b"\n")]
+    in_sight = len(lines) > 4 or (len(lines) == 4 and size <= len(end))
+    # a last read without bases ends with an empty line of its own
+    if in_sight and not any(_is_record(last[-4:]) for last in (lines, [*lines, b""])):
+        return "is cut off: its last read is not whole"
     return None
 
 
-def prove(path: str) -> None:
-    """Read a file to its end.
-
-    Raises
-    ------
-    FastqError
-        It is cut off or damaged.
-    OSError
-        It cannot be read.
-    """
-    reader = Reader(path)
-    count = 0
-    last = b"\n"
+def _is_record(record: list[bytes]) -> bool:
     try:
-        for block in reader.blocks():
-            count += block.count(b"\n")
-            last = block[-1:]
-    finally:
-        reader.close()
-    count += last != b"\n"
-    if count % 4:
-        raise FastqError(f"is cut off: {count:,} lines are no whole number of reads")
+        check_record(record, 1)
+    except FastqError:
+        return False
+    return True
 
 
 def _lines(reader: Reader, wanted: int) -> list[bytes]:
@@ -280,9 +313,10 @@ def _lines(reader: Reader, wanted: int) -> list[bytes]:
     if lines[-1] == b"" or not ended:
         lines.pop()
     lines = [line[:-1] if line.endswith(b"\r") else line for line in lines[:wanted]]
-    while lines and not lines[-1] and len(lines) % 4 == 1:  # empty lines at the end
-        lines.pop()
-    return lines
+    records = [lines[at : at + 4] for at in range(0, len(lines), 4)]
+    while ended and records and not any(records[-1]):  # empty lines at the end
+        records.pop()
+    return [line for record in records for line in record]
 
 
 def base_name(path: str) -> str:

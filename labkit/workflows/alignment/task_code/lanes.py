@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from . import fastq, objects, pipe, programs
+from . import fastq, objects, pipe, programs, records
 
 # What an aligner says of each batch: how many reads it was given.
 _BATCHES = {
@@ -27,7 +27,8 @@ class Lane:
     number : int
         From 0.
     content : dict
-        ``lane``, ``fastq_1``, ``fastq_2`` (empty: single-end), ``read_group``.
+        ``lane``, ``fastq_1``, ``fastq_2`` (empty: single-end, or ``interleaved``),
+        ``read_group``, ``name_ends`` and ``rule`` (see ``records.py``).
     settings : dict
         The job's settings.
     metrics, tmp : Path
@@ -46,13 +47,18 @@ class Lane:
         self.group: dict[str, str] = content["read_group"]
         self.files: list[str] = [content[f] for f in ("fastq_1", "fastq_2") if content[f]]
         self.settings = settings
-        self.trims = bool(settings["adapters"])
+        filters = [settings[name] is not None for name in ("minimum_length", "max_n")]
+        self.trims = bool(settings["adapters"] or any(filters) or settings["quality"])
         self.aligner: str = settings["aligner"]
         self.log = metrics / f"{self.name}.{self.aligner}.log"
         self.report = metrics / f"{self.name}.cutadapt.json"
         self.report_text = metrics / f"{self.name}.cutadapt.txt"
         self.fifos = [tmp / f"lane{number}.{mate + 1}.fastq" for mate in range(len(self.files))]
-        self.lines = [0] * len(self.files)
+        self.interleaved: bool = content["interleaved"]
+        self.mates = 2 if self.interleaved else len(self.files)
+        rule = records.Rule(**content["rule"])
+        ends = [[end.encode() for end in listed] for listed in content["name_ends"]]
+        self.checkers = [records.Checker(rule, listed) for listed in ends]
         self.readers: list[Any] = []
         self.records = 0
 
@@ -69,7 +75,7 @@ class Lane:
     @property
     def reads(self) -> int:
         """Reads that were read, of both mates."""
-        return sum(self.lines) // 4
+        return sum(checker.count for checker in self.checkers)
 
     @cached_property
     def trimming(self) -> dict[str, Any]:
@@ -105,9 +111,9 @@ class Lane:
         if self.trims:
             trimmed = pipe.joint()
             source = trimmed[0]
-            reads, mates_in_turn = ["-"], len(self.files) == 2
+            reads, mates_in_turn = ["-"], self.mates == 2
         else:
-            reads, mates_in_turn = inputs, False
+            reads, mates_in_turn = inputs, self.interleaved
         argv = programs.align_argv(
             self.aligner,
             self.settings["preset"],
@@ -130,16 +136,18 @@ class Lane:
                 minimum_length=self.settings["minimum_length"],
                 max_n=self.settings["max_n"],
                 quality=self.settings["quality"],
+                paired=self.mates == 2,
                 cpu=1 + cpu // 16,  # one core of it feeds a dozen of an aligner's
             )
             name = f"cutadapt of lane {self.name}"
             argv = tools.note(name, argv)
             reader = line.start(name, argv, stdout=trimmed[1], stderr=self.report_text)
             members.append(reader)
+        mates = records.Mates(self.files)
         for mate in range(len(self.files)):
             name = f"reading {fastq.base_name(self.files[mate])}"
             ends: list[int] = []
-            feed = partial(self._feed, mate, reader, line, ends)
+            feed = partial(self._feed, mate, reader, line, ends, mates)
             members.append(line.thread(name, feed, close=ends))
         try:
             self.records = sam.copy(read, target)
@@ -154,35 +162,41 @@ class Lane:
         if self.trims:
             tools.add_version("cutadapt", self.trimming["cutadapt_version"])
 
-    def _feed(self, mate: int, reader: Any, line: Any, ends: list[int]) -> None:
-        """Write a FASTQ's content into its FIFO, counting lines.
+    def _feed(self, mate: int, reader: Any, line: Any, ends: list[int], mates: Any) -> None:
+        """Write a FASTQ's records into its FIFO, each checked, and the mates in step.
 
         The FIFO's end goes into ``ends``: it is closed when it is known how this ended, so that
         a file that is cut off never looks like one that has ended.
         """
         path = self.files[mate]
+        checker, pairs = self.checkers[mate], records.Pairs()
+        of_file = True  # what is wrong with both files names them itself
         try:
             source = fastq.Reader(path)
             self.readers.append(source)
             end = pipe.open_fifo(self.fifos[mate], reader, line)
             ends.append(end)
-            last = b"\n"
-            for block in source.blocks():
-                pipe.write_all(end, block)
-                self.lines[mate] += block.count(b"\n")
-                last = block[-1:]
-            if last != b"\n":
-                pipe.write_all(end, b"\n")
-                self.lines[mate] += 1
+            blocks = source.blocks()
+            block: bytes | None = b""
+            while block is not None:
+                of_file = True
+                block = next(blocks, None)
+                data, names = checker.end() if block is None else checker.take(block)
+                if self.interleaved:
+                    pairs.add(names)
+                    if block is None:
+                        pairs.end()
+                if len(self.files) == 2:
+                    of_file = False
+                    mates.add(mate, names)
+                    if block is None:
+                        mates.end(mate)
+                pipe.write_all(end, data)
             source.close()
         except fastq.FastqError as error:
-            raise pipe.Failed(f"lane {self.name}: {path} {error}", "INPUT") from None
-        if self.lines[mate] % 4:
-            count = self.lines[mate]
-            text = (
-                f"lane {self.name}: {path} is cut off: {count:,} lines are no whole number of reads"
-            )
-            raise pipe.Failed(text, "INPUT")
+            where = f" (lane {self.name}, {path})"
+            text = f"{fastq.base_name(path)} {error}" if of_file else str(error)
+            raise pipe.Failed(f"{text}{where}", "INPUT") from None
 
     def counts(self) -> dict[str, Any]:
         """Return how many reads each member counted.
@@ -192,18 +206,11 @@ class Lane:
         Failed
             They do not fit: reads were lost.
         """
-        each = [lines // 4 for lines in self.lines]
-        if len(set(each)) > 1:
-            raise pipe.Failed(
-                f"lane {self.name}: {self.files[0]} has {each[0]:,} reads and {self.files[1]} has "
-                f"{each[1]:,}: they are no mates",
-                "INPUT",
-            )
         given = aligned = self.reads
         dropped: dict[str, int] = {}
         if self.trims:
             counted = self.trimming["read_counts"]
-            mates = len(self.files)
+            mates = self.mates
             seen = counted["input"] * mates
             _same(self.name, "were read", self.reads, "cutadapt counted", seen)
             given = counted["output"] * mates

@@ -46,6 +46,9 @@ WINDOW_COLUMNS = ("contig", "start", "end", "mean_depth", "covered")
 #: Columns of ``depth.tsv.gz`` (no head): contig, position from 1, depth; covered bases only.
 DEPTH_COLUMNS = ("contig", "position", "depth")
 
+#: Of the job's files: the reference's ALT contigs, where it has any.
+ALT = "reference.alt"
+
 REFERENCE_STAGE = "reference"
 REFERENCE_KEY = "reference"
 ALIGN_STAGE = "align"

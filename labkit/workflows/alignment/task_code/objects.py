@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([^\0\n]*)")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ATTEMPTS = 5
 _clients: dict[str, Any] = {}
 _lock = threading.Lock()
@@ -27,6 +28,16 @@ class ObjectError(OSError):
 def is_object(path: str) -> bool:
     """Whether it is an ``s3://`` address."""
     return path.startswith("s3://")
+
+
+def address_problem(path: str) -> str:
+    """Return why an address is none that is read; empty of paths and of ``s3://``."""
+    found = _ADDRESS.match(path)
+    if not found or is_object(path):
+        return ""
+    if found[1] == "file":
+        return f"{path} is an address: write the path alone"
+    return f"{path} is an address, and {found[1]}:// is not read: download the file first"
 
 
 def split(url: str) -> tuple[str, str]:

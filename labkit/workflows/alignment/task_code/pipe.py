@@ -19,10 +19,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import causes
+
 BLOCK = 1024 * 1024  # bytes that are moved at once
 _PIPE_SIZE = 1024 * 1024  # what an unprivileged user may ask for
 _F_SETPIPE_SZ = 1031
-_TAIL = 700  # bytes of a member's messages in an error
 _BLAMED = 3  # members named in an error: one that fails may draw others along
 _TOGETHER = 0.3  # seconds in which other members may tell that they failed first
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
@@ -63,11 +64,16 @@ class Member:
     """
 
     def __init__(
-        self, name: str, process: subprocess.Popen[bytes] | None, log: Path | None
+        self,
+        name: str,
+        process: subprocess.Popen[bytes] | None,
+        log: Path | None,
+        log_start: int = 0,
     ) -> None:
         self.name = name
         self.process = process
         self.log = log
+        self.log_start = log_start
         self.done = threading.Event()
         self.failure = ""
         self.reason = "EXIT"
@@ -92,14 +98,11 @@ class Member:
 
     @property
     def told(self) -> str:
-        """How it failed, with the end of what it said."""
+        """Why it failed: what it said, then how it ended. A signal is a cause itself."""
         text = self.failure if self.whole else f"{self.name} {self.failure}"
-        if self.log is None or not self.log.is_file():
+        if self.log is None or (self.process and (self.process.returncode or 0) < 0):
             return text
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - _TAIL))
-            words = file.read().decode("utf-8", "replace").strip()
-        return f"{text}: {words}" if words else text
+        return causes.told(text, self.log, self.log_start)
 
 
 class Pipe:
@@ -157,6 +160,7 @@ class Pipe:
             elif stdout is not None:
                 out = stdout
             said = stack.enter_context(stderr.open("ab"))
+            before = said.tell()
             with self._lock:
                 if self._stopping.is_set():
                     raise Stopped
@@ -171,7 +175,7 @@ class Pipe:
                     )
                 except OSError as error:
                     raise Failed(f"{argv[0]} cannot be started: {error.strerror}") from error
-                member = Member(name, process, stderr)
+                member = Member(name, process, stderr, before)
                 self.members.append(member)
         threading.Thread(target=self._await, args=(member, process), daemon=True).start()
         return member

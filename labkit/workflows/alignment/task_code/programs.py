@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import pipe
-
-_LIST_TAIL = 1500  # bytes of a program's messages in an error
+from . import causes, pipe
 
 #: Files that an aligner's index must have, after its prefix.
 INDEX_FILES = {
@@ -126,10 +124,7 @@ class Tools:
         entry["cpu_seconds"] = round(used.ru_utime + used.ru_stime, 3)
         if code:
             how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-            with said.open("rb") as file:
-                file.seek(max(start, said.stat().st_size - _LIST_TAIL))
-                words = file.read().decode("utf-8", "replace").strip()
-            raise pipe.Failed(f"{name} {how}: {words}" if words else f"{name} {how}")
+            raise pipe.Failed(causes.told(f"{name} {how}", said, start))
 
     def timed(self, members: Sequence[Any]) -> None:
         """Note what the programs of a pipe took, by the names they were noted under."""
@@ -236,39 +231,43 @@ def cutadapt_argv(
     reads: Sequence[str],
     report: Path,
     *,
-    minimum_length: int,
+    minimum_length: int | None,
     max_n: float | None,
     quality: int,
+    paired: bool,
     cpu: int,
 ) -> list[str]:
-    """Return the command that cuts adapters and writes the reads to its output, mates in turn.
+    """Return the command that cuts adapters and drops reads, and writes them, mates in turn.
 
     Parameters
     ----------
     adapters : sequence of (str, str)
-        Adapter of the first and of the second mate.
+        Adapter of the first and of the second mate; none: nothing is cut.
     reads : sequence of str
-        One file, or two of mates.
+        One file (of mates in turn, where they are paired), or two of mates.
     report : Path
         For ``--json``.
-    minimum_length : int
+    minimum_length : int or None
         Shorter reads are dropped (with their mate).
     max_n : float or None
         Reads with a larger share of N are dropped.
     quality : int
         Ends below are trimmed; 0: not.
+    paired : bool
+        Whether the reads have mates.
     """
     argv = ["cutadapt", "-j", str(cpu), "--json", str(report)]
     for first, second in adapters:
         argv += ["-a", first]
-        if len(reads) == 2:
+        if paired:
             argv += ["-A", second]
-    argv += ["--minimum-length", str(minimum_length)]
+    if minimum_length is not None:
+        argv += ["--minimum-length", str(minimum_length)]
     if max_n is not None:
         argv += ["--max-n", f"{max_n:g}"]
     if quality:
         argv += ["-q", str(quality)]
-    if len(reads) == 2:
+    if paired:
         argv += ["--pair-filter=any", "--interleaved"]
     return [*argv, *reads]
 

@@ -42,7 +42,7 @@ def run(
     memory: int,
     tmp: Path,
     file_format: str,
-) -> None:
+) -> list[str]:
     """Write an alignment with recalibrated qualities, and its index beside it.
 
     Parameters
@@ -65,6 +65,11 @@ def run(
         Folder on a local disk with room for a copy of the source.
     file_format : {"bam", "cram"}
         Of the target.
+
+    Returns
+    -------
+    list of str
+        Read groups without a base that could be counted: they keep their qualities.
 
     Raises
     ------
@@ -95,12 +100,14 @@ def run(
         inputs = [word for table in tables for word in ("-I", str(table))]
         java.run([["GatherBQSRReports", *inputs, "-O", str(reports / TABLE)]])
 
+    left = uncounted(tools, source, reports / TABLE, scratch)
     parts = [scratch / f"piece-{n}.bam" for n in range(len(pieces))]
     applying = []
     for n, bed in enumerate(regions):
         argv = ["ApplyBQSR", "-R", str(fasta), "-I", str(source), "-O", str(parts[n])]
         argv += ["--bqsr-recal-file", str(reports / TABLE), "--use-original-qualities"]
         argv += ["--add-output-sam-program-record", "--create-output-bam-index", "false"]
+        argv += ["--allow-missing-read-group", "true"] if left else []
         if not alone:
             argv += ["-L", str(bed), *(["-L", "unmapped"] if n == len(parts) - 1 else [])]
         applying.append(argv)
@@ -111,6 +118,28 @@ def run(
     write = programs.write_argv(target, index, file_format, fasta, max(1, cpu // 2), "")
     _join(tools, parts, source, write, reports / LOG, scratch)
     shutil.rmtree(scratch)
+    return left
+
+
+def uncounted(tools: Any, source: Path, table: Path, scratch: Path) -> list[str]:
+    """Return the IDs of read groups that a report of BaseRecalibrator knows nothing of.
+
+    GATK calls a read group by its platform unit, where it has one.
+    """
+    head = scratch / "head.sam"
+    tools.run("head", ["samtools", "view", "-H", str(source)], stdout=head)
+    counted = set()
+    _, _, rest = table.read_text().partition("#:GATKTable:RecalTable0:")
+    for line in rest.splitlines()[2:]:
+        if not line.strip():
+            break
+        counted.add(line.split()[0])
+    groups = [
+        dict(field.partition(":")[::2] for field in line.split("\t")[1:])
+        for line in head.read_text().splitlines()
+        if line.startswith("@RG\t")
+    ]
+    return [group["ID"] for group in groups if group.get("PU", group["ID"]) not in counted]
 
 
 def read_contigs(fasta: Path) -> list[tuple[str, int]]:

@@ -48,7 +48,7 @@ class Stream:
         several = len({group["LB"] for group in groups}) > 1
         self.tag = _LIBRARY_TAG if several and self.settings["mark_duplicates"] else ""
         self.sam = lanes.Sam(groups, self.tag)
-        self.paired = any(len(lane.files) == 2 for lane in self.lanes)
+        self.paired = any(lane.mates == 2 for lane in self.lanes)
         self.line = pipe.Pipe(tools.env, task.tmp)
         self.told = 0.0
 

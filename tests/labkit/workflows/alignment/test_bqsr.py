@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,10 +218,71 @@ esac"""
         run(aligned, tmp_path, "out.bam", envs)
 
 
-def test_a_gatk_that_fails_is_told_with_its_words(aligned: SimpleNamespace, tmp_path: Path) -> None:
-    envs = helpers.environment(tmp_path, {"gatk": "echo A USER ERROR has occurred >&2; exit 2"})
-    with pytest.raises(pipe.Failed, match=r"ended with code 2: A USER ERROR has occurred"):
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        (
+            "***********\n\nA USER ERROR has occurred: Input files reference and features have "
+            "incompatible contigs.\n\n***********\nSet the system property GATK_STACKTRACE_ON",
+            "Input files reference and features have incompatible contigs",
+        ),
+        (
+            "12:00:00.123 INFO  ApplyBQSR - Shutting down engine\n[x] org.broadinstitute.BQSR "
+            "done. Elapsed time: 0.02 minutes.\nRuntime.totalMemory()=2\n"
+            "org.broadinstitute.hellbender.exceptions.GATKException: No room in the table\n"
+            + "".join(f"\tat org.broadinstitute.hellbender.A.b(A.java:{n})\n" for n in range(99)),
+            "GATKException: No room in the table",
+        ),
+        (
+            'Exception in thread "main" java.lang.OutOfMemoryError: Java heap space\n\tat a.b(C:1)',
+            "OutOfMemoryError: Java heap space",
+        ),
+    ],
+)
+def test_a_gatk_that_fails_is_told_by_its_reason(
+    aligned: SimpleNamespace, tmp_path: Path, said: str, wanted: str
+) -> None:
+    (tmp_path / "said").write_text(said + "\n")
+    envs = helpers.environment(tmp_path, {"gatk": f"cat {tmp_path / 'said'} >&2; exit 2"})
+    with pytest.raises(pipe.Failed) as caught:
         run(aligned, tmp_path, "out.bam", envs)
+    assert caught.value.text == f"{wanted} (IndexFeatureFile ended with code 2)"
+
+
+@pytest.mark.parametrize("all_lanes", [False, True])
+def test_a_read_group_without_a_usable_read_keeps_its_qualities_and_is_told(
+    module_home: Path, tmp_path: Path, all_lanes: bool
+) -> None:
+    made = example.make(tmp_path, pairs=800, lanes=2, contigs=(9_000,), snps=5, duplicates=0)
+    random = np.random.default_rng(3)
+    for path in sorted(made.folder.glob("tumbler_L*_R?.fastq.gz")):
+        if all_lanes or "_L2_" in path.name:  # reads that lie nowhere
+            lines = gzip.decompress(path.read_bytes()).splitlines()
+            lines[1::4] = [bytes(random.choice(list(b"ACGT"), 100)) for _ in lines[1::4]]
+            path.write_bytes(gzip.compress(b"\n".join(lines) + b"\n"))
+    workflow = labkit.Alignment(
+        made.samples, made.reference, aligner="bwa", known_sites=made.known_sites, adapters=None
+    )
+    job: Any = workflow.submit("local", retries=0).wait(150)
+    assert not len(job.failed()), job.failed().to_dict("records")
+    (bam,) = job.results("bams").to_dict("records")
+    truth: dict[tuple[str, str], str] = {}
+    for path in made.folder.glob("tumbler_L*_R?.fastq.gz"):
+        lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+        for head, bases, quality in zip(lines[0::4], lines[1::4], lines[3::4], strict=True):
+            truth[head[1:].split(" ")[0], bases] = quality
+    same = {"L1": set(), "L2": set()}  # type: dict[str, set[bool]]
+    for name, flag, *_, bases, quality in (r[:11] for r in view(Path(bam["path"]))):
+        if int(flag) & 4:
+            lane = f"L{name.split(':')[3]}"
+            same[lane].add(truth[name, bases] == quality)
+    assert same["L2"] == {True}
+    (row, *_) = job.results("problems").to_dict("records")
+    groups = ["tumbler.L1", "tumbler.L2"] if all_lanes else ["tumbler.L2"]
+    assert row["sample"] == "tumbler" and row["reason"] == "WARNING"
+    texts = " ".join(job.results("problems")["text"])
+    assert f"no usable read in {', '.join(groups)}" in texts
+    assert texts.split(":")[0] in job._repr_html_()
 
 
 def test_an_environment_without_gatk_says_so(aligned: SimpleNamespace, tmp_path: Path) -> None:

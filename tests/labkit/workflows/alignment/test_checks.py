@@ -24,7 +24,7 @@ from tests.labkit.workflows.alignment.conftest import Data
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
-def refused(rows: Any, fasta: Path, **options: Any) -> str:
+def refused(rows: Any, fasta: Path | str, **options: Any) -> str:
     """Return what a submit is refused with."""
     workflow = Alignment(rows, fasta, **options)
     with pytest.raises(RefusedError) as caught:
@@ -94,7 +94,7 @@ def test_all_problems_come_at_once_and_nothing_is_started(
         (gzip.compress(reads(3000), mtime=0)[:-8] + b"\0" * 8, "is damaged near byte"),
         (
             gzip.compress(reads(3000) + b"@r\nACGT\n", mtime=0),
-            "12,002 lines are no whole number of reads",
+            "is cut off: its last read is not whole",
         ),
     ],
 )
@@ -176,6 +176,40 @@ def test_an_index_of_another_reference_is_refused(
     assert wanted in refused(data.rows, fasta)
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [(">p\nMKVLAAGIE\n", "has letters that are no bases"), (">*\nACGTACGTA\n", "cannot hold")],
+)
+def test_what_an_index_belongs_to_is_looked_at_too(
+    data: Data, tmp_path: Path, text: str, wanted: str
+) -> None:
+    fasta = tmp_path / "ref.fa"
+    fasta.write_text(text)
+    Path(f"{fasta}.fai").write_text(f"{text[1]}\t9\t3\t9\t10\n")
+    assert wanted in refused(data.rows, fasta)
+
+
+def test_masked_bases_and_ambiguous_ones_are_bases(tmp_path: Path) -> None:
+    fasta = tmp_path / "ref.fa"
+    fasta.write_text(">HLA-A*01:01 x\nacgtnXXNRYKMSWBDHV\n")
+    assert reference.read_contigs(str(fasta)) == ({"HLA-A*01:01": 18}, [])
+
+
+def test_addresses_that_are_not_read_are_told_as_such(data: Data, tmp_path: Path) -> None:
+    rows = [row("https://ftp.example.org/a_1.fq.gz", "file:///data/a_2.fq.gz")]
+    found = refused(rows, "ftp://x.org/ref.fa", known_sites="https://x.org/k.vcf")
+    for wanted in (
+        "row 1, fastq_1: https://ftp.example.org/a_1.fq.gz is an address, and https:// is not "
+        "read: download the file first.",
+        "row 1, fastq_2: file:///data/a_2.fq.gz is an address: write the path alone.",
+        "reference: ftp://x.org/ref.fa is an address, and ftp:// is not read",
+    ):
+        assert wanted in found, found
+    assert "no file" not in found
+    found = refused(data.rows, data.fasta, known_sites="https://x.org/k.vcf")
+    assert "known_sites: https://x.org/k.vcf is an address, and https:// is not read" in found
+
+
 def test_the_right_index_is_believed_and_gives_the_contigs(data: Data, tmp_path: Path) -> None:
     samtools = shutil.which("samtools")
     if samtools is None:
@@ -205,6 +239,9 @@ def test_a_dictionary_of_another_reference_is_refused(data: Data, tmp_path: Path
         (b"", "the reference is empty."),
         (b">a\nACGT\n>a\nAC\n", "has the sequence 'a' twice."),
         (b">a\n>b\nAC\n", "the sequence 'a' is empty."),
+        (b">p\nMKVLAAGIE\n", "'p' has letters that are no bases: E, I, L. Is it a protein?"),
+        (b">*\nACGT\n", "the sequence '*' has a name that SAM and BAM cannot hold."),
+        (b">a,b\nACGT\n", "the sequence 'a,b' has a name that SAM and BAM cannot hold."),
         (gzip.compress(b">a\nACGT\n" * 99, mtime=0)[:-9], "is cut off or damaged"),
     ],
 )

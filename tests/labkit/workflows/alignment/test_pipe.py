@@ -56,7 +56,7 @@ def test_who_failed_is_named_before_who_only_lost_its_reader(line: Pipe, tmp_pat
         tmp_path,
         stdin=read,
     )
-    with pytest.raises(Failed, match=r"^middle ended with code 3: disk full$"):
+    with pytest.raises(Failed, match=r"^disk full \(middle ended with code 3\)$"):
         line.wait()
 
 
@@ -115,7 +115,7 @@ def test_a_fifo_whose_reader_died_does_not_hang(line: Pipe, tmp_path: Path) -> N
     os.mkfifo(fifo)
     reader = start(line, "cutadapt", ["sh", "-c", "echo no memory >&2; exit 2"], tmp_path)
     line.thread("reading", lambda: os.close(pipe.open_fifo(fifo, reader, line)))
-    with pytest.raises(Failed, match=r"^cutadapt ended with code 2: no memory"):
+    with pytest.raises(Failed, match=r"^no memory.*\(cutadapt ended with code 2\)"):
         line.wait()
 
 

@@ -33,6 +33,15 @@ def test_lanes_of_a_sample_are_joined_in_order(tmp_path: Path) -> None:
     )  # from the sheet's folder
 
 
+def test_a_sheet_with_excels_semicolons_is_read(tmp_path: Path) -> None:
+    sheet = tmp_path / "samples.csv"
+    sheet.write_bytes("\ufeffsample;fastq_1;center\r\na;a.fq;Lab, Basel\r\n".encode())
+    samples, problems = read_sheet(sheet)
+    assert problems == []
+    assert samples[0].lanes[0].files == (str(tmp_path / "a.fq"),)
+    assert samples[0].lanes[0].center == "Lab, Basel"
+
+
 def test_a_data_frame_with_missing_values_is_read_like_a_file() -> None:
     import pandas as pd
 
