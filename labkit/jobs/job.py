@@ -304,6 +304,10 @@ class Job:
         found.sort(key=lambda task: (task.state is not State.FAILED, task.state is State.PENDING))
         return (found[0].stage, found[0].index) if found else (wanted[0], 0)
 
+    def warnings(self) -> list[str]:
+        """Return what makes the results of an ended job doubtful, where its workflow says so."""
+        return []
+
     def figure_html(self, snapshot: Snapshot) -> str:  # noqa: ARG002 -- for those who have one
         """Return more for the card, as HTML: numbers and figures of the workflow's own."""
         return ""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CELLS = 400  # of the task grid; beyond that a cell stands for several tasks
 FAILED_SHOWN = 5
+WARNINGS_SHOWN = 5
 _LOG_LINES = 12
 _WORST = (State.FAILED, State.RUNNING, State.PENDING, State.CANCELLED, State.SUCCEEDED)
 
@@ -70,12 +71,13 @@ class View:
 def view(job: Job, snapshot: Snapshot) -> View:
     """Work out what the card says."""
     total = max(1, snapshot.tasks)
+    warnings = job.warnings() if snapshot.state.final else []
     failed = [task for task in snapshot.open if task.state is State.FAILED]
     return View(
         title=job.name,
         state=snapshot.state,
-        headline=_headline(snapshot),
-        facts=_facts(job, snapshot),
+        headline=_headline(snapshot, len(warnings)),
+        facts=[*_facts(job, snapshot), *_warnings(warnings)],
         shares=[
             (state, snapshot.count(state) / total)
             for state in (State.SUCCEEDED, State.RUNNING, State.FAILED, State.CANCELLED)
@@ -89,7 +91,7 @@ def view(job: Job, snapshot: Snapshot) -> View:
     )
 
 
-def _headline(snapshot: Snapshot) -> str:
+def _headline(snapshot: Snapshot, warnings: int) -> str:
     parts = [
         f"{snapshot.count(state):,} {state.value.lower()}"
         for state in (
@@ -97,7 +99,8 @@ def _headline(snapshot: Snapshot) -> str:
         )
         if snapshot.count(state)
     ]  # fmt: skip
-    return f"{snapshot.state}: {', '.join(parts)} of {snapshot.tasks:,} tasks"
+    doubt = f" with {warnings:,} warning{'s' * (warnings > 1)}" if warnings else ""
+    return f"{snapshot.state}{doubt}: {', '.join(parts)} of {snapshot.tasks:,} tasks"
 
 
 def _facts(job: Job, snapshot: Snapshot) -> list[tuple[str, str]]:
@@ -136,6 +139,12 @@ def _facts(job: Job, snapshot: Snapshot) -> list[tuple[str, str]]:
         facts.append(("Waits", snapshot.text))
     facts.append(("Folder", str(job.path)))
     return facts
+
+
+def _warnings(texts: list[str]) -> list[tuple[str, str]]:
+    more = len(texts) - WARNINGS_SHOWN
+    facts = [("Warning", text) for text in texts[:WARNINGS_SHOWN]]
+    return facts + ([("", f'… and {more:,} more in job.results("problems")')] if more > 0 else [])
 
 
 def _time(snapshot: Snapshot) -> str:

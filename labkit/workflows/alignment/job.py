@@ -72,6 +72,14 @@ class _SamplesJob(GatheredJob):
                 found[column] = [str(results / path) if path else None for path in found[column]]
         return found
 
+    def warnings(self) -> list[str]:
+        """Return what makes results doubtful, as ``job.results("problems")`` has it."""
+        try:
+            found = self.summary.get("warnings", ())
+        except (LabkitError, OSError):
+            return []
+        return [f"{entry['sample']}: {entry['text']}" for entry in found]
+
 
 class VariantsJob(_SamplesJob):
     """A submitted job of variant calls.

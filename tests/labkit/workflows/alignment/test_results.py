@@ -148,10 +148,10 @@ def test_what_failed_is_told_and_the_rest_is_there(job: AlignmentJob) -> None:
 def test_the_report_has_every_sample_and_tool(job: AlignmentJob) -> None:
     page = job.report.read_text()
     for sample in SAMPLES:
-        assert f"{sample}_L1" in page
+        assert f"{sample} L1" in page
     for section in ("Samtools", "Cutadapt", "samtools-stats", "samtools-markdup", "coverage"):
         assert section in page
-    assert f"{BROKEN}_L1" not in page
+    assert f"{BROKEN} L1" not in page
     assert job.name in page and "Summarize report" not in page  # nothing is sent to others
     assert "https://api.multiqc.info" not in job.logs("samples", stage="gather")
 
@@ -229,9 +229,9 @@ def gather_again(run: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     where |= {"out": folder, "tmp": folder / "tmp"}
     request = folder / "tmp" / "task.json"
     request.write_text(json.dumps(asked | {name: str(path) for name, path in where.items()}))
-    (program,) = run.rglob("gather.py")
+    program = next(run.rglob("task_code/__main__.py")).parent
     python = built_envs() / "alignment" / "bin" / "python3"
-    argv = [str(python), "-I", str(program), str(request)]
+    argv = [str(python), "-I", str(program), "gather.gather", str(request)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120)
 
 
@@ -269,6 +269,19 @@ def test_a_report_that_cannot_be_read_costs_only_what_is_made_of_it(
     done = gather_again(run, tmp_path / "nothing")
     assert done.returncode == 1
     assert "ERROR CHECK" in done.stdout and "not one of 2 samples can be read" in done.stdout
+
+
+def test_samples_with_other_columns_are_no_parts_of_one_table(
+    tmp_path: Path, job: AlignmentJob
+) -> None:
+    """Nulls in the place of what was never measured would look like results."""
+    run = tmp_path / job.name
+    shutil.copytree(job.path, run)
+    (run / "results" / "align" / "two" / "metrics" / "L1.cutadapt.json").unlink()
+    done = gather_again(run, tmp_path / "out")
+    assert done.returncode == 1
+    assert "ERROR CHECK" in done.stdout
+    assert "differ in columns of lanes: adapter_fraction, bases, bases_kept" in done.stdout
 
 
 def test_the_card_names_whose_reports_cannot_be_read(

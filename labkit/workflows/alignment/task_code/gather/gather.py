@@ -9,7 +9,8 @@ Writes into the task's folder:
 ``summary.png``
     What the card shows: insert sizes, coverage, duplicates.
 ``gather.json``
-    Which samples are there, which failed and why, and whether the report was made.
+    Which samples are there, which failed and why, which are doubtful, and whether the report was
+    made.
 
 A report of a sample that cannot be read costs only the tables that are made of it: they lack the
 sample, and the table ``problems`` tells why. It also has the samples whose tasks failed.
@@ -31,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .. import layout, pipe
-from . import metrics, plots, report, schemas
+from . import metrics, plots, quality, report, schemas
 
 _ROW_GROUP = 200_000
 # What a file may raise that is cut off, damaged, or of a program of another version.
@@ -49,7 +50,7 @@ def main(task: Any) -> None:
     Failed
         Not one sample is good, or none can be read.
     """
-    gather(task, layout.ALIGN_STAGE, schemas.ALIGNMENT, readers)
+    gather(task, layout.ALIGN_STAGE, schemas.ALIGNMENT, readers, doubts)
     figure = plots.draw(task.out, ())
     figure.savefig(task.out / "summary.png", dpi=90, transparent=True)
 
@@ -59,6 +60,7 @@ def gather(
     stage: str,
     tables: dict[str, pa.Schema],
     read: Callable[[Path, Path], Readers],
+    doubt: Callable[[Path, Path], list[str]] = lambda *_: [],
 ) -> None:
     """Write the tables, the report and ``gather.json`` of a stage's samples.
 
@@ -70,6 +72,8 @@ def gather(
         What is written.
     read : callable
         Gets a sample's folder and the folder of all results; returns what reads each table.
+    doubt : callable
+        Gets the same of a sample whose reports can be read; returns what makes it doubtful.
 
     Raises
     ------
@@ -78,21 +82,37 @@ def gather(
     """
     samples, failed = find(task, stage)
     whole = {}
+    warnings = []
     with contextlib.closing(Tables(task.out, tables)) as written:
         for done, (name, folder) in enumerate(samples.items(), 1):
             if written.add_sample(name, read(folder, task.results)):
                 whole[name] = folder
+                warnings += [
+                    {"sample": name, "reason": "WARNING", "text": text}
+                    for text in doubt(folder, task.results)
+                ]
             task.progress(done, len(samples) + 1)
         if not any(written.counts.values()):
             text = "; ".join(row["text"] for row in written.problems[:3])
-            raise pipe.Failed(f"not one of {len(samples)} samples can be read: {text}", "CHECK")
-        for row in (*failed, *written.problems):
-            written.add("problems", row["sample"], [row])
+            raise pipe.Failed(f"{text}; not one of {len(samples)} samples can be read", "CHECK")
+        page = report.make(whole, task.out, task.tmp, task.files.parent.name)
+        lacking = [
+            {
+                "sample": name.split(" ")[0],
+                "reason": "CHECK",
+                "text": f"MultiQC's report does not show {name}",
+                "tables": "report",
+            }
+            for name in page.get("missing", ())
+        ]
+        for row in (*failed, *written.problems, *lacking, *warnings):
+            written.add("problems", row["sample"], [{"tables": None, **row}])
     content = {
         "samples": list(samples),
         "failed": failed,
+        "warnings": warnings,
         "tables": written.counts,
-        "report": report.make(whole, task.out, task.tmp, task.files.parent.name),
+        "report": page,
         "gathered": time.time(),
     }
     (task.out / "gather.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -126,7 +146,7 @@ def find(task: Any, stage: str) -> tuple[dict[str, Path], list[dict[str, str]]]:
         failed.append({"sample": name, "reason": last.get("reason", "LOST"), "text": text})
     if not samples:
         reasons = "; ".join(sorted({entry["text"] for entry in failed})[:3])
-        raise pipe.Failed(f"not one of {len(failed)} samples is good: {reasons}", "CHECK")
+        raise pipe.Failed(f"{reasons}; not one of {len(failed)} samples is good", "CHECK")
     return samples, failed
 
 
@@ -145,6 +165,13 @@ def readers(folder: Path, results: Path) -> Readers:
         "recalibration": sample.recalibration,
         **command_readers(folder),
     }
+
+
+def doubts(folder: Path, results: Path) -> list[str]:
+    """Return what makes a sample's result doubtful."""
+    sample = Sample(folder, results)
+    found: list[str] = quality.warnings(sample.about, sample.summary())
+    return found
 
 
 class Sample:
@@ -274,6 +301,7 @@ class Tables:
         self._tables = tables
         self.counts = dict.fromkeys(tables, 0)
         self.problems: Rows = []
+        self._columns: dict[str, tuple[str, frozenset[str]]] = {}
         self._writers = {
             name: pq.ParquetWriter(folder / f"{name}.parquet", schema)
             for name, schema in tables.items()
@@ -296,9 +324,22 @@ class Tables:
         return not lacking
 
     def add(self, table: str, sample: str, rows: Rows) -> None:
-        """Add rows to a table: all of them or, where one does not fit, none."""
+        """Add rows to a table: all of them or, where one does not fit, none.
+
+        Raises
+        ------
+        Failed
+            Its columns are not those of the samples before: they are not parts of one table.
+        """
         if rows:
             full = [{"sample": sample, **row} for row in rows]
+            first, columns = self._columns.setdefault(table, (sample, frozenset(full[0])))
+            for row in full:
+                if odd := sorted(columns ^ set(row)):
+                    text = f"{sample} and {first} differ in columns of {table}: {', '.join(odd)}"
+                    raise pipe.Failed(text, "CHECK")
+            if odd := sorted(columns - set(self._tables[table].names)):
+                raise pipe.Failed(f"{table} has no columns {', '.join(odd)}", "CHECK")
             made = pa.Table.from_pylist(full, schema=self._tables[table])
             self._writers[table].write_table(made, _ROW_GROUP)
             self.counts[table] += len(rows)

@@ -246,12 +246,16 @@ def read_cutadapt(path: Path) -> Row:
     """Return what cutadapt found in a lane: reads with adapters, dropped reads, bases."""
     report = read_json(path)
     reads, bases = report["read_counts"], report["basepair_counts"]
-    mates = 2 if reads["read2_with_adapter"] is not None else 1
-    with_adapter = reads["read1_with_adapter"] + (reads["read2_with_adapter"] or 0)
+    mates = 2 if report["input"]["paired"] else 1
+    found = [reads[f"read{mate}_with_adapter"] for mate in range(1, mates + 1)]
+    # none is told where no adapters were looked for
+    with_adapter = None if None in found else sum(found)
     return {
         "reads": reads["input"] * mates,
         "with_adapter": with_adapter,
-        "adapter_fraction": share(with_adapter, reads["input"] * mates),
+        "adapter_fraction": (
+            None if with_adapter is None else share(with_adapter, reads["input"] * mates)
+        ),
         "kept": reads["output"] * mates,
         "too_short": (reads["filtered"]["too_short"] or 0) * mates,
         "too_many_n": (reads["filtered"]["too_many_n"] or 0) * mates,

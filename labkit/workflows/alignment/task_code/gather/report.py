@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +16,12 @@ from .. import layout
 REPORT = "multiqc_report.html"
 _TAIL = 800  # characters of MultiQC's last words
 _TIMEOUT = 1800  # seconds
-# MultiQC takes a sample's name from the file's; these ends are no part of it.
-_ENDS = (".stats", ".idxstats", ".coverage", ".markdup", ".cutadapt", ".recalibration", ".calls")
+# MultiQC takes a sample's name from the file's; these ends, and nothing else, are no part of it.
+# Its own list of ends would make one sample of A, A.sorted and A.dedup.
+_ENDS = (
+    *(".stats.txt", ".idxstats.txt", ".coverage.txt", ".cutadapt.txt", ".calls.txt"),
+    *(".markdup.json", ".recalibration.table"),
+)
 
 
 def make(samples: dict[str, Path], out: Path, tmp: Path, title: str) -> dict[str, Any]:
@@ -29,6 +35,11 @@ def make(samples: dict[str, Path], out: Path, tmp: Path, title: str) -> dict[str
         The report is written into ``out``.
     title : str
         Of the report.
+
+    Returns
+    -------
+    dict
+        ``made``; ``file`` and ``missing`` (what it should show, and does not), or ``text``.
     """
     if not samples:
         return {"made": False, "text": "no sample's reports can be read as a whole"}
@@ -42,18 +53,22 @@ def make(samples: dict[str, Path], out: Path, tmp: Path, title: str) -> dict[str
             lines = (folder / layout.MARKDUP).read_text().splitlines()
             counts = dict(line.split(": ", 1) for line in lines if ": " in line)
             (inputs / f"{name}.markdup.json").write_text(json.dumps(counts, indent=1))
+    wanted = {_without_end(path.name) for path in inputs.iterdir()}
     config = tmp / "multiqc_config.json"
-    ends = [{"type": "truncate", "pattern": f"{end}."} for end in _ENDS]
+    ends = [{"type": "regex", "pattern": f"{re.escape(end)}$"} for end in _ENDS]
     settings = {
         "title": title,
-        "extra_fn_clean_exts": ends,
+        "fn_clean_exts": ends,
+        "fn_clean_trim": [],
+        "data_format": "json",
         "use_filename_as_sample_name": True,
         "show_analysis_paths": False,  # a folder that is gone by then
         "no_ai": True,  # its buttons would send the samples' numbers to others
     }
     config.write_text(json.dumps(settings))  # JSON is YAML too
-    argv = [str(Path(sys.executable).with_name("multiqc")), str(inputs), "--outdir", str(out)]
-    argv += ["--filename", REPORT, "--config", str(config), "--no-version-check", "--no-data-dir"]
+    made = tmp / "multiqc-report"
+    argv = [str(Path(sys.executable).with_name("multiqc")), str(inputs), "--outdir", str(made)]
+    argv += ["--filename", REPORT, "--config", str(config), "--no-version-check"]
     env = {**os.environ, "HOME": str(tmp), "MPLCONFIGDIR": str(tmp), "NO_COLOR": "1"}
     try:
         done = subprocess.run(
@@ -70,10 +85,23 @@ def make(samples: dict[str, Path], out: Path, tmp: Path, title: str) -> dict[str
     except (OSError, subprocess.TimeoutExpired) as error:
         return {"made": False, "text": f"MultiQC did not run: {error}"}
     print(done.stdout, flush=True)
-    if done.returncode or not (out / REPORT).is_file():
+    if done.returncode or not (made / REPORT).is_file():
         text = f"MultiQC ended with code {done.returncode}: {done.stdout[-_TAIL:].strip()}"
         return {"made": False, "text": text}
-    return {"made": True, "file": REPORT}
+    shutil.copyfile(made / REPORT, out / REPORT)
+    shown = _shown(made)
+    return {"made": True, "file": REPORT, "missing": sorted(wanted - shown)}
+
+
+def _without_end(file: str) -> str:
+    return next(file[: -len(end)] for end in _ENDS if file.endswith(end))
+
+
+def _shown(made: Path) -> set[str]:
+    """Return the names that a report shows, as MultiQC lists them beside it."""
+    (sources,) = made.glob("*_data/multiqc_sources.json")
+    content = json.loads(sources.read_text())
+    return {name for sections in content.values() for names in sections.values() for name in names}
 
 
 def sources(name: str, folder: Path) -> list[tuple[Path, str]]:
@@ -88,5 +116,6 @@ def sources(name: str, folder: Path) -> list[tuple[Path, str]]:
     suffix = ".cutadapt.txt"
     for path in sorted((folder / layout.METRICS).glob(f"*{suffix}")):
         lane = path.name[: -len(suffix)]
-        found.append((path, f"{name}_{lane}{suffix}"))
+        # no name has a space: A_B's lane C is not A's lane B_C
+        found.append((path, f"{name} {lane}{suffix}"))
     return [(source, target) for source, target in found if source.is_file()]

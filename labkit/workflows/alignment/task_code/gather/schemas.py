@@ -12,7 +12,8 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
 
 
 _EVERY = {
-    # What is missing and why: samples whose tasks failed, and reports that cannot be read.
+    # What is missing and why: samples whose tasks failed, and reports that cannot be read; and
+    # with the reason WARNING what is there and doubtful.
     "problems": _schema(
         reason=_TEXT,
         text=_TEXT,
