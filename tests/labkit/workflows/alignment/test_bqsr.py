@@ -258,7 +258,9 @@ def test_a_read_group_without_a_usable_read_keeps_its_qualities_and_is_told(
     for path in sorted(made.folder.glob("tumbler_L*_R?.fastq.gz")):
         if all_lanes or "_L2_" in path.name:  # reads that lie nowhere
             lines = gzip.decompress(path.read_bytes()).splitlines()
-            lines[1::4] = [bytes(random.choice(list(b"ACGT"), 100)) for _ in lines[1::4]]
+            lines[1::4] = [
+                random.choice(list("ACGT"), 100).astype("S1").tobytes() for _ in lines[1::4]
+            ]
             path.write_bytes(gzip.compress(b"\n".join(lines) + b"\n"))
     workflow = labkit.Alignment(
         made.samples, made.reference, aligner="bwa", known_sites=made.known_sites, adapters=None
@@ -282,7 +284,7 @@ def test_a_read_group_without_a_usable_read_keeps_its_qualities_and_is_told(
     assert row["sample"] == "tumbler" and row["reason"] == "WARNING"
     texts = " ".join(job.results("problems")["text"])
     assert f"no usable read in {', '.join(groups)}" in texts
-    assert texts.split(":")[0] in job._repr_html_()
+    assert f"no usable read in {', '.join(groups)}" in job._repr_html_()
 
 
 def test_an_environment_without_gatk_says_so(aligned: SimpleNamespace, tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ def test_a_program_that_fails_is_told_with_its_own_words_and_a_retry_mends_it(
     monkeypatch.setenv("LABHUB_ENVS", str(envs))
     job = run(data)
     reason, text = failure(job)
-    assert (reason, text) == ("EXIT", "no memory left (sort ended with code 4)")
+    assert reason == "EXIT"
+    assert text.startswith("no memory left (sort ended with code 4)")
     broken.unlink()
     assert job.retry().wait(100).state is State.SUCCEEDED
     found = stepwise.records(helpers.sample(job, "s") / "s.bam")
