@@ -53,8 +53,8 @@ def test_every_package_is_in_the_picture(picture: ModuleType, edges: Any) -> Non
 
 
 def test_what_the_imports_say_is_seen(edges: Any) -> None:
-    assert "hub.labfile" in edges["hub.state"]
-    assert "labkit.base" in edges["hub.state"]
+    assert {"hub.state", "services.gate", "labkit.base"} <= edges["hub.apps"]
+    assert "hub.runtime" not in edges["hub.apps"]
     assert edges["hub.labfile"] == {"labkit.base"}
 
 
