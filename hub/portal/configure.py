@@ -20,6 +20,7 @@ from hub.apps import roles as rights
 from hub.apps.members import handlers as webapps
 from hub.labfile.schema import Settings
 from hub.portal import control, culling, groups, pages, roles
+from hub.portal.merge import append, update
 from hub.sandbox import configure as isolation
 from hub.slurm import configure as slurm
 from hub.spawners import spawner_class
@@ -47,23 +48,27 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     slurm.configure(c, settings, paths)
     culling.configure(c, settings, paths)
     pages.configure(c, settings, paths)
-    c.JupyterHub.template_vars.update(auth.template_vars(settings))
-    c.JupyterHub.extra_handlers = [
+    hub = c.JupyterHub
+    update(hub, "template_vars", auth.template_vars(settings))
+    handlers = [
         *auth.handlers(settings, paths),
         *pages.handlers(settings, paths),
         *apps.handlers(settings, paths),
         *webapps.handlers(settings, paths),
     ]
-    c.JupyterHub.custom_scopes = {
+    append(hub, "extra_handlers", handlers)
+    custom_scopes = {
         jupyterhub_services.SYNC: {"description": "Let the hub take up changed apps"},
         jupyterhub_services.PUBLISH: {"description": "Publish and change one's own web apps"},
     }
-    c.JupyterHub.services = [
+    update(hub, "custom_scopes", custom_scopes)
+    services = [
         *culling.services(settings, paths),
         *control.services(),
         *jupyterhub_services.services(settings, paths),
     ]
-    c.JupyterHub.load_roles = roles.load_roles(settings, paths)
+    append(hub, "services", services)
+    append(hub, "load_roles", roles.load_roles(settings, paths))
 
 
 def before_start(settings: Settings, paths: Paths) -> None:
@@ -93,10 +98,9 @@ def _server(c: Config, settings: Settings, paths: Paths) -> None:
     }
     if secure:
         headers["Strict-Transport-Security"] = "max-age=31536000"
-    c.JupyterHub.tornado_settings = {
-        "headers": headers,
-        "cookie_options": {"samesite": "Lax", "secure": secure},
-    }
+    cookie_options = {"samesite": "Lax", "secure": secure}
+    tornado_settings = {"headers": headers, "cookie_options": cookie_options}
+    update(c.JupyterHub, "tornado_settings", tornado_settings)
 
 
 def _proxy(c: Config, settings: Settings) -> None:
@@ -114,10 +118,11 @@ def _proxy(c: Config, settings: Settings) -> None:
 
 def _people(c: Config, settings: Settings) -> None:
     c.Authenticator.admin_users = set(settings.admins)
-    c.JupyterHub.load_groups = {
+    of_lab_file = {
         name: {"users": list(members), "properties": groups.SOURCE}
         for name, members in settings.groups.items()
     }
+    update(c.JupyterHub, "load_groups", of_lab_file)
 
 
 def _spawner(c: Config, settings: Settings, paths: Paths) -> None:

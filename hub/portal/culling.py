@@ -16,6 +16,7 @@ from jupyterhub.proxy import ConfigurableHTTPProxy
 from traitlets.config import Config
 
 from hub.labfile.schema import Settings
+from hub.portal.merge import update
 from hub.state.paths import REPOSITORY, Paths
 
 SERVICE = "culler"
@@ -55,11 +56,12 @@ def configure(c: Config, settings: Settings, _paths: Paths) -> None:
     c.JupyterHub.activity_resolution = int(
         min(30.0, report_interval(settings).total_seconds()) // 2
     )
-    c.Spawner.environment = {
+    environment = {
         "JUPYTERHUB_ACTIVITY_INTERVAL": _seconds(report_interval(settings)),
         "LABHUB_KEEP_MAX_SECONDS": _seconds(settings.culling.keep_at_most),
         "LABHUB_MAX_AGE_SECONDS": _seconds(max_age) if max_age else "0",
     }
+    update(c.Spawner, "environment", environment)
 
 
 def services(_settings: Settings, _paths: Paths) -> list[dict[str, Any]]:

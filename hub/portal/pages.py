@@ -13,6 +13,7 @@ from traitlets.config import Config
 
 from hub.labfile.schema import Settings
 from hub.portal.home import Home
+from hub.portal.merge import append, update
 from hub.state.paths import REPOSITORY, Paths
 
 TEMPLATES = REPOSITORY / "hub" / "templates"
@@ -24,9 +25,9 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     """Set templates, logo and what they show; see `handlers` for the static files."""
     logo = settings.lab.logo or STATIC / "logo.svg"
     c.JupyterHub.redirect_to_server = False  # after login comes the home page
-    c.JupyterHub.template_paths = [str(TEMPLATES)]
+    append(c.JupyterHub, "template_paths", [str(TEMPLATES)])
     c.JupyterHub.logo_file = str(logo)
-    c.JupyterHub.template_vars = {
+    template_vars = {
         "lab": settings.lab,
         "hub_url": f"{settings.url}/hub/" if settings.isolation == "subdomain" else "/hub/",
         "contact_link": contact_link(settings.lab.contact),
@@ -34,6 +35,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
         # A function: JupyterHub calls it with the user whom a page is for.
         "portal": lambda user: Home(settings, paths, user) if user else None,
     }
+    update(c.JupyterHub, "template_vars", template_vars)
 
 
 def handlers(settings: Settings, paths: Paths) -> list[Any]:  # noqa: ARG001 - as every concern's
