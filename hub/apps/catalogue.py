@@ -61,11 +61,6 @@ class App:
     kind: str = ""
 
     @property
-    def imports(self) -> bool:
-        """Whether it is started with the portal's own `services` and `labkit` at hand."""
-        return not self.own or bool(self.kind)
-
-    @property
     def prefix(self) -> str:
         """Its path."""
         return f"/services/{self.name}/"
@@ -133,7 +128,7 @@ def read(settings: Settings, paths: Paths) -> tuple[list[App], list[Problem]]:
     return apps, problems
 
 
-def member_app(record: records.Record, settings: Settings, paths: Paths) -> App:
+def member_app(record: records.MemberApp, settings: Settings, paths: Paths) -> App:
     """Return a member's app as the portal runs it.
 
     Raises
@@ -142,7 +137,7 @@ def member_app(record: records.Record, settings: Settings, paths: Paths) -> App:
         It cannot run in this portal.
     """
     name, version = record.name, record.shown
-    folder = records.version_folder(paths, name, version.number)
+    folder = records.store(paths).version_folder(name, version.number)
     service = declare.service(record, settings.webapps, folder)
     found = list(misfits(name, service, settings))
     if found:
@@ -153,7 +148,7 @@ def member_app(record: records.Record, settings: Settings, paths: Paths) -> App:
 def stamp(paths: Paths) -> tuple[tuple[str, int], ...]:
     """Return what changes whenever `read` may answer otherwise."""
     files = [AppPaths(paths).choices, *(folder / FILE for _, folder, _ in folders(paths))]
-    files += records.files(paths)
+    files += records.store(paths).files()
     return tuple((str(file), file.stat().st_mtime_ns) for file in files if file.exists())
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hub.apps import catalogue
-from hub.apps.app_paths import KEY, SHIPPED, AppPaths
+from hub.apps.app_paths import KEY, AppPaths
 from hub.apps.catalogue import App
 from hub.apps.declaration import filled
 from hub.labfile import read
@@ -116,6 +116,7 @@ class Start:
             "LOGNAME": self.account.pw_name,
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": library,
             "LABHUB_ENVS": str(self.paths.envs),
             "LABHUB_LAB_NAME": self.settings.lab.name,
             "LABHUB_HOME_URL": f"{self.settings.url}/hub/home",
@@ -131,8 +132,6 @@ class Start:
             own["LABHUB_APP_SOCKET"] = values["socket"]
         else:
             own |= {"LABHUB_APP_HOST": values["host"], "LABHUB_APP_PORT": values["port"]}
-        if self.app.imports:
-            own["PYTHONPATH"] = library
         return {**variables, **own}
 
     # -- in a sandbox ---------------------------------------------------------------------
@@ -141,10 +140,12 @@ class Start:
         """Return the portal's sandboxes, with what this app sees."""
         sandboxes = sandboxes_of(self.settings, self.paths)
         app, shared = self.app, sandboxes.shared
-        mounts: list[tuple[Path, str]] = [(app.folder, _FOLDER)]
-        if app.imports:
-            mounts += [(SHIPPED, f"{_LIBRARY}/services")]
-            mounts += [(REPOSITORY / name, f"{_LIBRARY}/{name}") for name in ("labkit", "docs")]
+        # The app that shows the documentation needs it, too.
+        library = ("services", "labkit") if app.own else ("services", "labkit", "docs")
+        mounts: list[tuple[Path, str]] = [
+            (app.folder, _FOLDER),
+            *((REPOSITORY / name, f"{_LIBRARY}/{name}") for name in library),
+        ]
         plain = not app.service.shared_folders
         view = Shared(
             read_only=environment_folders(self.paths.envs) if plain else shared.read_only,

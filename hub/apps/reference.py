@@ -58,7 +58,8 @@ servers: own network, own /tmp, no homes, the limits below. These variables are 
 | `LABHUB_LAB_NAME`, `LABHUB_HOME_URL` | | the lab's name, and the address of the home page, for its pages |
 | `LABHUB_ENVS` | | the folder of the environments: `$LABHUB_ENVS/cellxgene/bin/python` |
 
-`PATH` begins with the environment's programs. Shipped apps can import `services` and `labkit`.
+`PATH` begins with the environment's programs. It can import `labkit` and `services.appkit`,
+which does all of this for an aiohttp app: see [Run a web app behind the login](../how-to/apps.md).
 
 ## From a notebook
 

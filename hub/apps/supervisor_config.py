@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from hub.apps import catalogue
-from hub.apps.app_paths import KEY, SHIPPED, AppPaths, make_readable
+from hub.apps.app_paths import KEY, AppPaths, make_readable
 from hub.apps.catalogue import App
 from hub.environments.build import STAMP
 from hub.labfile.schema import Settings
@@ -20,6 +20,7 @@ from services.gate import config as gate
 # An app that ends is started again by who asks for it next: one that cannot run costs nothing.
 _ON_DEMAND = {"autostart": "false", "autorestart": "false", "startsecs": "0"}
 _ALWAYS = {"autostart": "true", "autorestart": "true", "startsecs": "10", "startretries": "20"}
+_CODE = frozenset({".py", ".R", ".html", ".css", ".js", ".svg"})  # what an app is given to read
 
 
 def state_word(state: str, status: int = 0) -> str:
@@ -141,9 +142,7 @@ def _digest(app: App, settings: Settings, paths: Paths) -> str:
     parts += ages([paths.secrets / KEY])
     code = (p for p in app.folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
     parts += ages(sorted(code))
-    if app.imports:
-        given = ("labkit", "services/member_apps") if app.kind else ("labkit",)
-        code = (p for name in given for p in (REPOSITORY / name).rglob("*.*"))
-        parts += ages(sorted(p for p in code if p.suffix in (".py", ".R")))
-        parts += ages([SHIPPED / "appkit" / "identity.py"])  # what several apps share
+    given = ["labkit", "services/appkit", *(["services/member_apps"] if app.kind else [])]
+    code = (p for name in given for p in (REPOSITORY / name).rglob("*.*"))
+    parts += ages(sorted(p for p in code if p.suffix in _CODE))
     return digest(parts)

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import hmac
-from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from labkit.portal.datasets.rules import is_group
-
-SECRET = "X-Labhub-App-Secret"  # noqa: S105 - the header's name
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody whom the hub has let in.
-
-    Attributes
-    ----------
-    name : str
-        The hub's name.
-    groups : frozenset of str
-        The hub's groups.
-    admin : bool
-        Whether the person is an administrator.
-    """
-
-    name: str
-    groups: frozenset[str] = field(default_factory=frozenset)
-    admin: bool = False
+from labkit.portal.publishing.rules import is_group
+from services.appkit import secrets
+from services.appkit.person import Person
 
 
 def from_gate(request: web.Request, secret: str) -> Person:
@@ -41,8 +20,7 @@ def from_gate(request: web.Request, secret: str) -> Person:
         The request did not come through the gate, or names nobody.
     """
     # More than one of a header is not the gate's doing.
-    given = request.headers.getall(SECRET, [])
-    if len(given) != 1 or not hmac.compare_digest(given[0].encode(), secret.encode()):
+    if not secrets.shown(request.headers.getall(secrets.HEADER, []), secret):
         raise web.HTTPForbidden(text="This app answers only through the portal's login.")
     names = request.headers.getall("X-Labhub-User", [])
     admins = request.headers.getall("X-Labhub-Admin", [])

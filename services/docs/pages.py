@@ -10,38 +10,47 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nlargest
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from labkit import server as labkit_server
 from services.appkit.identity import own_origin
+from services.appkit.keys import PERSON, PORTAL
+from services.appkit.pages import Pages
 from services.docs import files, markdown, sending, settings
-from services.docs.keys import LIBRARY, PERSON, PREFIX
+from services.docs.keys import LIBRARY
 from services.docs.library import CLOSE, OPEN, Entry, Shelf
 
-_OWN = Path(__file__).parent
-_SHARED = Path(labkit_server.__file__).parent / "data" / "static"
-_STATIC = {
-    "labkit.css": ("text/css", (_SHARED / "labkit.css").read_text(encoding="utf-8")),
-    "docs.css": ("text/css", (_OWN / "static/docs.css").read_text(encoding="utf-8")),
-    "code.css": ("text/css", markdown.style()),
-    "docs.svg": ("image/svg+xml", (_OWN / "static/docs.svg").read_text(encoding="utf-8")),
-}
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(_OWN / "templates"), autoescape=True, trim_blocks=True
-)
 _MOST_PAGE = 4 << 20  # bytes of Markdown; more is shown as plain text
 _RECENT = 10
 _NOTHING = "There is nothing of that name that you may read."
-_ADVICE = {
-    403: "Ask who looks after the portal.",
-    404: "It may have been moved or renamed: look for it. Other groups' documents are not shown.",
-    405: "Documents are only read here.",
-}
+
+
+class DocumentPages(Pages):
+    """Pages without scripts, which show pictures of the documents."""
+
+    def policy(self, request: web.Request) -> str:
+        """Return what such a page may load."""
+        return sending.page_policy(_place(request))
+
+
+PAGES = DocumentPages(
+    "Documentation",
+    Path(__file__).parent,
+    icon="docs.svg",
+    styles=("docs.css", "code.css"),
+    shared=(),
+    made={"code.css": ("text/css", markdown.style())},
+    layout="layout.html",
+    overview="All documentation",
+    advice={
+        404: (
+            "It may have been moved or renamed: look for it. Other groups' documents are not shown."
+        ),
+        405: "Documents are only read here.",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ async def _shelves(request: web.Request) -> dict[str, Shelf]:
 
 
 def _url(request: web.Request, section: str, path: str = "") -> str:
-    return f"{request.app[PREFIX]}{section}/{quote(path)}"
+    return f"{request.app[PORTAL].prefix}{section}/{quote(path)}"
 
 
 def _folder_url(request: web.Request, section: str, folder: str) -> str:
@@ -81,20 +90,7 @@ def _folder_url(request: web.Request, section: str, folder: str) -> str:
 
 
 def _place(request: web.Request) -> str:
-    return own_origin(request) + request.app[PREFIX]
-
-
-def _answer(template: str, request: web.Request, status: int = 200, **values: Any) -> web.Response:
-    text = _TEMPLATES.get_template(template).render(
-        prefix=request.app[PREFIX],
-        static=f"{request.app[PREFIX]}_/static/",
-        lab=os.environ.get("LABHUB_LAB_NAME", ""),
-        home=os.environ.get("LABHUB_HOME_URL", ""),
-        who=request[PERSON].name,
-        **values,
-    )
-    policy = {"Content-Security-Policy": sending.page_policy(_place(request))}
-    return web.Response(text=text, status=status, content_type="text/html", headers=policy)
+    return own_origin(request) + request.app[PORTAL].prefix
 
 
 async def home(request: web.Request) -> web.Response:
@@ -110,9 +106,9 @@ async def home(request: web.Request) -> web.Response:
         ),
         key=lambda found: found[0].file.changed,
     )
-    return _answer(
-        "home.html",
+    return PAGES.show(
         request,
+        "home.html",
         sections=[(shelf, _url(request, name)) for name, shelf in shelves.items()],
         recent=[_listed(request, name, entry) for entry, name in recent],
     )
@@ -199,9 +195,9 @@ def _document(
     entry = shelf.entries.get(path or "")
     listed = path is None or of_folder
     below, beside = shelf.inside(folder) if listed else ([], [])
-    return _answer(
-        "document.html",
+    return PAGES.show(
         request,
+        "document.html",
         title=page.title or (entry.title if entry else shelf.title_of(folder)),
         page=page,
         body=Markup(page.body),  # noqa: S704 - `markdown.clean` has made it harmless
@@ -262,33 +258,10 @@ async def search(request: web.Request) -> web.Response:
         }
         for hit in hits
     ]
-    return _answer("search.html", request, words=words, found=found)
+    return PAGES.show(request, "search.html", words=words, found=found)
 
 
 def _marked(snippet: str) -> Markup:
     """Return a snippet as HTML, with the words that were found marked."""
     text = html.escape(snippet).replace(OPEN, "<mark>").replace(CLOSE, "</mark>")
     return Markup(text)  # noqa: S704 - escaped just now
-
-
-async def static(request: web.Request) -> web.Response:
-    """Answer with a style or a picture of these pages."""
-    found = _STATIC.get(request.match_info["file"])
-    if found is None:
-        raise web.HTTPNotFound
-    kind, text = found
-    headers = {"Cache-Control": "private, max-age=300"}
-    return web.Response(text=text, content_type=kind, headers=headers)
-
-
-def error(request: web.Request, problem: web.HTTPException) -> web.Response:
-    """Answer with a page for people, with JSON for programs."""
-    advice = _ADVICE.get(problem.status, "")
-    text = problem.text or problem.reason
-    kept = {k: v for k, v in problem.headers.items() if k == "Allow"}
-    if PERSON not in request or "text/html" not in request.headers.get("Accept", ""):
-        body = {"message": text, "advice": advice}
-        return web.json_response(body, status=problem.status, headers=kept)
-    response = _answer("error.html", request, problem.status, text=text, advice=advice)
-    response.headers.update(kept)
-    return response

@@ -116,11 +116,3 @@ def send(stream: BinaryIO, name: str, place: str) -> web.StreamResponse:
         file = quote(PurePosixPath(name).name)
         headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{file}"
     return OpenFile(stream, headers)
-
-
-def harden(response: web.StreamResponse) -> None:
-    """Say of an answer what every answer says."""
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-    response.headers.setdefault("Referrer-Policy", "same-origin")
-    response.headers.setdefault("Cache-Control", "private, no-store")

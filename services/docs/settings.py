@@ -16,8 +16,8 @@ from pydantic import (
 )
 
 from labkit.base.problems import Problem, refuse
-from labkit.portal.datasets.rules import is_group
-from services.appkit.identity import Person
+from labkit.portal.publishing.rules import is_group
+from services.appkit.person import Person
 
 FILE, OWN = "settings.json", "pages"
 HELP = "labhub"  # the section of the portal's own documentation

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.viewers.paths import EnvironmentMissingError, program
+from services.appkit import secrets
+from services.appkit.launch import not_started
 from services.member_apps import SYSTEM_PATH, answers, front
 
 HERE = Path(__file__).resolve().parent
@@ -119,11 +121,11 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in ("shiny", "dash"):
         sys.exit("usage: python -m services.member_apps shiny|dash")
     hide_from_own_account()
-    secret = os.environ.pop("LABHUB_APP_SECRET", "")
+    secret = os.environ.pop(secrets.VARIABLE, "")
     try:
         status = asyncio.run(serve(sys.argv[1], dict(os.environ), secret))
     except KeyError as error:
-        sys.exit(f"{error.args[0]} is not set: the portal starts this app (labhub app status).")
+        sys.exit(not_started(error))
     except (EnvironmentMissingError, FileNotFoundError, ValueError) as error:
         sys.exit(f"labhub: {error}")
     if status < 0:

@@ -9,66 +9,42 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dash
-from gunicorn.app.base import BaseApplication
 
-SETTINGS = {
-    "workers": 1,
-    "threads": 8,
-    "worker_class": "gthread",
-    # The member's code is loaded here, before the worker: an error in it ends the app at once,
-    # with its traceback as the last thing in the log.
-    "preload_app": True,
-    "timeout": 600,
-    "graceful_timeout": 8,
-    "worker_tmp_dir": "/dev/shm",  # noqa: S108 - the sandbox's own
-    "control_socket_disable": True,
-    "loglevel": "warning",
-    "umask": 0o077,
-}
+if TYPE_CHECKING:
+    from services.appkit.wsgi import Server
 
 
-class Server(BaseApplication):  # type: ignore[misc]
-    """Gunicorn in this process.
+def module(name: str, file: Path) -> Any:
+    """Run a file as a module and return it.
 
-    Parameters
-    ----------
-    place : str
-        The Unix socket.
-    folder : Path
-        The app's.
+    The portal's packages are not on the path here: their names are the member's to use.
     """
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        sys.exit(f"{file.name} cannot be loaded.")
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found
+    spec.loader.exec_module(found)
+    return found
 
-    def __init__(self, place: str, folder: Path) -> None:
-        self._place = place
-        self._folder = folder
-        super().__init__()
 
-    def load_config(self) -> None:
-        """Take the settings from here alone: no file and no command line."""
-        for name, value in SETTINGS.items():
-            self.cfg.set(name, value)
-        self.cfg.set("bind", f"unix:{self._place}")
-
-    def load(self) -> Any:
-        """Return the member's app for WSGI."""
-        return load(self._folder).server
+def server(place: str, folder: Path) -> Server:
+    """Return Gunicorn for the app of a folder, on a Unix socket."""
+    wsgi = module("labhub_wsgi", Path(__file__).resolve().parents[1] / "appkit" / "wsgi.py")
+    made: Server = wsgi.Server(f"unix:{place}", lambda: load(folder).server, umask=0o077)
+    return made
 
 
 def load(folder: Path) -> dash.Dash:
     """Run ``app.py`` and return the app that it makes."""
     # `app.run()` at the end of a script would serve a second time, elsewhere.
     dash.Dash.run = lambda *_, **__: None
-    spec = importlib.util.spec_from_file_location("app", folder / "app.py")
-    if spec is None or spec.loader is None:
-        sys.exit("app.py cannot be loaded.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["app"] = module
-    spec.loader.exec_module(module)
-    found = {id(one): one for one in vars(module).values() if isinstance(one, dash.Dash)}
-    app = getattr(module, "app", None)
+    script = module("app", folder / "app.py")
+    found = {id(one): one for one in vars(script).values() if isinstance(one, dash.Dash)}
+    app = getattr(script, "app", None)
     if isinstance(app, dash.Dash):
         return app
     if len(found) != 1:
@@ -80,4 +56,4 @@ if __name__ == "__main__":
     here = Path(sys.argv[2])
     os.chdir(here)
     sys.path.insert(0, str(here))
-    Server(sys.argv[1], here).run()
+    server(sys.argv[1], here).run()

@@ -11,6 +11,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from labkit.base.problems import RefusedError
+from services.appkit.launch import Portal
 from services.docs import files, library, markdown, settings
 from services.docs.app import make_app
 from services.docs.library import Library
@@ -61,7 +62,7 @@ async def client(
         Section(name="gone", title="Gone", folder=documents / "gone", groups=("imaging",)),
     ]
     async with TestClient(
-        TestServer(make_app(Library(lambda: sections), PREFIX, SECRET))
+        TestServer(make_app(Library(lambda: sections), Portal(PREFIX, SECRET)))
     ) as client:
         yield client
 
@@ -204,7 +205,7 @@ async def test_only_the_gate_may_ask_and_only_to_read(client: TestClient[object,
         async with client.request(method, f"{PREFIX}sops/index.md", headers=gate()) as answer:
             assert answer.status == 405
     with pytest.raises(ValueError, match="secret"):
-        make_app(Library(list), PREFIX, "short")
+        make_app(Library(list), Portal(PREFIX, "short"))
 
 
 def test_no_html_of_a_document_acts() -> None:
