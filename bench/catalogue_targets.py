@@ -26,9 +26,11 @@ import scipy.sparse as sp
 from aiohttp import web
 
 import labkit
+from services.appkit.launch import Portal
+from services.appkit.published.store import FolderStore
 from services.cellxgene.__main__ import parts
 from services.cellxgene.app import make_app
-from services.cellxgene.store import OPENING, FolderStore
+from services.cellxgene.records import OPENING
 from tests.services.cellxgene.gate import ADA, BOB, SECRET, running
 from tests.support.portal import REPOSITORY, built_envs, free_port
 
@@ -148,6 +150,7 @@ class Both:
             "LABHUB_APP_DATA": str(data),
             "LABHUB_APP_PREFIX": PREFIX,
             "LABHUB_APP_SECRET": SECRET,
+            "LABHUB_APP_SOCKET": "",  # a port of the bench's is in its place
             "BENCH_PORT": str(port),
             "BENCH_KEPT": "yes" if kept else "",
         }
@@ -207,8 +210,7 @@ def serve() -> None:
         FolderStore.read = lambda self, name, number, file: (  # type: ignore[method-assign]
             None if file == OPENING else read(self, name, number, file)
         )
-    data = Path(os.environ["LABHUB_APP_DATA"])
-    app = make_app(parts(data, os.environ["LABHUB_APP_PREFIX"], os.environ["LABHUB_APP_SECRET"]))
+    app = make_app(parts(Portal.from_environment(os.environ)))
     web.run_app(
         app, host="127.0.0.1", port=int(os.environ["BENCH_PORT"]), print=None, access_log=None
     )

@@ -93,7 +93,7 @@ def remove(name: str, settings: Settings, paths: Paths) -> None:
     wrong = name_problem(name)
     member = records.read(paths).get(name)
     if member is not None and not member.hidden:
-        records.save(paths, member.with_(hidden=True))
+        records.store(paths).save(member.with_(hidden=True))
         return
     if wrong or not own.is_dir():
         there = ", ".join(app.name for app in catalogue.read(settings, paths)[0]) or "none"

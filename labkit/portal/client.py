@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from labkit.base.problems import LabkitError, Problem
+from labkit.portal.publishing import wire
 
 _PIECE = 1 << 20
 _TIMEOUT = 90.0  # the service itself may have to start first
@@ -203,11 +204,7 @@ class AppClient:
             return told
         if not isinstance(told, dict):
             told = {}
-        problems = tuple(
-            Problem(str(one.get("where", "")), str(one.get("text", "")), str(one.get("hint", "")))
-            for one in told.get("problems", ())
-            if isinstance(one, dict)
-        )
+        problems = wire.problems(told)
         raise self.error(self._text(status, told, problems), status, problems)
 
     def _text(self, status: int, told: dict[str, Any], problems: tuple[Problem, ...]) -> str:

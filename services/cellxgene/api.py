@@ -9,21 +9,21 @@ from typing import Any
 from aiohttp import web
 
 from labkit.base.problems import Problem
+from labkit.portal.datasets.rules import RULES
+from labkit.portal.publishing import wire
 from services.appkit.identity import own_origin
-from services.cellxgene.catalogue import RefusedPublishError
+from services.appkit.published.statements import RefusedPublishError, parse
 from services.cellxgene.datasets import asked_for
-from services.cellxgene.keys import CATALOGUE, POOL, PREFIX, UPLOADS, person
+from services.cellxgene.keys import CATALOGUE, POOL, UPLOADS, person, prefix
 from services.cellxgene.records import Dataset, described
-from services.cellxgene.request import parse
+from services.cellxgene.request import Announcement, Change
 from services.cellxgene.uploads import Upload
 from services.cellxgene.uploads import described as upload_described
 
 
 def refusal(problems: Iterable[Problem], status: int = 422) -> web.Response:
     """Return an answer that names all problems."""
-    body = [{"where": one.where, "text": one.text, "hint": one.hint} for one in problems]
-    message = "; ".join(f"{one['where']}: {one['text']}" for one in body)
-    return web.json_response({"message": message, "problems": body}, status=status)
+    return web.json_response(wire.refusal(problems), status=status)
 
 
 async def _fields(request: web.Request) -> dict[str, Any]:
@@ -48,13 +48,12 @@ def _dataset(request: web.Request) -> Dataset:
 
 
 def _base(request: web.Request) -> str:
-    return own_origin(request) + request.app[PREFIX]
+    return own_origin(request) + prefix(request)
 
 
-def _told(request: web.Request, dataset: Dataset) -> web.Response:
-    told = dict(described(dataset, person(request), _base(request)))
-    told["versions"] = [one.model_dump(mode="json") for one in dataset.versions]
-    return web.json_response(told)
+def _answer(request: web.Request, dataset: Dataset) -> web.Response:
+    about = described(dataset, person(request), _base(request))
+    return web.json_response({**about, "versions": dataset.described_versions()})
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -74,7 +73,7 @@ async def listing(request: web.Request) -> web.Response:
 
 async def one(request: web.Request) -> web.Response:
     """Answer with one dataset and its versions."""
-    return _told(request, _dataset(request))
+    return _answer(request, _dataset(request))
 
 
 async def change(request: web.Request) -> web.Response:
@@ -82,38 +81,38 @@ async def change(request: web.Request) -> web.Response:
     fields = await _fields(request)
     dataset = _dataset(request)
     try:
-        changed = await request.app[CATALOGUE].change(person(request), dataset.name, fields)
+        wanted = parse(Change, fields, RULES)
+        changed = await request.app[CATALOGUE].alter(person(request), dataset.name, wanted)
     except RefusedPublishError as error:
         return refusal(error.problems)
     except KeyError:
-        raise web.HTTPForbidden(text=_not_yours(dataset)) from None
+        raise web.HTTPForbidden(text=dataset.not_yours()) from None
     if changed.hidden:
         await request.app[POOL].stop(changed.name)
-    return _told(request, changed)
+    return _answer(request, changed)
 
 
 async def remove(request: web.Request) -> web.Response:
     """Remove a dataset with all its versions."""
     dataset = _dataset(request)
     try:
-        await request.app[CATALOGUE].remove(person(request), dataset.name)
+        await request.app[CATALOGUE].delete(person(request), dataset.name)
     except KeyError:
-        raise web.HTTPForbidden(text=_not_yours(dataset)) from None
+        raise web.HTTPForbidden(text=dataset.not_yours()) from None
     await request.app[POOL].stop(dataset.name)
     return web.Response(status=204)
 
 
-def _not_yours(dataset: Dataset) -> str:
-    return f"'{dataset.name}' is {dataset.owner}'s: only they and administrators change it."
-
-
 async def announce(request: web.Request) -> web.Response:
     """Announce a version; the answer says where to send its file."""
-    announced, problems = parse(request.match_info["name"], await _fields(request))
-    if announced is None:
-        return refusal(problems)
+    name = request.match_info["name"]
+    fields = await _fields(request)
     try:
-        upload = request.app[UPLOADS].begin(person(request), announced.name, announced)
+        announced = parse(Announcement, fields, RULES)
+    except RefusedPublishError as error:
+        return refusal(error.problems)
+    try:
+        upload = request.app[UPLOADS].begin(person(request), name, announced)
     except RefusedPublishError as error:
         return refusal(error.problems, 409)
     return web.json_response(upload_described(upload), status=201)
@@ -130,8 +129,8 @@ async def receive(request: web.Request) -> web.Response:
     """Take the file in; the checks go on after the answer."""
     upload = _upload(request)
     length = request.content_length
-    if length is not None and length != upload.request.size:
-        return refusal([Problem("file", f"{upload.request.size} bytes were announced.")], 400)
+    if length is not None and length != upload.announced.size:
+        return refusal([Problem("file", f"{upload.announced.size} bytes were announced.")], 400)
     try:
         await request.app[UPLOADS].receive(person(request), upload, request.content.iter_any())
     except RefusedPublishError as error:

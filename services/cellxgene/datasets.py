@@ -11,11 +11,10 @@ from aiohttp import web
 
 from services.cellxgene import pages
 from services.cellxgene.answers import Answer, Key
-from services.cellxgene.keys import CATALOGUE, POOL, PREFIX, person
+from services.cellxgene.keys import CATALOGUE, POOL, person, prefix
 from services.cellxgene.opening import is_asset
 from services.cellxgene.pool import ASSETS, Pool
-from services.cellxgene.records import Dataset, Version
-from services.cellxgene.store import OPENING
+from services.cellxgene.records import OPENING, Dataset, Version
 from services.cellxgene.viewer import Shown, Viewer, ViewerError
 
 _WAIT = 25.0  # seconds that a request of CellxGene's page waits for a start
@@ -75,7 +74,7 @@ async def relay(request: web.Request) -> web.StreamResponse:
 def _target(request: web.Request) -> str:
     """Return the path and query below the dataset's own, as they were sent."""
     tail = request.match_info["tail"]
-    raw = request.rel_url.raw_path.removeprefix(request.app[PREFIX])
+    raw = request.rel_url.raw_path.removeprefix(prefix(request))
     if ".." in tail.split("/") or "\\" in tail or "\0" in tail or raw.startswith("/"):
         raise web.HTTPNotFound
     # Not decoded: CellxGene unquotes names of genes twice.

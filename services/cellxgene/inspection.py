@@ -11,7 +11,7 @@ from pathlib import Path
 from labkit.base.problems import Problem
 from labkit.base.units import format_size
 from labkit.viewers.cellxgene.memory import BASE_BYTES
-from services.cellxgene.catalogue import RefusedPublishError
+from services.appkit.published.statements import RefusedPublishError
 from services.cellxgene.records import Facts
 
 SCRIPT = Path(__file__).with_name("inspect_file.py")

@@ -1,40 +1,43 @@
-"""What a notebook announces before it sends a file."""
+"""What a notebook says of a dataset: an announced version, or a change."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from labkit.base.problems import Problem
-from labkit.portal.datasets.rules import (
-    THUMBNAIL_BYTES,
-    THUMBNAIL_PIXELS,
-    check_name,
-    check_texts,
-    is_thumbnail,
-)
-from services.cellxgene.records import Digest, Frozen, Source, Text
+from labkit.portal.datasets.rules import THUMBNAIL_BYTES, THUMBNAIL_PIXELS, is_thumbnail
+from services.appkit.published import statements
+from services.appkit.published.records import Digest
+from services.cellxgene.records import Source, Text
 
 _MOST = 1 << 44  # bytes; beyond it a number is a mistake
 
 
-class Request(Frozen):
-    """An announced version.
+class Change(statements.Change):
+    """What changes of a dataset; None keeps what was.
 
     Attributes
     ----------
-    name : str
-        The dataset's name.
-    groups : list of str or None
-        Who may see it; None keeps what was.
-    title, description, organism, tissue : str or None
+    organism, tissue : str or None
+        For the catalogue.
+    """
+
+    organism: str | None = None
+    tissue: str | None = None
+
+
+class Announcement(statements.Statement):
+    """An announced version; what it does not say of the dataset stays.
+
+    Attributes
+    ----------
+    organism, tissue : str or None
         For the catalogue; None keeps what was.
     size, sha256 : int, str
-        Of the file to come.
+        Of the file to come, in bytes.
     cells, genes, need : int
         What the sender says: it is refused early by these, and accepted by none of them.
     source, software, changes
@@ -43,10 +46,6 @@ class Request(Frozen):
         A PNG.
     """
 
-    name: str
-    groups: list[str] | None = None
-    title: str | None = None
-    description: str | None = None
     organism: str | None = None
     tissue: str | None = None
     size: int = Field(ge=1, le=_MOST)
@@ -74,27 +73,3 @@ class Request(Frozen):
                 "kB is needed"
             )
         return content
-
-
-def parse(name: str, fields: Mapping[str, Any]) -> tuple[Request | None, list[Problem]]:
-    """Return the request, or all that is wrong with it.
-
-    Parameters
-    ----------
-    name : str
-        From the address.
-    fields : mapping
-        From the body.
-    """
-    problems = [*check_name(name), *check_texts(fields)]
-    if "name" in fields:
-        problems.append(Problem("name", "it belongs into the address."))
-    given = {key: value for key, value in fields.items() if key != "name"}
-    try:
-        request = Request.model_validate({**given, "name": name})
-    except ValidationError as error:
-        for one in error.errors(include_url=False, include_input=False, include_context=False):
-            place = ".".join(map(str, one["loc"]))
-            problems.append(Problem(place, str(one["msg"])))
-        return None, problems
-    return (None if problems else request), problems

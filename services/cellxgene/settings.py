@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, ValidationError
 
 from labkit.base.problems import Problem, refuse
-from services.cellxgene.records import Frozen
+from services.appkit.published.records import Frozen
 
 FILE = "settings.json"
 

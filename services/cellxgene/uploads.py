@@ -16,14 +16,15 @@ from typing import Literal
 from labkit.base.problems import Problem
 from labkit.base.units import format_size
 from labkit.viewers.paths import private_folder
-from services.appkit.identity import Person
+from services.appkit.person import Person
+from services.appkit.published.publisher import now
+from services.appkit.published.statements import RefusedPublishError
 from services.cellxgene.answers import Key
-from services.cellxgene.catalogue import Catalogue, RefusedPublishError
+from services.cellxgene.catalogue import Catalogue
 from services.cellxgene.inspection import look, too_big
 from services.cellxgene.pool import Pool
-from services.cellxgene.records import Facts, Version
-from services.cellxgene.request import Request
-from services.cellxgene.store import OPENING, THUMBNAIL
+from services.cellxgene.records import OPENING, THUMBNAIL, Facts, Version
+from services.cellxgene.request import Announcement
 from services.cellxgene.viewer import Shown, ViewerError
 
 State = Literal["waiting", "receiving", "checking", "published", "refused"]
@@ -67,8 +68,10 @@ class Upload:
         Unguessable.
     person : Person
         Who sends it.
-    request : Request
-        What was announced.
+    name : str
+        The dataset's.
+    announced : Announcement
+        What was said of it before.
     path : Path
         Where it is received.
     state, step : str
@@ -81,7 +84,8 @@ class Upload:
 
     id: str
     person: Person
-    request: Request
+    name: str
+    announced: Announcement
     path: Path
     state: State = "waiting"
     step: str = "Waiting for the file"
@@ -125,7 +129,7 @@ class Uploads:
         self._python = python
         self._uploads: dict[str, Upload] = {}
 
-    def begin(self, person: Person, name: str, request: Request) -> Upload:
+    def begin(self, person: Person, name: str, announced: Announcement) -> Upload:
         """Announce an upload: everything that can be known before is checked now.
 
         Raises
@@ -134,10 +138,10 @@ class Uploads:
             With all the reasons.
         """
         self._tidy()
-        problems = list(self._catalogue.problems(person, name, request))
-        problems += self._no_room(request)
+        problems = list(self._catalogue.problems(person, name, announced))
+        problems += self._no_room(announced)
         for other in self._uploads.values():
-            if other.open and other.request.name == name:
+            if other.open and other.name == name:
                 if other.person.name == person.name and other.state == "waiting":
                     self._end(other, "refused", ["Another upload has taken its place."])
                 else:
@@ -154,22 +158,23 @@ class Uploads:
             raise RefusedPublishError(problems)
         upload_id = secrets.token_urlsafe(18)
         path = self._folder / f"{upload_id}.h5ad"
-        upload = self._uploads[upload_id] = Upload(upload_id, person, request, path)
+        upload = self._uploads[upload_id] = Upload(upload_id, person, name, announced, path)
         return upload
 
-    def _no_room(self, request: Request) -> list[Problem]:
+    def _no_room(self, announced: Announcement) -> list[Problem]:
         problems = []
-        if request.need > self.limits.memory:
-            problems.append(too_big(request.need, self.limits.memory, request.cells, request.genes))
-        reserved = sum(one.request.size for one in self._uploads.values() if one.open)
-        for free in (shutil.disk_usage(self._folder).free, self._catalogue.free()):
-            if free is not None and request.size + reserved + self.limits.spare > free:
+        if announced.need > self.limits.memory:
+            problems.append(
+                too_big(announced.need, self.limits.memory, announced.cells, announced.genes)
+            )
+        reserved = sum(one.announced.size for one in self._uploads.values() if one.open)
+        for free in (shutil.disk_usage(self._folder).free, self._catalogue.store.free()):
+            if free is not None and announced.size + reserved + self.limits.spare > free:
                 problems.append(
                     Problem(
                         "disk",
-                        f"{format_size(request.size)} are needed, and of the "
-                        f"{format_size(free)} that are free "
-                        f"{format_size(reserved + self.limits.spare)} are kept for others.",
+                        f"{format_size(announced.size)} are needed, and of the "
+                        f"{format_size(free)} that are free {format_size(reserved + self.limits.spare)} are kept for others.",
                         "Unpublish with delete=True what nobody needs, or ask an administrator.",
                     )
                 )
@@ -222,7 +227,7 @@ class Uploads:
 
     async def _receive(self, upload: Upload, pieces: AsyncIterator[bytes]) -> None:
         digest, size = hashlib.sha256(), 0
-        announced = upload.request
+        announced = upload.announced
         with upload.path.open("xb") as file:
             upload.path.chmod(0o600)
 
@@ -244,16 +249,16 @@ class Uploads:
     # -- checks -----------------------------------------------------------------------
 
     async def _check(self, upload: Upload) -> None:
-        name = upload.request.name
+        name = upload.name
         try:
             upload.step = "Looking into the file"
             facts = await self._look(upload)
-            number = await asyncio.to_thread(self._catalogue.next_number, name)
+            number = await asyncio.to_thread(self._catalogue.store.next_number, name)
             key = Key(name, number)
             try:
                 upload.step = "Opening it once in CellxGene"
                 shown = Shown(
-                    title=self._catalogue.title(upload.request),
+                    title=self._catalogue.title(name, upload.announced),
                     cells=facts.cells,
                     genes=facts.genes,
                     need=facts.need,
@@ -278,32 +283,34 @@ class Uploads:
             self._end(upload, "refused", [text])
 
     async def _look(self, upload: Upload) -> Facts:
-        request, most = upload.request, self.limits.memory
+        announced, most = upload.announced, self.limits.memory
         found = await look(self._python, upload.path, memory=most, seconds=self.limits.inspect)
         if found.need > most:
-            raise RefusedPublishError([too_big(found.need, most, request.cells, request.genes)])
+            raise RefusedPublishError([too_big(found.need, most, announced.cells, announced.genes)])
         return found
 
     async def _commit(
         self, upload: Upload, facts: Facts, number: int, opening: bytes | None
     ) -> None:
-        request = upload.request
-        beside = {THUMBNAIL: request.thumbnail, OPENING: opening}
+        announced = upload.announced
+        beside = {THUMBNAIL: announced.thumbnail, OPENING: opening}
         version = Version(
             number=number,
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            created=now(),
             author=upload.person.name,
-            title=self._catalogue.title(request),
-            size=request.size,
-            sha256=request.sha256,
-            source=request.source,
-            software=request.software,
-            changes=request.changes,
+            title=self._catalogue.title(upload.name, announced),
+            size=announced.size,
+            sha256=announced.sha256,
+            source=announced.source,
+            software=announced.software,
+            changes=announced.changes,
             facts=facts,
-            thumbnail=request.thumbnail is not None,
+            thumbnail=announced.thumbnail is not None,
         )
         files = {name: content for name, content in beside.items() if content is not None}
-        await self._catalogue.add(upload.person, request, version, upload.path, files)
+        await self._catalogue.publish(
+            upload.person, upload.name, announced, version, upload.path, files
+        )
         upload.number = number
         self._end(upload, "published", [])
 

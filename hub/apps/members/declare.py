@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hub.apps.declaration import Service
-from hub.apps.members.records import Record
+from hub.apps.members.records import MemberApp
 from hub.labfile.webapps import WebApps
 
 TIMEOUT = 80  # seconds that an app may take to start; a notebook waits for 90
@@ -20,7 +20,7 @@ def trial(limits: WebApps) -> Service:
     return _service(limits, "shiny", title="app")
 
 
-def service(record: Record, limits: WebApps, folder: Path) -> Service:
+def service(record: MemberApp, limits: WebApps, folder: Path) -> Service:
     """Return how an app is run; nothing in it is the member's to say but texts and groups.
 
     Parameters

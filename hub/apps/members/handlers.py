@@ -19,15 +19,19 @@ from tornado import web
 from hub.apps import install, jupyterhub_services
 from hub.apps.app_paths import AppPaths
 from hub.apps.handlers import Handler, states
-from hub.apps.members import declare, publish, store
-from hub.apps.members.publish import Person, Publisher, RefusedPublishError
-from hub.apps.members.records import Record
+from hub.apps.members import declare, package, publish, records
+from hub.apps.members.publish import Announcement, AppPublisher
+from hub.apps.members.records import MemberApp
 from hub.labfile.schema import Settings
 from hub.sandbox.accounts import AccountError
 from hub.state.paths import Paths
 from hub.supervisor.client import Supervisor
 from hub.supervisor.programs import program_name
 from labkit.base.problems import Problem
+from labkit.portal.publishing import wire
+from labkit.portal.webapps.rules import RULES
+from services.appkit.person import Person
+from services.appkit.published.statements import Change, RefusedPublishError, parse
 from services.member_apps import answers
 
 log = logging.getLogger(__name__)
@@ -41,9 +45,9 @@ class _Base(Handler):
     """What every handler of members' apps knows."""
 
     @property
-    def publisher(self) -> Publisher:
+    def publisher(self) -> AppPublisher:
         """The members' apps."""
-        return Publisher(self.settings_of_lab, self.paths)
+        return AppPublisher(self.settings_of_lab, self.paths, self.taken())
 
     def person(self) -> Person:
         """Return who asks.
@@ -73,18 +77,16 @@ class _Base(Handler):
 
     def refuse(self, problems: Iterable[Problem], status: int = 422) -> None:
         """Answer with all problems."""
-        body = [{"where": one.where, "text": one.text, "hint": one.hint} for one in problems]
-        message = "; ".join(f"{one['where']}: {one['text']}" for one in body)
         self.set_status(status)
-        self.finish({"message": message, "problems": body})
+        self.finish(wire.refusal(problems))
 
-    def taken(self) -> set[str]:
+    def taken(self) -> frozenset[str]:
         """Return the names of the hub's services that are no apps of the portal."""
         mark = jupyterhub_services.MARK["labhub"]
         services = self.settings["app"]._service_map.items()
-        return {name for name, one in services if one.info.get("labhub") != mark}
+        return frozenset(name for name, one in services if one.info.get("labhub") != mark)
 
-    async def own(self, name: str) -> tuple[Person, Record]:
+    async def own(self, name: str) -> tuple[Person, MemberApp]:
         """Return an app that is theirs who ask.
 
         Raises
@@ -96,11 +98,8 @@ class _Base(Handler):
         record = await asyncio.to_thread(self.publisher.get, person, name)
         if record is None:
             raise web.HTTPError(404, f"There is no app '{name}' that you may see.")
-        if not person.may_change(record):
-            owner = record.owner or "the lab"
-            raise web.HTTPError(
-                403, f"'{name}' is {owner}'s: only they and administrators change it."
-            )
+        if not record.may_change(person):
+            raise web.HTTPError(403, record.not_yours())
         return person, record
 
     async def take_up(self) -> None:
@@ -108,7 +107,7 @@ class _Base(Handler):
         await asyncio.to_thread(install.follow, self.settings_of_lab, self.paths)
         await self.sync()
 
-    async def tell(self, record: Record, person: Person) -> None:
+    async def tell(self, record: MemberApp, person: Person) -> None:
         """Answer with an app."""
         told = self.publisher.described(record, person)
         now = await states(self.paths)
@@ -156,8 +155,8 @@ class One(_Base):
         """Change texts, groups, the version that runs, or whether it is published."""
         person, _ = await self.own(name)
         try:
-            wanted = publish.asked(self.fields(self.request.body))
-            changed = await asyncio.to_thread(self.publisher.alter, person, name, wanted)
+            wanted = parse(Change, self.fields(self.request.body), RULES)
+            changed = await asyncio.to_thread(self.publisher.change, person, name, wanted)
         except RefusedPublishError as error:
             self.refuse(error.problems)
             return
@@ -186,12 +185,12 @@ class Check(_Base):
         """Answer with all that is wrong, before anything is sent."""
         person = self.person()
         try:
-            wanted = publish.asked(self.fields(self.request.body))
+            wanted = parse(Announcement, self.fields(self.request.body), RULES)
         except RefusedPublishError as error:
             self.refuse(error.problems)
             return
-        taken = self.taken()
-        problems = await asyncio.to_thread(self.publisher.problems, person, name, wanted, taken)
+        found = self.publisher.problems(person, name, wanted)
+        problems = await asyncio.to_thread(list, found)
         if problems:
             self.refuse(problems)
         else:
@@ -223,7 +222,7 @@ class Package(_Base):
         if not length.isdecimal() or not 0 < int(length) <= most:
             raise web.HTTPError(413, "The app is too large, or its size was not said.")
         self.request.connection.set_max_body_size(most)  # type: ignore[union-attr]
-        self._stream, self._file = await asyncio.to_thread(store.incoming, self.paths)
+        self._stream, self._file = await asyncio.to_thread(package.incoming, self.paths)
 
     async def data_received(self, chunk: bytes) -> None:
         """Keep a piece."""
@@ -238,10 +237,10 @@ class Package(_Base):
         self._complete = True
         self._stream.close()
         head = await asyncio.to_thread(_split, file)
-        taken = self.taken()
+        publisher = self.publisher
         try:
-            wanted = publish.asked(self.fields(head))
-            record = await asyncio.to_thread(self.publisher.add, person, name, wanted, file, taken)
+            wanted = parse(Announcement, self.fields(head), RULES)
+            record = await asyncio.to_thread(publisher.publish, person, name, wanted, file)
         except RefusedPublishError as error:
             self.refuse(error.problems)
             return
@@ -324,7 +323,7 @@ def _split(file: Path) -> bytes:
 
 def handlers(settings: Settings, paths: Paths) -> list[Any]:
     """Return the handlers, for ``JupyterHub.extra_handlers``."""
-    store.tidy(paths)
+    records.store(paths).tidy()
     known = {"settings": settings, "paths": paths}
     one = r"/api/labhub/webapps/([a-z0-9-]+)"
     return [

@@ -8,13 +8,15 @@ from pathlib import Path
 from hub.apps import catalogue, install
 from hub.apps.catalogue import App
 from hub.apps.declaration import FILE
-from hub.apps.members import store
-from hub.apps.members.publish import Asked, Person, Publisher, RefusedPublishError
+from hub.apps.members import package as packages
+from hub.apps.members.publish import Announcement, AppPublisher
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
 from labkit.base.problems import ProblemsError
 from labkit.portal.webapps.package import collect
 from labkit.portal.webapps.rules import ENTRIES
+from services.appkit.person import Person
+from services.appkit.published.statements import RefusedPublishError
 
 # Whose word the machine's administrator has: all rights, and owner of what is the lab's.
 LAB = Person("", admin=True)
@@ -62,23 +64,23 @@ def add(
     place = Path(source).resolve()
     name = name or (place.parent if place.is_file() else place).name
     said = {"title": title, "groups": tuple(groups) if groups is not None else None}
-    wanted = Asked(
+    wanted = Announcement(
         **{key: value for key, value in said.items() if value is not None},
         source=f"folder {package.root.name}",
         size=package.size,
         files=len(package.files),
         kind=package.kind,
     )
-    publisher = Publisher(settings, paths)
-    found = [*package.problems, *publisher.problems(LAB, name, wanted, set())]
+    publisher = AppPublisher(settings, paths)
+    found = [*package.problems, *publisher.problems(LAB, name, wanted)]
     problems = [*found, *install.unknown_groups(name, groups or (), settings, paths)]
     if problems:
         raise ProblemsError(problems)
-    stream, archive = store.incoming(paths)
+    stream, archive = packages.incoming(paths)
     try:
         with stream:
             package.write(stream)
-        publisher.add(LAB, name, wanted, archive, set())
+        publisher.publish(LAB, name, wanted, archive)
     except RefusedPublishError as error:
         raise ProblemsError(error.problems) from None
     finally:

@@ -19,7 +19,8 @@ from labkit.base.units import format_duration, format_size
 from labkit.portal.datasets import thumbnail
 from labkit.portal.datasets.client import Client, PublishError
 from labkit.portal.datasets.dataset import Published
-from labkit.portal.datasets.rules import check_groups, check_name, check_texts
+from labkit.portal.datasets.rules import RULES
+from labkit.portal.publishing.client import same_version
 from labkit.viewers.cellxgene import copies
 from labkit.viewers.cellxgene.clean import Cleaned, clean
 from labkit.viewers.cellxgene.errors import DataRefusedError
@@ -63,18 +64,13 @@ def publish_data(
     """Do what ``labkit.publish`` says; see there for the parameters and errors."""
     texts = {"title": title, "description": description, "organism": organism, "tissue": tissue}
     wanted = _Wanted(name, groups, texts, color)
-    problems = [*check_name(name), *check_texts(texts)]
-    if isinstance(groups, str):
-        problems.append(Problem("groups", "a list is needed.", f"groups=[{groups!r}]"))
-        groups = None
-    if problems:
-        refuse(problems)
+    refuse(RULES.check_request(name, {**texts, "groups": groups}))
     client = Client.from_environment()
-    me = client.ask("GET", "datasets")
-    known = _known(client, name)
+    me = client.list_all()
+    known = client.get_if_any(name)
     kept = known["groups"] if known else ()
     if groups is not None:
-        refuse(check_groups(list(groups), me["groups"], admin=me["admin"], kept=kept))
+        refuse(RULES.check_groups(list(groups), me["groups"], admin=me["admin"], kept=kept))
     progress("Reading and checking the data …")
     with _local(data, progress) as (place, kind):
         source = read_source(place)
@@ -85,16 +81,6 @@ def publish_data(
             there = ", ".join(map(str, cleaned.obs.columns)) or "no columns at all"
             refuse([Problem("color", f"obs has no column {color!r}.", f"It has: {there}.")])
         return _publish(client, wanted, known, source, cleaned, kind, timeout, progress)
-
-
-def _known(client: Client, name: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = client.ask("GET", f"datasets/{name}")
-    except PublishError as error:
-        if error.status != 404:
-            raise
-        return None
-    return found
 
 
 @contextmanager
@@ -136,13 +122,13 @@ def _publish(
     progress("Computing the digest …")
     sha256 = _sha256(file)
     texts = {key: text for key, text in wanted.texts.items() if text is not None}
-    same = _same(known, sha256)
+    same = same_version(known, sha256)
     if same is not None:
         progress(f"This data is version {same} already: nothing is sent.")
         fields: dict[str, Any] = {**texts, "current": same, "hidden": False}
         if wanted.groups is not None:
             fields["groups"] = list(wanted.groups)
-        return Published(client, client.ask("PATCH", f"datasets/{wanted.name}", fields))
+        return Published(client, client.change(wanted.name, fields))
     if known is None:
         texts = _from_obs(cleaned) | {"title": wanted.name} | texts
     progress("Drawing the picture …")
@@ -163,15 +149,9 @@ def _publish(
     }
     upload = client.ask("POST", f"datasets/{wanted.name}/versions", announced)
     _send(client, upload["id"], file, size, timeout, progress)
-    published = Published(client, client.ask("GET", f"datasets/{wanted.name}"))
+    published = Published(client, client.get(wanted.name))
     progress(f"Published: {published.url}")
     return published
-
-
-def _same(known: dict[str, Any] | None, sha256: str) -> int | None:
-    """Return the version that has the same data already."""
-    versions = known["versions"] if known and known["may_change"] else ()
-    return next((one["number"] for one in reversed(versions) if one["sha256"] == sha256), None)
 
 
 def _need(source: Source) -> int:

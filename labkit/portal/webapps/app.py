@@ -7,23 +7,21 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labkit.base.problems import Problem, refuse
-from labkit.portal import collection
+from labkit.portal.publishing.client import same_version
+from labkit.portal.publishing.publication import Publication, Publications
 from labkit.portal.webapps import git
 from labkit.portal.webapps.client import Client, WebAppError
 from labkit.portal.webapps.package import Package, collect
-from labkit.portal.webapps.rules import TEXTS, check_audience, check_name, check_texts
-
-if TYPE_CHECKING:
-    import pandas as pd
+from labkit.portal.webapps.rules import RULES, SOURCE
 
 Say = Callable[[str], None]
 _TAIL = 15  # lines of the log that an error shows
 
 
-class WebApp:
+class WebApp(Publication[Client]):
     """A member's app.
 
     Attributes
@@ -42,25 +40,11 @@ class WebApp:
         ``running``, ``starting``, ``stopped`` or ``failed``, when this was asked.
     """
 
-    def __init__(self, client: Client, told: Mapping[str, Any]) -> None:
-        self._client = client
-        self._told = dict(told)
-
-    def __getattr__(self, name: str) -> Any:
-        told = ("name", "title", "description", "owner", "groups", "kind", "url", "state", "hidden")
-        if name in told:
-            return self._told[name]
-        raise AttributeError(f"a published app has no {name!r}")
-
-    @property
-    def version(self) -> int:
-        """Number of the version that runs."""
-        return int(self._told["current"])
-
-    def refresh(self) -> WebApp:
-        """Ask again how it is."""
-        self._told = self._client.ask("GET", f"/{self.name}")
-        return self
+    noun = "app"
+    link = "Open the app"
+    fields = ("kind", "state")
+    mark = "runs"
+    columns = ("kind", "files", "source")
 
     def logs(self, lines: int = 100) -> str:
         """Return the end of its log: what it printed, and why it ended."""
@@ -68,35 +52,13 @@ class WebApp:
 
     def start(self) -> WebApp:
         """Start it, where it is stopped, and wait until it is ready or has ended: see `state`."""
-        self._told = self._client.ask("POST", f"/{self.name}/start", {})
+        self._state = self._client.ask("POST", f"/{self.name}/start", {})
         return self
 
     def restart(self) -> WebApp:
         """End it and start it anew."""
-        self._told = self._client.ask("POST", f"/{self.name}/restart", {})
+        self._state = self._client.ask("POST", f"/{self.name}/restart", {})
         return self
-
-    def versions(self) -> pd.DataFrame:
-        """Return all versions: when, who, size, and what each was made from."""
-        import pandas as pd
-
-        self.refresh()
-        rows = [
-            {
-                "version": one["number"],
-                "runs": one["number"] == self.version,
-                "created": one["created"],
-                "author": one["author"],
-                "kind": one["kind"],
-                "files": one["files"],
-                "bytes": one["size"],
-                "source": one["source"],
-                "sha256": one["sha256"],
-            }
-            for one in self._told["versions"]
-        ]
-        columns = ["version", "runs", "created", "author", "kind", "files", "bytes", "source"]
-        return pd.DataFrame(rows, columns=[*columns, "sha256"]).set_index("version")
 
     def update(
         self,
@@ -112,34 +74,10 @@ class WebApp:
         WebAppError
             A value is not allowed, or it is not yours to change.
         """
-        listed = None if groups is None else list(groups)
-        given = {"title": title, "description": description, "groups": listed}
-        return self._change({key: value for key, value in given.items() if value is not None})
+        return self._update(groups, title=title, description=description)
 
-    def roll_back(self, version: int) -> WebApp:
-        """Run another version; the ones after it are kept."""
-        return self._change({"current": version})
-
-    def unpublish(self, *, delete: bool = False) -> None:
-        """Take it away: it is stopped, and nobody can open it. `republish` brings it back.
-
-        Parameters
-        ----------
-        delete : bool, default False
-            Delete all versions and all that it has stored for good as well.
-        """
-        if delete:
-            self._client.ask("DELETE", f"/{self.name}")
-        else:
-            self._change({"hidden": True})
-
-    def republish(self) -> WebApp:
-        """Let its groups open it again."""
-        return self._change({"hidden": False})
-
-    def _change(self, fields: dict[str, Any]) -> WebApp:
-        self._told = self._client.ask("PATCH", f"/{self.name}", fields)
-        return self
+    def _version_row(self, version: Mapping[str, Any]) -> Sequence[object]:
+        return version["kind"], version["files"], version["source"]
 
     def _facts(self) -> list[tuple[str, str]]:
         seen = "nobody: it is unpublished" if self.hidden else ", ".join(self.groups)
@@ -150,15 +88,8 @@ class WebApp:
             ("For", seen),
         ]
 
-    def __repr__(self) -> str:
-        return collection.lines(self.title, self._facts(), self.url)
 
-    def _repr_html_(self) -> str:
-        """Return it as HTML; every value is escaped."""
-        return collection.card(self.title, self._facts(), self.url, "Open the app")
-
-
-class WebApps(collection.Collection[WebApp]):
+class WebApps(Publications[WebApp]):
     """All members' apps that I may see: ``published_apps()["plates"]`` is one of them.
 
     Attributes
@@ -174,24 +105,19 @@ class WebApps(collection.Collection[WebApp]):
     kind = "app that you may see"
     nothing = "No app is published for you yet."
 
+    key = "apps"
+    columns = ("title", "kind", "owner", "version", "for", "state", "url")
+
     def __init__(self, client: Client) -> None:
-        told = client.ask("GET", "")
-        self.user = str(told["user"])
-        self.groups = [str(group) for group in told["groups"]]
-        self.may_publish = bool(told["may_publish"])
-        self.size = int(told["size"])
-        super().__init__({one["name"]: WebApp(client, one) for one in told["apps"]})
+        super().__init__(client)
+        self.may_publish = bool(self._answer["may_publish"])
 
-    def table(self) -> pd.DataFrame:
-        """Return them as a table."""
-        import pandas as pd
+    def _item(self, client: Client, state: Mapping[str, Any]) -> WebApp:
+        return WebApp(client, state)
 
-        columns = ["title", "kind", "owner", "version", "for", "state", "url"]
-        rows = [
-            [one.title, one.kind, one.owner, one.version, ", ".join(one.groups), one.state, one.url]
-            for one in self
-        ]
-        return pd.DataFrame(rows, columns=columns, index=pd.Index(list(self._all), name="name"))
+    def _row(self, one: WebApp) -> Sequence[object]:
+        groups = ", ".join(one.groups)
+        return one.title, one.kind, one.owner, one.version, groups, one.state, one.url
 
 
 def publish(
@@ -207,9 +133,7 @@ def publish(
 ) -> WebApp:
     """Do what ``labkit.publish_app`` says; see there for the parameters and errors."""
     texts = {"title": title, "description": description}
-    problems = [*check_name(name), *check_texts(texts)]
-    if isinstance(groups, str):
-        problems.append(Problem("groups", "a list is needed.", f"groups=[{groups!r}]"))
+    problems = RULES.check_request(name, {**texts, "groups": groups})
     with tempfile.TemporaryDirectory(prefix="labkit-app-") as scratch:
         place, made_from = Path(str(source)), Path(str(source)).expanduser().resolve().name
         if git.is_address(source):
@@ -224,18 +148,18 @@ def publish(
             problems.append(Problem("folder", "it is for repositories.", "Name the folder itself."))
         say("Looking at the app …")
         client = Client.from_environment()
-        me = client.ask("GET", "")
+        me = client.list_all()
         package = collect(place, int(me["size"]))
         problems += package.problems
         if groups is not None and not isinstance(groups, str):
             kept = [group for one in me["apps"] if one["name"] == name for group in one["groups"]]
-            problems += check_audience(groups, me["groups"], admin=me["admin"], kept=kept)
+            problems += RULES.check_groups(groups, me["groups"], admin=me["admin"], kept=kept)
         refuse(problems)
         if package.left_out:
             some = ", ".join(package.left_out[:5]) + (" …" if len(package.left_out) > 5 else "")
             say(f"Left out: {some}")
         said = {key: text for key, text in texts.items() if text is not None}
-        fields: dict[str, Any] = {**said, "source": made_from[: TEXTS["source"]]}
+        fields: dict[str, Any] = {**said, "source": made_from[: SOURCE.most]}
         if groups is not None:
             fields["groups"] = list(groups)
         told = _send(client, name, package, fields, Path(scratch), say)
@@ -263,14 +187,12 @@ def _send(
     archive = scratch / "archive"
     with archive.open("wb") as stream:
         package.write(stream)
-    same = _same(client, name, archive)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    same = same_version(client.get_if_any(name), digest)
     if same is not None:
         say(f"These files are version {same} already: nothing is sent.")
         changes = {key: value for key, value in fields.items() if key != "source"}
-        told: dict[str, Any] = client.ask(
-            "PATCH", f"/{name}", {**changes, "current": same, "hidden": False}
-        )
-        return told
+        return client.change(name, {**changes, "current": same, "hidden": False})
     body = scratch / "body"
     with body.open("wb") as stream:
         stream.write(json.dumps(fields).encode() + b"\n")
@@ -282,19 +204,6 @@ def _send(
 
     sent: dict[str, Any] = client.send(f"/{name}/package", body, tell)
     return sent
-
-
-def _same(client: Client, name: str, archive: Path) -> int | None:
-    """Return the version that has the same files already."""
-    try:
-        known = client.ask("GET", f"/{name}")
-    except WebAppError as error:
-        if error.status != 404:
-            raise
-        return None
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    same = (one["number"] for one in reversed(known["versions"]) if one["sha256"] == digest)
-    return next(same, None)
 
 
 def _does_not_start(app: WebApp) -> str:

@@ -6,14 +6,15 @@ import os
 from typing import Self
 from urllib.parse import quote, urlsplit
 
-from labkit.portal.client import AppClient, AppError
+from labkit.portal.client import AppError
+from labkit.portal.publishing.client import PublishingClient
 
 
 class WebAppError(AppError):
     """The portal refused, the app does not start, or one of them cannot be reached."""
 
 
-class Client(AppClient):
+class Client(PublishingClient):
     """The portal's hub, asked about members' apps as one person.
 
     Parameters
@@ -28,6 +29,8 @@ class Client(AppClient):
     api = ""
     what = "the apps of members"
     error = WebAppError
+    listing = ""
+    one = "/"
 
     def __init__(self, url: str, token: str) -> None:
         super().__init__(url, token)

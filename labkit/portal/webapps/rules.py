@@ -6,70 +6,32 @@ Standard library only.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Iterator
+from typing import Literal
 
 from labkit.base.problems import Problem
 from labkit.base.units import format_size
-from labkit.portal.datasets.rules import check_groups
+from labkit.portal.publishing.rules import Rules, Text
 
 Kind = Literal["shiny", "dash"]
 
 # Of an app's address; with the portal's own beginning it becomes a Unix account.
-NAME = re.compile(r"[a-z](?:-?[a-z0-9])*", re.ASCII)
-NAME_LENGTH = 22
-NAME_RULE = (
-    f"up to {NAME_LENGTH} small letters, digits and single hyphens, and begins with a letter"
+NAME_MOST = 22
+RULES = Rules(
+    noun="an app",
+    name=re.compile(r"[a-z](?:-?[a-z0-9])*", re.ASCII),
+    name_most=NAME_MOST,
+    name_rule=f"up to {NAME_MOST} small letters, digits and single hyphens, a letter first",
+    texts={"title": Text(60, needed=True), "description": Text(250)},
+    needs_group=True,
+    versions_most=200,
 )
-# Longest text of each field, in characters.
-TEXTS = {"title": 60, "description": 250, "source": 300}
+SOURCE = Text(300)  # what a version was made from
 FILES_MOST = 2000
 PATH_BYTES = 400
 # The file that an app begins with -> what it is.
 ENTRIES: dict[str, Kind] = {"app.R": "shiny", "server.R": "shiny", "app.py": "dash"}
 _SEPARATORS = re.compile(r"[/\\]")
-
-
-def check_name(name: Any) -> Iterator[Problem]:
-    """Yield what is wrong with the name of an app."""
-    fits = isinstance(name, str) and NAME.fullmatch(name) and len(name) <= NAME_LENGTH
-    if not fits:
-        yield Problem("name", f"{name!r} is no name of an app.", f"A name has {NAME_RULE}.")
-
-
-def check_texts(fields: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with title, description and source; None is nothing said."""
-    for field, most in TEXTS.items():
-        value = fields.get(field)
-        if value is None:
-            continue
-        if not isinstance(value, str) or len(value) > most or not value.isprintable():
-            yield Problem(field, f"one line of at most {most} characters is needed.")
-        elif field == "title" and not value.strip():
-            yield Problem(field, "it is empty.")
-
-
-def check_audience(
-    groups: Any, own: Collection[str], *, admin: bool, kept: Iterable[str] = ()
-) -> Iterator[Problem]:
-    """Yield what is wrong with the groups that an app is for.
-
-    Parameters
-    ----------
-    groups : Any
-        What was asked for.
-    own : collection of str
-        The groups of who asks.
-    admin : bool
-        Whether an administrator asks, who may name any group.
-    kept : iterable of str
-        Groups that it is for already: they may stay.
-    """
-    yield from check_groups(groups, own, admin=admin, kept=kept)
-    if isinstance(groups, list | tuple) and not groups:
-        mine = ", ".join(sorted(own)) or "none, so ask an administrator"
-        hint = "You may name any group." if admin else f"Yours are: {mine}."
-        yield Problem("groups", "at least one group is needed.", hint)
 
 
 def is_path(path: str) -> bool:

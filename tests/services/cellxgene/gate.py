@@ -18,11 +18,13 @@ import httpx
 from aiohttp import web
 
 from labkit.viewers.cellxgene.memory import limit
+from services.appkit.launch import Portal
+from services.appkit.published.store import FolderStore, Store
 from services.cellxgene.app import Parts, make_app
 from services.cellxgene.keys import CATALOGUE, POOL, UPLOADS
 from services.cellxgene.pool import Limits as PoolLimits
 from services.cellxgene.pool import Pool
-from services.cellxgene.store import FolderStore, Store
+from services.cellxgene.records import LAYOUT
 from services.cellxgene.uploads import Limits as UploadLimits
 from tests.support.portal import built_envs, free_port
 
@@ -69,7 +71,7 @@ class Service:
     """
 
     folder: Path
-    store: Store | None = None
+    store: Store[Any, Any] | None = None
     viewers: Mapping[str, Any] = field(default_factory=dict)
     uploads: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,9 +80,8 @@ class Service:
         self.port = free_port()
         memory = self.viewers.get("memory", limit())
         parts = Parts(
-            prefix=PREFIX,
-            secret=SECRET,
-            store=self.store or FolderStore(self.folder / "datasets"),
+            portal=Portal(PREFIX, SECRET),
+            store=self.store or FolderStore(self.folder / "datasets", LAYOUT),
             folder=self.folder,
             python=built_envs() / "cellxgene/bin/python",
             viewers=PoolLimits(**{"memory": memory, "settle": 0.5, **self.viewers}),

@@ -13,7 +13,7 @@ from labkit.base.problems import RefusedError
 from labkit.portal.datasets.client import Client, PublishError
 from labkit.portal.datasets.dataset import Published
 from labkit.viewers.cellxgene.errors import DataRefusedError
-from services.appkit.identity import Person
+from services.appkit.person import Person
 from tests.conftest import needs_env
 from tests.labkit.viewers.cellxgene.helpers import CELLS, GENES, make
 from tests.services.cellxgene.conftest import Notebook
@@ -87,7 +87,7 @@ def test_versions_roll_back_and_on(blood: Published, service: Service) -> None:
         assert list(blood.versions()["shown"]) == [True, False]
         with pytest.raises(PublishError, match=r"no version 7.*There are: 1, 2"):
             blood.roll_back(7)
-    assert service.catalogue.next_number("blood") == 3, "a number is never used again"
+    assert service.catalogue.store.next_number("blood") == 3, "a number is never used again"
 
 
 def test_the_same_data_is_not_sent_again(notebook: Notebook, cells: Published) -> None:
@@ -126,7 +126,7 @@ def test_groups_must_be_ones_own(notebook: Notebook, groups: Any, says: str) -> 
 
 
 def test_a_new_dataset_says_who_may_see_it(notebook: Notebook) -> None:
-    with pytest.raises(PublishError, match="say who may see it"):
+    with pytest.raises(PublishError, match="say who may open it"):
         notebook.publish(make(), "nobody-said")
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from services.appkit.identity import Person
-from services.cellxgene.records import Dataset, Facts, Source, Version
-from services.cellxgene.store import DATA, THUMBNAIL, FolderStore, Store
-from services.cellxgene.store_s3 import S3Store, StoreError
+from services.appkit.person import Person
+from services.appkit.published.store import FolderStore, Store
+from services.appkit.published.store_s3 import S3Store, StoreError
+from services.cellxgene.records import LAYOUT, THUMBNAIL, Dataset, Facts, Source, Version
 from tests.conftest import needs_env
 from tests.labkit.viewers.cellxgene.helpers import CELLS, make
 from tests.services.cellxgene.conftest import Notebook
@@ -23,6 +23,7 @@ from tests.services.cellxgene.gate import BOB, running
 from tests.support.portal import free_port
 
 BUCKET = "published"
+Datasets = Store[Dataset, Version]
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,11 @@ def s3() -> Iterator[Any]:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, s3: Any) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path, s3: Any) -> Datasets:
     if request.param == "folder":
-        return FolderStore(tmp_path / "datasets")
+        return FolderStore(tmp_path / "datasets", LAYOUT)
     address = f"s3://{BUCKET}/{tmp_path.name}"
-    return S3Store(address, tmp_path / "cache", 1 << 30, client=s3)
+    return S3Store(address, LAYOUT, tmp_path / "cache", 1 << 30, client=s3)
 
 
 def version(number: int, content: bytes, **fields: Any) -> Version:
@@ -79,14 +80,14 @@ def dataset(*versions: Version, **fields: Any) -> Dataset:
     return Dataset(**{**known, "current": current, "versions": versions, **fields})
 
 
-def add(store: Store, tmp_path: Path, one: Version, content: bytes, **beside: bytes) -> None:
+def add(store: Datasets, tmp_path: Path, one: Version, content: bytes, **beside: bytes) -> None:
     path = tmp_path / "upload"
     path.write_bytes(content)
     store.add("data", one, path, beside)
     assert not path.exists(), "it was taken over"
 
 
-def test_what_is_kept_comes_back(store: Store, tmp_path: Path) -> None:
+def test_what_is_kept_comes_back(store: Datasets, tmp_path: Path) -> None:
     one, two = version(1, b"first", thumbnail=True), version(2, b"second")
     store.save(dataset())
     add(store, tmp_path, one, b"first", **{THUMBNAIL: b"a picture"})
@@ -104,7 +105,7 @@ def test_what_is_kept_comes_back(store: Store, tmp_path: Path) -> None:
     assert store.load() == [] and store.next_number("data") == 1
 
 
-def test_a_crash_between_version_and_record_loses_nothing(store: Store, tmp_path: Path) -> None:
+def test_a_crash_between_version_and_record_loses_nothing(store: Datasets, tmp_path: Path) -> None:
     store.save(dataset())
     add(store, tmp_path, version(1, b"first"), b"first")
     assert [one.current for one in store.load()] == [1], "its first version is shown"
@@ -116,7 +117,7 @@ def test_a_crash_between_version_and_record_loses_nothing(store: Store, tmp_path
 
 
 def test_what_never_had_a_version_is_not_shown(
-    store: Store, caplog: pytest.LogCaptureFixture
+    store: Datasets, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.save(dataset())
     with caplog.at_level(logging.ERROR):
@@ -125,7 +126,7 @@ def test_what_never_had_a_version_is_not_shown(
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "", "A", "a/b", "/etc"])
-def test_names_that_lead_elsewhere(store: Store, name: str) -> None:
+def test_names_that_lead_elsewhere(store: Datasets, name: str) -> None:
     with pytest.raises(ValueError, match="no name"):
         store.read(name, 1, THUMBNAIL)
 
@@ -133,7 +134,7 @@ def test_names_that_lead_elsewhere(store: Store, name: str) -> None:
 def test_one_damaged_dataset_hides_no_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = FolderStore(tmp_path / "datasets")
+    store = FolderStore(tmp_path / "datasets", LAYOUT)
     for name in ("good", "bad"):
         store.save(dataset(name=name))
         path = tmp_path / "upload"
@@ -148,20 +149,20 @@ def test_one_damaged_dataset_hides_no_other(
 def test_half_an_addition_is_cleared_away(tmp_path: Path) -> None:
     half = tmp_path / "datasets/.data-1"
     half.mkdir(parents=True)
-    (half / DATA).write_bytes(b"half")
-    FolderStore(tmp_path / "datasets")
+    (half / LAYOUT.data).write_bytes(b"half")
+    FolderStore(tmp_path / "datasets", LAYOUT).tidy()
     assert not half.exists()
 
 
 def test_an_addition_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path / "datasets")
+    store = FolderStore(tmp_path / "datasets", LAYOUT)
     with pytest.raises(FileNotFoundError):
         store.add("data", version(1, b"x"), tmp_path / "absent", {THUMBNAIL: b"x"})
     assert list((tmp_path / "datasets").iterdir()) == []
 
 
 def test_copies_from_s3_are_checked_and_few(s3: Any, tmp_path: Path) -> None:
-    store = S3Store(f"s3://{BUCKET}/copies", tmp_path / "cache", 10, client=s3)
+    store = S3Store(f"s3://{BUCKET}/copies", LAYOUT, tmp_path / "cache", 10, client=s3)
     one, two = version(1, b"12345678"), version(2, b"abcdefgh")
     for each, content in ((one, b"12345678"), (two, b"abcdefgh")):
         add(store, tmp_path, each, content)
@@ -179,7 +180,7 @@ def test_copies_from_s3_are_checked_and_few(s3: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["s3://", "s3://A_B/x", "s3://bucket/../x", "file:///x"])
 def test_addresses_that_are_none(address: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no address"):
-        S3Store(address, tmp_path, 1, client=object())
+        S3Store(address, LAYOUT, tmp_path, 1, client=object())
 
 
 @needs_env("cellxgene")
@@ -188,7 +189,7 @@ def test_published_from_and_to_s3(s3: Any, folder: Path, monkeypatch: pytest.Mon
     make(seed=1).write_h5ad(folder / "cells.h5ad")
     s3.upload_file(str(folder / "cells.h5ad"), BUCKET, "mine/cells.h5ad")
     monkeypatch.setattr("boto3.client", lambda service: s3)
-    store = S3Store(f"s3://{BUCKET}/whole", folder / "cache-s3", 1 << 30)
+    store = S3Store(f"s3://{BUCKET}/whole", LAYOUT, folder / "cache-s3", 1 << 30)
     with running(folder / "s3", store=store) as service:
         notebook = Notebook(service, folder / "cache")
         published = notebook.publish(f"s3://{BUCKET}/mine/cells.h5ad", "cells", groups=["imaging"])
@@ -196,7 +197,7 @@ def test_published_from_and_to_s3(s3: Any, folder: Path, monkeypatch: pytest.Mon
         assert (source["source"], published.shape[0]) == ("cells.h5ad", CELLS)
     for copy in (folder / "cache-s3").iterdir():
         copy.unlink()
-    store = S3Store(f"s3://{BUCKET}/whole", folder / "cache-s3", 1 << 30)
+    store = S3Store(f"s3://{BUCKET}/whole", LAYOUT, folder / "cache-s3", 1 << 30)
     with running(folder / "s3b", store=store) as service, service.client(BOB) as bob:
         assert service.catalogue.get(Person("ada"), "cells").current == 1
         found = bob.get("cells/api/v0.2/schema").json()

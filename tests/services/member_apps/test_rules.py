@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from hub.apps import catalogue
-from hub.apps.members import local, records, store
-from hub.apps.members.publish import Asked, Person, Publisher, RefusedPublishError
+from hub.apps.members import local, records
+from hub.apps.members.publish import Announcement, AppPublisher
 from hub.cli import cli
 from hub.labfile.read import parse
 from hub.labfile.schema import Settings
@@ -23,6 +23,8 @@ from labkit.base.problems import ProblemsError
 from labkit.portal.webapps import git
 from labkit.portal.webapps.package import collect
 from labkit.portal.webapps.rules import is_path
+from services.appkit.person import Person
+from services.appkit.published.statements import Change, RefusedPublishError
 from tests.conftest import needs_root
 
 ADA = Person("ada", frozenset({"imaging"}))
@@ -54,13 +56,13 @@ def archive(folder: Path, target: Path) -> Path:
     return target
 
 
-def publisher(paths: Paths, lab: str = LAB) -> Publisher:
-    return Publisher(parse(lab), paths)
+def publisher(paths: Paths, lab: str = LAB) -> AppPublisher:
+    return AppPublisher(parse(lab), paths)
 
 
-def published(paths: Paths, folder: Path, lab: str = LAB) -> records.Record:
+def published(paths: Paths, folder: Path, lab: str = LAB) -> records.MemberApp:
     packed = archive(folder, paths.state / "a.zip")
-    return publisher(paths, lab).add(ADA, "plates", Asked(groups=("imaging",)), packed, set())
+    return publisher(paths, lab).publish(ADA, "plates", Announcement(groups=("imaging",)), packed)
 
 
 # -- what is taken ---------------------------------------------------------------------
@@ -136,14 +138,14 @@ def test_versions_never_change_and_are_closed(paths: Paths, folder: Path) -> Non
     (folder / "app.py").write_text("second = 2\n")
     record = published(paths, folder)
     assert [one.number for one in record.versions] == [1, 2]
-    first = records.version_folder(paths, "plates", 1)
+    first = records.store(paths).version_folder("plates", 1)
     assert "Dash()" in (first / "app.py").read_text()
-    back = publisher(paths).alter(ADA, "plates", Asked(current=1))
+    back = publisher(paths).change(ADA, "plates", Change(current=1))
     app = next(one for one in catalogue.read(parse(LAB), paths)[0] if one.name == "plates")
     assert (back.current, app.folder, app.kind) == (1, first, "dash")
     assert app.groups == ("imaging",) and app.service.user_written
     assert app.service.description == "By ada."
-    assert stat.S_IMODE(records.folder(paths).stat().st_mode) == 0o700
+    assert stat.S_IMODE(records.store(paths).folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((first / "app.py").stat().st_mode) == 0o644
 
 
@@ -152,14 +154,14 @@ def test_only_the_owner_and_administrators_change_it(paths: Paths, folder: Path)
     published(paths, folder)
     other = Person("bob", frozenset({"imaging"}))
     with pytest.raises(KeyError):
-        publisher(paths).alter(other, "plates", Asked(title="mine"))
+        publisher(paths).change(other, "plates", Change(title="mine"))
     with pytest.raises(KeyError):
         publisher(paths).remove(other, "plates")
     packed = archive(folder, paths.state / "b.zip")
     with pytest.raises(RefusedPublishError, match="somebody else's"):
-        publisher(paths).add(other, "plates", Asked(), packed, set())
+        publisher(paths).publish(other, "plates", Announcement(), packed)
     root = Person("root", admin=True)
-    assert publisher(paths).alter(root, "plates", Asked(hidden=True)).owner == "ada"
+    assert publisher(paths).change(root, "plates", Change(hidden=True)).owner == "ada"
 
 
 @needs_root
@@ -167,8 +169,8 @@ def test_who_left_the_publishers_can_only_take_away(paths: Paths, folder: Path) 
     published(paths, folder)
     late = Person("ada", frozenset())
     with pytest.raises(RefusedPublishError, match="may not publish"):
-        publisher(paths).alter(late, "plates", Asked(current=1))
-    assert publisher(paths).alter(late, "plates", Asked(hidden=True)).hidden
+        publisher(paths).change(late, "plates", Change(current=1))
+    assert publisher(paths).change(late, "plates", Change(hidden=True)).hidden
 
 
 @needs_root
@@ -180,8 +182,8 @@ def test_a_bomb_is_refused(paths: Paths) -> None:
     content = bomb.read_bytes().replace((8 << 20).to_bytes(4, "little"), b"\1\0\0\0")
     bomb.write_bytes(content)
     with pytest.raises(RefusedPublishError):
-        publisher(paths).add(ADA, "bomb", Asked(groups=("imaging",)), bomb, set())
-    assert [path.name for path in records.folder(paths).iterdir()] == []
+        publisher(paths).publish(ADA, "bomb", Announcement(groups=("imaging",)), bomb)
+    assert [path.name for path in records.store(paths).folder.iterdir()] == []
 
 
 @needs_root
@@ -193,15 +195,15 @@ def test_a_link_in_an_archive_is_refused(paths: Paths) -> None:
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         out.writestr(link, "/etc/shadow")
     with pytest.raises(RefusedPublishError, match="no plain file"):
-        publisher(paths).add(ADA, "link", Asked(groups=("imaging",)), packed, set())
+        publisher(paths).publish(ADA, "link", Announcement(groups=("imaging",)), packed)
 
 
 @needs_root
 def test_a_damaged_record_leaves_the_others_alone(paths: Paths, folder: Path) -> None:
     published(paths, folder)
-    other = records.folder(paths) / "other"
+    other = records.store(paths).folder / "other"
     other.mkdir()
-    (other / records.FILE).write_text('{"name": "other", "owner": "ada"}')
+    (other / records.LAYOUT.file).write_text('{"name": "other", "owner": "ada"}')
     assert set(records.read(paths)) == {"plates"}
 
 
@@ -209,13 +211,13 @@ def test_a_damaged_record_leaves_the_others_alone(paths: Paths, folder: Path) ->
 def test_a_backup_has_them(paths: Paths, folder: Path) -> None:
     (paths.state / "lab.yaml").write_text(LAB)
     published(paths, folder)
-    (records.folder(paths) / ".unpacked-x").mkdir()
-    (records.folder(paths) / ".unpacked-x" / "half").touch()
+    (records.store(paths).folder / ".unpacked-x").mkdir()
+    (records.store(paths).folder / ".unpacked-x" / "half").touch()
     saved = backups.create(paths)
-    store.delete(paths, "plates")
+    records.store(paths).delete("plates")
     backups.restore(paths, saved)
     assert records.read(paths)["plates"].owner == "ada"
-    assert (records.version_folder(paths, "plates", 1) / "data" / "a table.csv").exists()
+    assert (records.store(paths).version_folder("plates", 1) / "data" / "a table.csv").exists()
 
 
 # -- where none may be -----------------------------------------------------------------

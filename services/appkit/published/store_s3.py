@@ -1,30 +1,28 @@
-"""Where published datasets are kept, when that is a bucket: ``s3://bucket/prefix``.
+"""Where published things are kept, when that is a bucket: ``s3://bucket/prefix``.
 
-The keys are those of the folder (see `store`); ``version.json`` is written last and makes a
-version complete. CellxGene reads from local copies in a cache, checked against their digest.
+The keys are those of the folder (see `store`); a version's own file is written last and makes it
+complete. Data, one file a version, is read from local copies, checked against its digest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from pydantic import ValidationError
 
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_size
-from labkit.portal.datasets.rules import is_name
 from labkit.viewers.paths import private_folder
-from services.cellxgene.records import Dataset, Version
-from services.cellxgene.store import DATA, RECORD, Say, whole
+from services.appkit.published.records import V
+from services.appkit.published.store import Layout, Progress, R
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -35,16 +33,18 @@ log = logging.getLogger(__name__)
 
 
 class StoreError(LabkitError):
-    """The place of the datasets does not do what it must."""
+    """The place of the published things does not do what it must."""
 
 
-class S3Store:
-    """Datasets in a bucket; credentials are found as boto3 finds them.
+class S3Store(Generic[R, V]):
+    """Published things in a bucket; credentials are found as boto3 finds them.
 
     Parameters
     ----------
     address : str
         ``s3://bucket/prefix``.
+    layout : Layout
+        What the keys are called; versions have a file of their own.
     cache : Path
         Folder for local copies.
     most : int
@@ -58,61 +58,74 @@ class S3Store:
         The address is none.
     """
 
-    def __init__(self, address: str, cache: Path, most: int, client: Any = None) -> None:
-        found = _ADDRESS.fullmatch(address)
-        if not found or ".." in address:
+    def __init__(
+        self, address: str, layout: Layout[R, V], cache: Path, most: int, client: Any = None
+    ) -> None:
+        match = _ADDRESS.fullmatch(address)
+        if not match or ".." in address:
             raise ValueError(f"{address!r} is no address like s3://bucket/prefix")
         if client is None:
             import boto3
 
             client = boto3.client("s3")
         self._client = client
-        self._bucket = found[1]
-        prefix = (found[2] or "").strip("/")
+        self.layout = layout
+        self._bucket = match[1]
+        prefix = (match[2] or "").strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._cache = private_folder(cache)
         self._most = most
         for left in cache.glob(".*"):  # half of a download
             left.unlink()
 
-    def load(self) -> list[Dataset]:
-        """Return all datasets."""
-        found = []
-        for name in self._names():
-            try:
-                record = self._get(f"{name}/dataset.json")
-                if record is not None:
-                    versions = [
-                        Version.model_validate_json(self._get(key) or b"")
-                        for key in self._keys(f"{name}/versions/")
-                        if key.endswith(f"/{RECORD}")
-                    ]
-                    found.append(whole(json.loads(record), versions))
-            except (ValueError, ValidationError) as error:
-                log.error("%s in %s is damaged and is left out: %s", name, self._bucket, error)
-        return found
+    def load(self) -> list[R]:
+        """Return all records."""
+        return [record for name in self._names() for record in self._read(name)]
 
-    def save(self, dataset: Dataset) -> None:
-        """Keep what may change of a dataset."""
-        text = dataset.model_dump_json(exclude={"versions"})
-        self._put(f"{dataset.name}/dataset.json", text.encode())
+    def _read(self, name: str) -> Iterator[R]:
+        try:
+            record = self._get(f"{name}/{self.layout.file}")
+            if record is not None:
+                versions = [
+                    self.layout.version.model_validate_json(self._get(key) or b"")
+                    for key in self._complete(name)
+                ]
+                yield self.layout.whole(record, versions)
+        except (ValueError, ValidationError) as error:
+            log.error("%s in %s is damaged and is left out: %s", name, self._bucket, error)
+
+    def _complete(self, name: str) -> list[str]:
+        end = f"/{self.layout.version_file}"
+        return [key for key in self._keys(f"{name}/versions/") if key.endswith(end)]
+
+    def holds(self, name: str) -> bool:
+        """Return whether a record with versions is kept, be it damaged."""
+        return self._get(f"{name}/{self.layout.file}") is not None and bool(self._complete(name))
+
+    def reserve(self, record: R) -> None:
+        """Put a new record's owner down before its first version comes."""
+        self.save(record)
+
+    def save(self, record: R) -> None:
+        """Keep what may change of a record."""
+        self._put(f"{record.name}/{self.layout.file}", self.layout.dump(record).encode())
 
     def next_number(self, name: str) -> int:
         """Return a number that no version has, nor the rest of one."""
         keys = self._keys(f"{name}/versions/")
         return max((int(key.split("/")[2]) for key in keys), default=0) + 1
 
-    def add(self, name: str, version: Version, data: Path, beside: Mapping[str, bytes]) -> None:
+    def add(self, name: str, version: V, data: Path, beside: Mapping[str, bytes]) -> None:
         """Keep a version for good; the local file becomes the cache's copy."""
-        place = _version(name, version.number)
-        self._client.upload_file(str(data), self._bucket, self._key(place + DATA))
+        place = self._version(name, version.number)
+        self._client.upload_file(str(data), self._bucket, self._key(place + self.layout.data))
         for file, content in beside.items():
             self._put(place + file, content)
-        self._put(place + RECORD, version.model_dump_json().encode())
+        self._put(place + self.layout.version_file, version.model_dump_json().encode())
         shutil.move(data, self._copy(version))
         self._prune(keep={self._copy(version)})
 
-    def data(self, name: str, version: Version, say: Say) -> Path:
+    def data(self, name: str, version: V, progress: Progress) -> Path:
         """Return the local copy; fetched where there is none."""
         copy = self._copy(version)
         if copy.exists():
@@ -125,7 +138,7 @@ class S3Store:
                 f"{format_size(free)} left. An administrator must make room."
             )
         temporary = self._cache / f".{version.sha256}"
-        key = self._key(_version(name, version.number) + DATA)
+        key = self._key(self._version(name, version.number) + self.layout.data)
         digest, done = hashlib.sha256(), 0
         try:
             body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
@@ -134,7 +147,9 @@ class S3Store:
                     file.write(piece)
                     digest.update(piece)
                     done += len(piece)
-                    say(f"Fetching the data: {format_size(done)} of {format_size(version.size)}")
+                    progress(
+                        f"Fetching the data: {format_size(done)} of {format_size(version.size)}"
+                    )
             if digest.hexdigest() != version.sha256:
                 raise StoreError(
                     f"s3://{self._bucket}/{key} is not what was published: its digest differs. "
@@ -148,11 +163,12 @@ class S3Store:
 
     def read(self, name: str, number: int, file: str) -> bytes | None:
         """Return what lies beside a version's data."""
-        return self._get(_version(name, number) + file)
+        return self._get(self._version(name, number) + file)
 
     def delete(self, name: str) -> None:
-        """Remove a dataset: its record first, so that no half of it is shown."""
-        keys = sorted(self._keys(f"{name}/"), key=lambda key: not key.endswith("/dataset.json"))
+        """Remove a record: its own file first, so that no half of it is shown."""
+        own = f"{name}/{self.layout.file}"
+        keys = sorted(self._keys(f"{name}/"), key=lambda key: key != own)
         for key in keys:
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
@@ -163,8 +179,7 @@ class S3Store:
     # -- keys and copies --------------------------------------------------------------
 
     def _key(self, key: str) -> str:
-        if not is_name(key.split("/")[0]):
-            raise ValueError(f"{key!r} begins with no name of a dataset")
+        self.layout.checked(key.split("/")[0])
         return self._prefix + key
 
     def _get(self, key: str) -> bytes | None:
@@ -187,7 +202,7 @@ class S3Store:
             for page in self._pages(Prefix=self._prefix, Delimiter="/")
             for one in page.get("CommonPrefixes", ())
         ]
-        return sorted(filter(is_name, found))
+        return sorted(filter(self.layout.record.rules.is_name, found))
 
     def _keys(self, start: str) -> list[str]:
         return [
@@ -196,12 +211,16 @@ class S3Store:
             for one in page.get("Contents", ())
         ]
 
-    def _copy(self, version: Version) -> Path:
-        return self._cache / f"{version.sha256}.h5ad"
+    def _version(self, name: str, number: int) -> str:
+        """Return where the keys of a version begin."""
+        return f"{self.layout.checked(name)}/versions/{int(number)}/"
+
+    def _copy(self, version: V) -> Path:
+        return self._cache / f"{version.sha256}{Path(self.layout.data).suffix}"
 
     def _prune(self, keep: Collection[Path]) -> None:
-        """Remove the longest unused copies; CellxGene has what it shows in memory."""
-        copies = [(p.stat().st_mtime, p.stat().st_size, p) for p in self._cache.glob("*.h5ad")]
+        """Remove the longest unused copies; a viewer has what it shows in memory."""
+        copies = [(p.stat().st_mtime, p.stat().st_size, p) for p in self._cache.glob("[!.]*")]
         total = sum(size for _, size, _ in copies)
         for _, size, path in sorted(copies):
             if total <= self._most:
@@ -209,10 +228,3 @@ class S3Store:
             if path not in keep:
                 path.unlink(missing_ok=True)
                 total -= size
-
-
-def _version(name: str, number: int) -> str:
-    """Return where the keys of a version begin."""
-    if not is_name(name):
-        raise ValueError(f"{name!r} is no name of a dataset")
-    return f"{name}/versions/{int(number)}/"

@@ -1,13 +1,7 @@
-"""Versions of members' apps on disk: unpacked by strict rules, never changed afterwards.
+"""From what a member has sent to the files of an app: unpacked by strict rules.
 
-::
-
-    webapps/<name>/record.json
-    webapps/<name>/versions/3/app.py ...
-
-A version appears by one rename, and the record points to it by another. What a crash leaves
-between the two is a version that nothing points to, never a half one. Nothing of an app is read
-as code here: the hub may run as root.
+Nothing of an app is read as code here: the hub may run as root. What lies in the folder of all
+apps meanwhile begins with a dot, where no app is.
 """
 
 from __future__ import annotations
@@ -28,17 +22,14 @@ from typing import BinaryIO
 from hub.apps.app_paths import make_readable
 from hub.apps.members import records
 from hub.state.paths import Paths
-from labkit.base.problems import Problem, ProblemsError
-from labkit.base.remove import remove_tree
+from labkit.base.problems import Problem
 from labkit.base.units import format_size
 from labkit.portal.webapps.rules import FILES_MOST, Kind, check_size, is_path, kind_of
+from labkit.viewers.paths import private_folder
+from services.appkit.published.statements import RefusedPublishError
 
 _PIECE = 1 << 20
 _SPARE = 1 << 30  # bytes of the disk that are never filled
-
-
-class PackageError(ProblemsError):
-    """What was sent is no app, with all that is wrong."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +55,18 @@ class Unpacked:
     sha256: str
 
 
-def make(paths: Paths) -> Path:
-    """Make the folder of all members' apps; closed: a sandbox sees its app's folder alone."""
-    folder = records.folder(paths)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
 def incoming(paths: Paths) -> tuple[BinaryIO, Path]:
     """Return a new file for what is being sent, open for writing."""
-    handle, name = tempfile.mkstemp(prefix=".incoming-", suffix=".zip", dir=make(paths))
+    handle, name = tempfile.mkstemp(
+        prefix=".incoming-", suffix=".zip", dir=private_folder(records.store(paths).folder)
+    )
     return os.fdopen(handle, "wb"), Path(name)
-
-
-def tidy(paths: Paths) -> None:
-    """Remove what an end of the hub has left half done; call it when nothing is under way."""
-    for left in records.folder(paths).glob(".*"):
-        if left.is_dir():
-            remove_tree(left)
-        else:
-            left.unlink(missing_ok=True)
 
 
 def room(paths: Paths, size: int) -> list[Problem]:
     """Return what is wrong where the disk has no room for so many bytes."""
-    free = shutil.disk_usage(make(paths)).free
-    if size + _SPARE <= free:
+    free = records.store(paths).free()
+    if free is None or size + _SPARE <= free:
         return []
     text = f"the portal's disk has no room for {format_size(size)} more."
     return [Problem("disk", text, "Ask an administrator.")]
@@ -97,7 +74,7 @@ def room(paths: Paths, size: int) -> list[Problem]:
 
 @contextmanager
 def unpacked(paths: Paths, archive: Path, most: int) -> Iterator[Unpacked]:
-    """Give the files of an archive; what `add` has not taken is removed at the end.
+    """Give the files of an archive; what has not become a version is removed at the end.
 
     Parameters
     ----------
@@ -110,10 +87,12 @@ def unpacked(paths: Paths, archive: Path, most: int) -> Iterator[Unpacked]:
 
     Raises
     ------
-    PackageError
+    RefusedPublishError
         It is damaged, too large, or holds what no app has.
     """
-    folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=make(paths)))
+    folder = Path(
+        tempfile.mkdtemp(prefix=".unpacked-", dir=private_folder(records.store(paths).folder))
+    )
     try:
         with archive.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -133,7 +112,7 @@ def _unpack(archive: Path, folder: Path, most: int) -> tuple[Kind, int, int]:
             problems += check_size(len(entries), sum(one.file_size for one in entries), most)
             kind, wrong = kind_of({one.filename for one in entries})
             if problems or wrong or kind is None:
-                raise PackageError([*problems, *wrong])
+                raise RefusedPublishError([*problems, *wrong])
             size = 0
             for entry in entries:
                 place = folder / entry.filename
@@ -142,16 +121,16 @@ def _unpack(archive: Path, folder: Path, most: int) -> tuple[Kind, int, int]:
                     while piece := source.read(_PIECE):
                         size += len(piece)
                         if size > most:
-                            raise PackageError(list(check_size(0, size, most)))
+                            raise RefusedPublishError(list(check_size(0, size, most)))
                         target.write(piece)
                     target.flush()
                     os.fsync(target.fileno())
             return kind, len(entries), size
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise PackageError([Problem("app", f"what arrived is damaged: {error}.")]) from None
+        raise RefusedPublishError([Problem("app", f"what arrived is damaged: {error}.")]) from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         text = "two of its files cannot be in one folder."
-        raise PackageError([Problem(str(error.filename), text)]) from None
+        raise RefusedPublishError([Problem(str(error.filename), text)]) from None
 
 
 def _entry_problems(entries: list[zipfile.ZipInfo]) -> Iterator[Problem]:
@@ -166,24 +145,3 @@ def _entry_problems(entries: list[zipfile.ZipInfo]) -> Iterator[Problem]:
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             yield Problem(repr(name), "it is no plain file.")
         seen.add(name)
-
-
-def next_number(paths: Paths, name: str) -> int:
-    """Return a number that no version has."""
-    versions = records.version_folder(paths, name, 1).parent
-    return max((int(path.name) for path in versions.glob("[0-9]*")), default=0) + 1
-
-
-def add(paths: Paths, name: str, number: int, found: Unpacked) -> None:
-    """Make unpacked files a version, in one step."""
-    place = records.version_folder(paths, name, number)
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found.folder.rename(place)
-
-
-def delete(paths: Paths, name: str) -> None:
-    """Remove an app with all its versions: gone by one rename, then from the disk."""
-    gone = records.folder(paths) / f".{name}-removed"
-    remove_tree(gone)
-    (records.folder(paths) / name).rename(gone)
-    remove_tree(gone)
