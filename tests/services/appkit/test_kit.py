@@ -88,7 +88,7 @@ def test_the_example_of_the_how_to_says_hello(example: httpx.Client) -> None:
 
 
 def test_the_example_answers_the_gate_alone(example: httpx.Client) -> None:
-    for headers in ({}, gate(**{"X-Labhub-App-Secret": "x"}), gate(" ")):
+    for headers in ({}, gate(**{"X-Labhub-App-Secret": "x"}), gate("%20")):
         answer = example.get("", headers=headers)
         assert answer.status_code == 403 and "Hello" not in answer.text
 

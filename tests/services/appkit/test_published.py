@@ -14,14 +14,10 @@ from labkit.portal.datasets import rules as datasets
 from services.appkit.person import Person
 from services.appkit.published.publisher import Publisher
 from services.appkit.published.records import Version
-from services.appkit.published.statements import (
-    Change,
-    RefusedPublishError,
-    Statement,
-    parse,
-)
+from services.appkit.published.statements import RefusedPublishError, parse
 from services.appkit.published.store import FolderStore
 from services.cellxgene import records as cells
+from services.cellxgene.request import Announcement, Change
 
 ADA = Person("ada", frozenset({"imaging"}))
 BOB = Person("bob", frozenset({"imaging"}))
@@ -29,6 +25,7 @@ EVE = Person("eve", frozenset({"plants"}))
 ROOT = Person("root", admin=True)
 MACHINE = Person("", admin=True)
 DIGEST = "a" * 64
+Datasets = Publisher[cells.Dataset, cells.Version]
 
 # As earlier releases wrote them.
 OLD_APP = {
@@ -115,7 +112,7 @@ def test_datasets_of_earlier_releases_are_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def publisher(tmp_path: Path) -> Publisher[cells.Dataset, cells.Version]:
+def publisher(tmp_path: Path) -> Datasets:
     return Publisher(FolderStore(tmp_path / "kept", cells.LAYOUT), cells.Dataset)
 
 
@@ -123,12 +120,20 @@ def version(number: int) -> cells.Version:
     return cells.Version.model_validate({**OLD_VERSION, "number": number})
 
 
+def said(**fields: Any) -> Announcement:
+    digest = {"kind": "memory", "digest": "blake2b:" + "0" * 32}
+    return Announcement.model_validate({"size": 4, "sha256": DIGEST, "source": digest, **fields})
+
+
 def add(
-    publisher: Publisher[cells.Dataset, cells.Version], number: int, who: Person = ADA, **said: Any
+    publisher: Publisher[cells.Dataset, cells.Version],
+    number: int,
+    who: Person = ADA,
+    **fields: Any,
 ) -> cells.Dataset:
     data = publisher.store.folder.parent / "data"  # type: ignore[attr-defined]
     data.write_bytes(b"data")
-    return publisher.add(who, "blood", Statement(**said), version(number), data)
+    return publisher.add(who, "blood", said(**fields), version(number), data)
 
 
 def test_publish_roll_back_unpublish(publisher: Publisher[Any, Any]) -> None:
@@ -179,7 +184,7 @@ def test_a_damaged_record_is_nobody_elses_to_take(publisher: Publisher[Any, Any]
 
 
 def test_a_failed_first_version_leaves_no_record(publisher: Publisher[Any, Any]) -> None:
-    statement = Statement(groups=("imaging",))
+    statement = said(groups=("imaging",))
     with pytest.raises(FileNotFoundError):
         publisher.add(ADA, "blood", statement, version(1), Path("/nonexistent/data"))
     assert list(publisher.store.folder.iterdir()) == []  # type: ignore[attr-defined]
