@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from labkit.viewers import paths
 from labkit.viewers.cellxgene.memory import limit
+from services.appkit import settings
 from services.appkit.launch import Portal, run
 from services.appkit.published.store import FolderStore, Store
 from services.appkit.published.store_s3 import S3Store
-from services.cellxgene import settings
 from services.cellxgene.app import Parts, make_app
 from services.cellxgene.pool import Limits as PoolLimits
 from services.cellxgene.records import LAYOUT, Dataset, Version
+from services.cellxgene.settings import Settings
 from services.cellxgene.uploads import Limits as UploadLimits
 
 # What this process, uploads and the answers it keeps take beside the viewers.
@@ -28,7 +29,7 @@ def parts(portal: Portal) -> Parts:
         CellxGene is not installed.
     """
     data = portal.data
-    chosen = settings.read(data)
+    chosen = settings.read(data, Settings) or Settings()
     memory = chosen.memory or max(1 << 28, limit() - _OWN)
     store: Store[Dataset, Version]
     if chosen.store:

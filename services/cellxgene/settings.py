@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from labkit.base.problems import Problem, refuse
 from services.appkit.published.records import Frozen
-
-FILE = "settings.json"
 
 
 class Settings(Frozen):
@@ -36,24 +31,3 @@ class Settings(Frozen):
     idle_minutes: float = Field(30, gt=0, le=10_000)
     spare_disk: int = Field(1 << 30, ge=0)
     cache: int = Field(100 << 30, ge=1 << 28)
-
-
-def read(folder: Path) -> Settings:
-    """Return the settings of a data folder.
-
-    Raises
-    ------
-    RefusedError
-        With all that is wrong in the file.
-    """
-    path = folder / FILE
-    if not path.exists():
-        return Settings()
-    try:
-        return Settings.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        refuse(Problem(f"{path} {'.'.join(map(str, e['loc']))}", str(e["msg"])) for e in found)
-    except ValueError as error:
-        refuse([Problem(str(path), f"is no JSON: {error}.")])
-    raise AssertionError("refuse raises")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +10,14 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     field_validator,
 )
 
-from labkit.base.problems import Problem, refuse
 from labkit.portal.publishing.rules import is_group
+from services.appkit import settings
 from services.appkit.person import Person
 
-FILE, OWN = "settings.json", "pages"
+OWN = "pages"
 HELP = "labhub"  # the section of the portal's own documentation
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z](?:-?[a-z0-9])*$", max_length=40)]
@@ -100,21 +98,14 @@ def read(data: Path) -> tuple[Section, ...]:
 
     Raises
     ------
-    RefusedError
+    ProblemsError
         With all that is wrong in the file.
     """
-    path = data / FILE
-    if not path.exists():
-        (data / OWN).mkdir(exist_ok=True)
-        return (Section(name=OWN, title="Documentation", folder=data / OWN),)
-    try:
-        return Settings.model_validate(json.loads(path.read_text(encoding="utf-8"))).sections
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        refuse(Problem(f"{path} {'.'.join(map(str, e['loc']))}", str(e["msg"])) for e in found)
-    except ValueError as error:
-        refuse([Problem(str(path), f"is no JSON: {error}.")])
-    raise AssertionError("refuse raises")
+    chosen = settings.read(data, Settings)
+    if chosen is not None:
+        return chosen.sections
+    (data / OWN).mkdir(exist_ok=True)
+    return (Section(name=OWN, title="Documentation", folder=data / OWN),)
 
 
 def shown(data: Path) -> tuple[Section, ...]:
@@ -129,7 +120,7 @@ def shown(data: Path) -> tuple[Section, ...]:
 
     Raises
     ------
-    RefusedError
+    ProblemsError
         With all that is wrong in the administrator's file.
     """
     sections = read(data)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-FILE = "settings.json"  # the administrator's, in the app's data folder
+from labkit.base.problems import ProblemsError
+from services.appkit import settings
+
 # Nothing is sent to Label Studio's makers, nothing fetched from them.
 _QUIET = {
     "LABEL_STUDIO_COLLECT_ANALYTICS": "false",
@@ -84,11 +86,11 @@ def variables(given: Mapping[str, str]) -> dict[str, str]:
         "LABEL_STUDIO_CORS_ALLOW_ALL_ORIGINS": "false",
         "LABEL_STUDIO_DJANGO_DB": "sqlite",
     }
-    chosen = read(data / FILE)
+    chosen = read(data)
     if chosen.local_files is not None:
         if not chosen.local_files.is_dir():
             text = "is not there; is it below one of the lab file's storage.shared?"
-            raise SettingsError(f"{data / FILE} local_files: {chosen.local_files} {text}")
+            raise SettingsError(f"{data / settings.FILE} local_files: {chosen.local_files} {text}")
         out["LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED"] = "true"
         out["LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"] = str(chosen.local_files)
     if chosen.s3 is not None:
@@ -119,7 +121,7 @@ def _s3(chosen: S3) -> dict[str, str]:
     return out
 
 
-def read(file: Path) -> Chosen:
+def read(data: Path) -> Chosen:
     """Read the administrator's settings; none where there is no file.
 
     Raises
@@ -127,16 +129,10 @@ def read(file: Path) -> Chosen:
     SettingsError
         With all that is wrong with them.
     """
-    if not file.exists():
-        return Chosen()
     try:
-        return Chosen.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        lines = [
-            f"{file} {'.'.join(map(str, found['loc']))}: {found['msg']}"
-            for found in error.errors(include_input=False, include_url=False)
-        ]
-        raise SettingsError("\n".join(lines)) from None
+        return settings.read(data, Chosen) or Chosen()
+    except ProblemsError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _secret(file: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from services.appkit.published.records import Version
 from services.appkit.published.statements import RefusedPublishError, parse
 from services.appkit.published.store import FolderStore
 from services.cellxgene import records as cells
+from services.cellxgene.catalogue import Catalogue
 from services.cellxgene.request import Announcement, Change
 
 ADA = Person("ada", frozenset({"imaging"}))
@@ -196,6 +199,36 @@ def test_a_version_of_its_own_never_changes(publisher: Publisher[Any, Any]) -> N
         dataset.versions[0].author = "eve"
     with pytest.raises(OSError, match="not empty"):
         add(publisher, 1)
+
+
+class SlowStore(FolderStore[cells.Dataset, cells.Version]):
+    """Waits in the middle of an addition."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, cells.LAYOUT)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def add(self, *args: Any) -> None:
+        self.begun.set()
+        assert self.go_on.wait(30)
+        super().add(*args)
+
+
+async def test_what_is_being_stored_is_stored_to_its_end(tmp_path: Path) -> None:
+    """A person who cancels too late is told that it is published."""
+    store = SlowStore(tmp_path / "kept")
+    catalogue = Catalogue(store)
+    (tmp_path / "data").write_bytes(b"data")
+    announced = said(groups=("imaging",))
+    storing = asyncio.ensure_future(
+        catalogue.publish(ADA, "blood", announced, version(1), tmp_path / "data", {})
+    )
+    assert await asyncio.to_thread(store.begun.wait, 30)
+    storing.cancel()
+    await asyncio.sleep(0)
+    store.go_on.set()
+    assert (await storing).current == 1
+    assert catalogue.get(ADA, "blood") is not None and len(store.load()) == 1
 
 
 # -- what is said ------------------------------------------------------------------------

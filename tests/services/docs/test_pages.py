@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from labkit.base.problems import RefusedError
+from labkit.base.problems import ProblemsError
 from services.appkit.launch import Portal
+from services.appkit.settings import FILE
 from services.docs import files, library, markdown, settings
 from services.docs.app import make_app
 from services.docs.library import Library
@@ -312,7 +313,7 @@ def test_settings_without_a_file_and_all_mistakes_of_one(tmp_path: Path) -> None
     assert (only.name, only.folder) == ("pages", tmp_path / "pages")
     assert only.folder.is_dir()
     good = {"name": "sops", "title": "SOPs", "folder": "/shared/sops", "groups": ["imaging"]}
-    (tmp_path / settings.FILE).write_text(json.dumps({"sections": [good]}))
+    (tmp_path / FILE).write_text(json.dumps({"sections": [good]}))
     assert settings.read(tmp_path)[0].groups == ("imaging",)
     wrong = {
         "sections": [
@@ -320,14 +321,14 @@ def test_settings_without_a_file_and_all_mistakes_of_one(tmp_path: Path) -> None
             {"name": "b"},
         ]
     }
-    (tmp_path / settings.FILE).write_text(json.dumps(wrong))
-    with pytest.raises(RefusedError) as refused:
+    (tmp_path / FILE).write_text(json.dumps(wrong))
+    with pytest.raises(ProblemsError) as refused:
         settings.read(tmp_path)
     for place in ("0.name", "0.folder", "0.groups", "0.public", "1.title", "1.folder"):
         assert f"sections.{place}" in str(refused.value), place
     for text, said in (("{", "no JSON"), (json.dumps({"sections": [good, good]}), "named twice")):
-        (tmp_path / settings.FILE).write_text(text)
-        with pytest.raises(RefusedError, match=said):
+        (tmp_path / FILE).write_text(text)
+        with pytest.raises(ProblemsError, match=said):
             settings.read(tmp_path)
 
 
@@ -353,7 +354,7 @@ def test_changed_settings_are_taken_up_and_wrong_ones_are_not(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def write(*sections: dict[str, object]) -> None:
-        (tmp_path / settings.FILE).write_text(json.dumps({"sections": sections}))
+        (tmp_path / FILE).write_text(json.dumps({"sections": sections}))
         clock(60)
 
     one = {"name": "sops", "title": "SOPs", "folder": str(documents / "sops")}

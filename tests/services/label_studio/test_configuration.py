@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.label_studio.configuration import FILE, SettingsError, variables
+from services.appkit.settings import FILE
+from services.label_studio.configuration import SettingsError, variables
 
 
 def made(data: Path, **chosen: Any) -> dict[str, str]:
