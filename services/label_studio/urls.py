@@ -15,7 +15,7 @@ from django.views.decorators.http import last_modified
 
 _PREFIX = settings.APP_PREFIX.encode()
 # What is replaced in which file of its pages. A file without these words is served as it is.
-_MENDED = {
+_PATCHED = {
     "main.css": ((b"url(/static/", b"url(" + _PREFIX + b"static/"),),
     # It would ask the makers for hints to show; the page goes on with its own where that fails.
     "main.js": ((b'fetch("/heidi-tips"', b'Promise.reject("none"'),),
@@ -30,7 +30,7 @@ def _file(name: str) -> Path:
 @lru_cache
 def _content(name: str) -> bytes:
     text = _file(name).read_bytes()
-    for old, new in _MENDED[name]:
+    for old, new in _PATCHED[name]:
         text = text.replace(old, new)
     return text
 
@@ -40,7 +40,7 @@ def _changed(_: HttpRequest, name: str) -> datetime:
 
 
 @last_modified(_changed)  # type: ignore[untyped-decorator]
-def mended(_: HttpRequest, name: str) -> HttpResponse:
+def patched(_: HttpRequest, name: str) -> HttpResponse:
     """Answer with one of the files."""
     return HttpResponse(_content(name), content_type=_KINDS[Path(name).suffix])
 
@@ -52,8 +52,8 @@ def no_tips(_: HttpRequest) -> HttpResponse:
 
 urlpatterns: list[Any] = [
     *(
-        path(f"react-app/{name}", mended, {"name": name})
-        for name in _MENDED
+        path(f"react-app/{name}", patched, {"name": name})
+        for name in _PATCHED
         if _file(name).exists()
     ),
     path("heidi-tips/", no_tips),

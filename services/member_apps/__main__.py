@@ -55,7 +55,7 @@ def command(kind: str, place: str, folder: str) -> tuple[list[str], str]:
     return ["Rscript", "--vanilla", script, place, folder], SYSTEM_PATH
 
 
-def told(environ: Mapping[str, str], path: str) -> dict[str, str]:
+def member_variables(environ: Mapping[str, str], path: str) -> dict[str, str]:
     """Return the variables of the member's code."""
     found = {name: environ[name] for name in PASSED if name in environ}
     return {
@@ -84,7 +84,7 @@ async def serve(kind: str, environ: Mapping[str, str], secret: str) -> int:
         inner = f"{scratch}/app.sock"
         words, path = command(kind, inner, folder)
         process = await asyncio.create_subprocess_exec(
-            *words, env=told(environ, path), cwd=folder, stdin=asyncio.subprocess.DEVNULL
+            *words, env=member_variables(environ, path), cwd=folder, stdin=asyncio.subprocess.DEVNULL
         )
         gone = asyncio.ensure_future(process.wait())
         stop = asyncio.ensure_future(ended.wait())

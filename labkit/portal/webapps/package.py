@@ -137,7 +137,7 @@ def _syntax(package: Package) -> list[Problem]:
             ast.parse((package.root / name).read_bytes(), name)
         except SyntaxError as error:
             text = f"{error.msg}: {(error.text or '').strip()[:80]}"
-            found.append(Problem(f"{name}, line {error.lineno}", text, "Mend it, then run it."))
+            found.append(Problem(f"{name}, line {error.lineno}", text, "Correct it, then run it."))
         except (ValueError, RecursionError, OSError) as error:
             found.append(Problem(name, f"it cannot be read as Python: {error}."))
     return found
