@@ -174,7 +174,8 @@ class Uploads:
                     Problem(
                         "disk",
                         f"{format_size(announced.size)} are needed, and of the "
-                        f"{format_size(free)} that are free {format_size(reserved + self.limits.spare)} are kept for others.",
+                        f"{format_size(free)} that are free "
+                        f"{format_size(reserved + self.limits.spare)} are kept for others.",
                         "Unpublish with delete=True what nobody needs, or ask an administrator.",
                     )
                 )

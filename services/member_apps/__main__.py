@@ -83,8 +83,9 @@ async def serve(kind: str, environ: Mapping[str, str], secret: str) -> int:
     with tempfile.TemporaryDirectory(prefix="webapp-") as scratch:
         inner = f"{scratch}/app.sock"
         words, path = command(kind, inner, folder)
+        variables = member_variables(environ, path)
         process = await asyncio.create_subprocess_exec(
-            *words, env=member_variables(environ, path), cwd=folder, stdin=asyncio.subprocess.DEVNULL
+            *words, env=variables, cwd=folder, stdin=asyncio.subprocess.DEVNULL
         )
         gone = asyncio.ensure_future(process.wait())
         stop = asyncio.ensure_future(ended.wait())
