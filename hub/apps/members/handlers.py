@@ -19,7 +19,7 @@ from tornado import web
 from hub.apps import install, jupyterhub_services
 from hub.apps.app_paths import AppPaths
 from hub.apps.handlers import Handler, states
-from hub.apps.members import declare, package, publish, records
+from hub.apps.members import declare, package, records
 from hub.apps.members.publish import Announcement, AppPublisher
 from hub.apps.members.records import MemberApp
 from hub.labfile.schema import Settings
@@ -27,6 +27,7 @@ from hub.sandbox.accounts import AccountError
 from hub.state.paths import Paths
 from hub.supervisor.client import Supervisor
 from hub.supervisor.programs import program_name
+from labkit.base.files import tail
 from labkit.base.problems import Problem
 from labkit.portal.publishing import wire
 from labkit.portal.webapps.rules import RULES
@@ -166,7 +167,11 @@ class One(_Base):
     async def delete(self, name: str) -> None:
         """Remove an app for good, with all its versions, its data and its log."""
         person, _ = await self.own(name)
-        await asyncio.to_thread(self.publisher.remove, person, name)
+        try:
+            await asyncio.to_thread(self.publisher.remove, person, name)
+        except RefusedPublishError as error:
+            self.refuse(error.problems)
+            return
         await self.take_up()
         try:
             await asyncio.to_thread(install.forget, name, self.paths)
@@ -274,7 +279,8 @@ class Log(_Base):
         asked = self.get_query_argument("lines", "100")
         lines = int(asked) if asked.isdecimal() and len(asked) < 6 else 100
         lines = max(1, min(lines, _LOG_LINES))
-        text = await asyncio.to_thread(publish.log_tail, self.paths, program_name(name), lines)
+        log_file = self.paths.log / f"{program_name(name)}.log"
+        text = await asyncio.to_thread(tail, log_file, lines)
         self.write({"log": text})
 
 

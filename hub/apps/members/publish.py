@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +19,15 @@ from hub.apps.members import declare, package, records
 from hub.apps.members.records import MemberApp, Version
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
+from labkit.base.files import LockTimeoutError, locked
 from labkit.base.problems import Problem
 from labkit.portal.webapps.rules import SOURCE, check_size
 from services.appkit.person import Person
 from services.appkit.published.publisher import Publisher, now
 from services.appkit.published.statements import Change, RefusedPublishError, Statement
 from services.member_apps import SYSTEM_PATH
+
+_LOCK_SECONDS = 120.0  # that a change waits for another one to end
 
 
 class Announcement(Statement):
@@ -191,22 +194,10 @@ class AppPublisher(Publisher[MemberApp, Version]):
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Let one change happen at a time, of the hub's and of the command line's."""
-        with files.locked(self.paths.state / "webapps.lock", _LOCK_TIMEOUT, "the members' apps"):
+        with ExitStack() as stack:
+            try:
+                lock = locked(self.paths.state / "webapps.lock", _LOCK_SECONDS, "the list of apps")
+                stack.enter_context(lock)
+            except LockTimeoutError as error:
+                raise RefusedPublishError([Problem("portal", str(error))]) from None
             yield
-
-
-def log_tail(paths: Paths, program: str, lines: int, most: int = 256 << 10) -> str:
-    """Return the end of an app's log.
-
-    Parameters
-    ----------
-    paths : Paths
-        Where the portal keeps its state.
-    program : str
-        Name of its program.
-    lines : int
-        At most so many.
-    most : int
-        Bytes that are read.
-    """
-    return files.tail(paths.log / f"{program}.log", lines, most=most)

@@ -23,7 +23,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from labkit.viewers.paths import private_folder, write_private
+from labkit.base.files import write_atomic
+from labkit.viewers.paths import private_folder
 from services.appkit.published.records import Record, V, Version
 
 R = TypeVar("R", bound=Record[Any])
@@ -195,7 +196,8 @@ class FolderStore(Generic[R, V]):
         """Keep what may change of a record."""
         private_folder(self.folder)
         folder = private_folder(self.folder / self.layout.checked(record.name))
-        write_private(folder / self.layout.file, self.layout.dump(record))
+        file, text = folder / self.layout.file, self.layout.dump(record)
+        write_atomic(file, text, mode=0o600, sync=True)
 
     def next_number(self, name: str) -> int:
         """Return a number that no version has."""
