@@ -38,7 +38,7 @@ from services.member_apps import answers
 log = logging.getLogger(__name__)
 
 _HEAD = 64 << 10  # bytes of what is said before the archive
-_LOG_LINES = 5000
+_LOG_LINES, _LOG_BYTES = 5000, 256 << 10  # of a log that are told
 _KNOCK = 0.2  # seconds between two looks whether an app is ready
 
 
@@ -280,7 +280,7 @@ class Log(_Base):
         lines = int(asked) if asked.isdecimal() and len(asked) < 6 else 100
         lines = max(1, min(lines, _LOG_LINES))
         log_file = self.paths.log / f"{program_name(name)}.log"
-        text = await asyncio.to_thread(tail, log_file, lines)
+        text = await asyncio.to_thread(tail, log_file, lines, most=_LOG_BYTES)
         self.write({"log": text})
 
 
