@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from labkit.base.problems import LabkitError, Problem
-from labkit.portal.publishing import wire
+from labkit.portal import wire
 
 _PIECE = 1 << 20
 _TIMEOUT = 90.0  # the service itself may have to start first

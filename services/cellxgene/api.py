@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from labkit.base.problems import Problem
+from labkit.portal import wire
 from labkit.portal.datasets.rules import RULES
-from labkit.portal.publishing import wire
 from services.appkit.identity import own_origin
 from services.appkit.published.statements import RefusedPublishError, parse
 from services.cellxgene.datasets import asked_for

@@ -29,7 +29,7 @@ from hub.supervisor.client import Supervisor
 from hub.supervisor.programs import program_name
 from labkit.base.files import tail
 from labkit.base.problems import Problem
-from labkit.portal.publishing import wire
+from labkit.portal import wire
 from labkit.portal.webapps.rules import RULES
 from services.appkit.person import Person
 from services.appkit.published.statements import Change, RefusedPublishError, parse

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from labkit.base.problems import Problem
+from labkit.portal import wire
 from labkit.portal.datasets import rules as datasets
-from labkit.portal.publishing import wire
 from labkit.portal.publishing.client import same_version
 from labkit.portal.publishing.rules import GROUPS_MOST, Rules, is_group
 from labkit.portal.webapps import rules as webapps
