@@ -46,7 +46,7 @@ class LabhubPortal(Portal):
     def __init__(self, lab: Mapping[str, Any] | None = None) -> None:
         super().__init__(lab)
         # The tests' own Python has all of the hub's; a link is used as it is.
-        (self.envs / "hub").symlink_to(sys.prefix)
+        (self.envs / "hub").symlink_to(Path(sys.prefix).resolve())
 
     @property
     def environ(self) -> dict[str, str]:

@@ -208,7 +208,7 @@ class Portal:
             "proxy",
         ):
             if (built_envs() / name).exists():
-                (self.envs / name).symlink_to(built_envs() / name)
+                (self.envs / name).symlink_to((built_envs() / name).resolve())
 
     def _lab(self, lab: Mapping[str, Any]) -> dict[str, Any]:
         # A subnet of its own, so that two portals of one machine do not meet.
