@@ -121,7 +121,7 @@ class Listing(_Base):
     async def get(self) -> None:
         """Answer with who asks, and the apps."""
         person, publisher = self.person(), self.publisher
-        found = await asyncio.to_thread(publisher.visible, person)
+        visible = await asyncio.to_thread(publisher.visible, person)
         now = await states(self.paths)
         self.write(
             {
@@ -135,7 +135,7 @@ class Listing(_Base):
                         **publisher.described(one, person),
                         "state": now.get(program_name(one.name), "stopped"),
                     }
-                    for one in found
+                    for one in sorted(visible, key=lambda app: app.name)
                 ],
             }
         )

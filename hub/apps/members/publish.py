@@ -198,6 +198,8 @@ class AppPublisher(Publisher[MemberApp, Version]):
             try:
                 lock = locked(self.paths.state / "webapps.lock", _LOCK_SECONDS, "the list of apps")
                 stack.enter_context(lock)
-            except LockTimeoutError as error:
-                raise RefusedPublishError([Problem("portal", str(error))]) from None
+            except LockTimeoutError:
+                text = f"another change of its apps has gone on for {_LOCK_SECONDS:.0f} seconds."
+                hint = "Try again in a minute; if it stays so, tell an administrator."
+                raise RefusedPublishError([Problem("portal", text, hint)]) from None
             yield

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from labkit.base.files import write_atomic
+from labkit.base.files import sync_path, write_atomic
 from labkit.viewers.paths import private_folder
 from services.appkit.published.records import Record, V, Version
 
@@ -220,8 +219,7 @@ class FolderStore(Generic[R, V]):
             kept = staged / self.layout.data
             shutil.move(data, kept)
             kept.chmod(0o400)
-            with kept.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync_path(kept)
             _rename(staged, target)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
@@ -255,14 +253,15 @@ class FolderStore(Generic[R, V]):
 
 
 def _rename(folder: Path, target: Path) -> None:
+    """Put a version in its place, for good: the record that points to it comes after it."""
     private_folder(target.parent.parent)
     private_folder(target.parent)
+    sync_path(folder)
     folder.rename(target)
+    for changed in (target.parent, target.parent.parent, target.parent.parent.parent):
+        sync_path(changed)
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    path.chmod(0o400)
+    if not write_atomic(path, content, mode=0o400, sync=True, exclusive=True):
+        raise FileExistsError(path)

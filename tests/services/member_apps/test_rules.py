@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from hub.labfile.read import parse
 from hub.labfile.schema import Settings
 from hub.runtime import backups
 from hub.state.paths import Paths
+from labkit.base.files import locked
 from labkit.base.problems import ProblemsError
 from labkit.portal.webapps import git
 from labkit.portal.webapps.package import collect
@@ -171,6 +173,39 @@ def test_who_left_the_publishers_can_only_take_away(paths: Paths, folder: Path) 
     with pytest.raises(RefusedPublishError, match="may not publish"):
         publisher(paths).change(late, "plates", Change(current=1))
     assert publisher(paths).change(late, "plates", Change(hidden=True)).hidden
+
+
+@needs_root
+def test_two_changes_at_once_are_both_kept(paths: Paths, folder: Path) -> None:
+    """The hub's and the command line's: who waits for the other begins with what it has left."""
+    kept = records.store(paths)
+    record = published(paths, folder)
+    with ThreadPoolExecutor() as others:
+        with locked(paths.state / "webapps.lock", 30, "the apps"):
+            title = others.submit(publisher(paths).change, ADA, "plates", Change(title="Wells"))
+            with pytest.raises(TimeoutError):
+                title.result(timeout=0.5)
+            kept.save(record.with_(description="of the reader"))
+        assert title.result(timeout=30).description == "of the reader"
+    assert (records.read(paths)["plates"].title, len(kept.load())) == ("Wells", 1)
+
+
+@needs_root
+def test_a_change_that_never_ends_is_waited_for_no_longer(
+    paths: Paths, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.apps.members.publish._LOCK_SECONDS", 0.1)
+    record = published(paths, folder)
+    with locked(paths.state / "webapps.lock", 30, "the apps"):
+        for change in (
+            lambda: publisher(paths).change(ADA, "plates", Change(title="Wells")),
+            lambda: publisher(paths).remove(ADA, "plates"),
+            lambda: published(paths, folder),
+        ):
+            with pytest.raises(RefusedPublishError, match="another change") as refused:
+                change()
+            assert str(paths.state) not in str(refused.value), "no place of the portal's is told"
+    assert records.read(paths)["plates"] == record
 
 
 @needs_root
