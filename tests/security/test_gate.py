@@ -146,6 +146,32 @@ def test_an_app_sees_neither_the_portal_nor_other_apps(scene: Scene) -> None:
     assert "Error" in scene.inside("testapp", f"import os\n{write}")[0]
 
 
+def test_an_app_may_read_labkit_and_services_and_write_neither(scene: Scene) -> None:
+    """All of the portal's code that a lab's own app is given, and none of its settings."""
+    attack = """
+import importlib.util, os
+from pathlib import Path
+import labkit, services.appkit.app
+library = Path(os.environ["PYTHONPATH"])
+say(str(library))
+say(" ".join(sorted(os.listdir(library))))
+say(Path(labkit.__file__).parent == library / "labkit")
+say(Path(services.appkit.app.__file__).parents[1] == library / "services")
+for name in ("hub", "tests", "bench"):
+    say(importlib.util.find_spec(name))
+for place in (labkit.__file__, services.appkit.app.__file__, library / "labkit/new.py"):
+    try:
+        Path(place).open("a")
+        say("written")
+    except OSError as error:
+        say(type(error).__name__)
+"""
+    said = scene.inside("testapp", attack)
+    assert said[:4] == ["/labhub/lib", "labkit services", "True", "True"], said
+    assert said[4:7] == ["None"] * 3, said
+    assert len(said) == 10 and "written" not in said, said
+
+
 def test_an_app_reaches_no_port_of_the_host(scene: Scene) -> None:
     portal = scene.portal
     gateway = f"10.{portal.lab['local']['subnet'].split('.')[1]}.0.1"
