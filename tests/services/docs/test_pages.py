@@ -343,7 +343,7 @@ def test_labhub_s_own_documentation_is_the_last_section(
     )
     assert found.search("CellxGene", ["labhub"])
     lab_s = {"name": "labhub", "title": "Our help", "folder": "/shared/help"}
-    (tmp_path / settings.FILE).write_text(json.dumps({"sections": [lab_s]}))
+    (tmp_path / FILE).write_text(json.dumps({"sections": [lab_s]}))
     assert [section.title for section in settings.shown(tmp_path)] == ["Our help"]
 
 
