@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -23,6 +22,7 @@ from hub.apps.app_paths import make_readable
 from hub.apps.members import records
 from hub.state.paths import Paths
 from labkit.base.problems import Problem
+from labkit.base.remove import remove_tree
 from labkit.base.units import format_size
 from labkit.portal.webapps.rules import FILES_MOST, Kind, check_size, is_path, kind_of
 from labkit.viewers.paths import private_folder

@@ -23,6 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import ValidationError
 
 from labkit.base.files import sync_path, write_atomic
+from labkit.base.remove import remove_tree
 from labkit.viewers.paths import private_folder
 from services.appkit.published.records import Record, V, Version
 
@@ -147,7 +148,7 @@ class FolderStore(Generic[R, V]):
         """Remove halves of additions and removals; call it while nothing is under way."""
         for left in self.folder.glob(".*"):
             if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
+                remove_tree(left)
             else:
                 left.unlink(missing_ok=True)
 
@@ -210,7 +211,7 @@ class FolderStore(Generic[R, V]):
             _rename(data, target)
             return
         staged = private_folder(self.folder) / f".{name}-{version.number}"
-        shutil.rmtree(staged, ignore_errors=True)
+        remove_tree(staged)
         staged.mkdir(mode=0o700)
         try:
             for file, content in beside.items():
@@ -222,7 +223,7 @@ class FolderStore(Generic[R, V]):
             sync_path(kept)
             _rename(staged, target)
         except BaseException:
-            shutil.rmtree(staged, ignore_errors=True)
+            remove_tree(staged)
             raise
 
     def version_folder(self, name: str, number: int) -> Path:
@@ -242,10 +243,10 @@ class FolderStore(Generic[R, V]):
     def delete(self, name: str) -> None:
         """Remove a record: gone by one rename, then from the disk."""
         gone = self.folder / f".{self.layout.checked(name)}-removed"
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_tree(gone)
         with contextlib.suppress(FileNotFoundError):
             (self.folder / name).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_tree(gone)
 
     def free(self) -> int | None:
         """Return the free space of the folder's disk, in bytes."""
