@@ -58,9 +58,9 @@ def test_the_cause_is_found_among_banners_and_frames(said: str, wanted: str) -> 
 def test_a_program_in_a_job_is_told_by_its_cause(
     data: Data, lab_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "said").write_text(BANNER + "cutadapt: error: No space left on device\n")
+    (tmp_path / "said").write_text(BANNER + "cutadapt: error: Line 7 is no quality\n")
     script = f"cat {tmp_path / 'said'} >&2; exit 1"
     monkeypatch.setenv("LABHUB_ENVS", str(helpers.environment(tmp_path, {"cutadapt": script})))
     job = helpers.run(helpers.Streams(data.rows, data.fasta, aligner="bwa"), retries=0)
     (failed,) = job.failed().to_dict("records")
-    assert failed["text"] == "No space left on device (cutadapt of lane L1 ended with code 1)"
+    assert failed["text"] == "Line 7 is no quality (cutadapt of lane L1 ended with code 1)"

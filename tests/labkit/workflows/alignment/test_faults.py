@@ -127,7 +127,10 @@ def test_a_file_that_is_broken_far_inside_is_found_while_it_is_read(
     middle = len(content) - len(one) // 2
     path = tmp_path / "s_L1_1.fastq.gz"
     path.write_bytes(content[:middle] + (b"" if how == "cut off" else b"\0" * 99 + one))
-    row = {**data.rows[0], "fastq_1": str(path)}
+    mates = [Path(row["fastq_2"]).read_bytes() for row in (*data.rows, data.rows[0])]
+    whole = tmp_path / "s_L1_2.fastq.gz"
+    whole.write_bytes(b"".join(mates))
+    row = {**data.rows[0], "fastq_1": str(path), "fastq_2": str(whole)}
     reason, text = failure(run(data, rows=[row]))
     assert reason == "INPUT"
     assert text.startswith(f"s_L1_1.fastq.gz is {how}")
