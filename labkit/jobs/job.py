@@ -18,7 +18,7 @@ from labkit.jobs.backends.base import BackendError
 from labkit.jobs.model import State
 from labkit.jobs.runs import tables
 from labkit.jobs.runs.index import Index
-from labkit.jobs.runs.store import Run
+from labkit.jobs.runs.store import Run, unreadable
 from labkit.jobs.runs.watch import Snapshot, Watch
 
 if TYPE_CHECKING:
@@ -89,9 +89,13 @@ class Job:
         Raises
         ------
         LabkitError
-            The run folder is gone.
+            The run folder is gone, or cannot be read.
         """
-        if not self.run.folder.manifest.exists():
+        try:
+            there = self.run.folder.manifest.exists()
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        if not there:
             raise LabkitError(
                 f"The run folder {self.path} is gone. If its disk comes back the job is there "
                 "again; else submit it anew."
@@ -392,11 +396,18 @@ def jobs(limit: int = 20) -> Jobs:
     """
     found = Jobs()
     for run in Index().runs()[:limit]:
-        if any(s.handle is None and not s.cancelled for s in run.submissions()):
-            try:
-                with run.lock():
-                    submitting.reconcile(run)
-            except BackendError as error:  # the others are listed all the same
-                warnings.warn(f"{run.path.name}: {error}", stacklevel=2)
-        found.append(open_job(run))
+        try:  # the others are listed all the same
+            _reconcile(run)
+            found.append(open_job(run))
+        except (LabkitError, OSError, ValueError, KeyError) as error:
+            warnings.warn(f"{run.path.name} cannot be read: {error}", stacklevel=2)
     return found
+
+
+def _reconcile(run: Run) -> None:
+    if any(s.handle is None and not s.cancelled for s in run.submissions()):
+        try:
+            with run.lock():
+                submitting.reconcile(run)
+        except BackendError as error:
+            warnings.warn(f"{run.path.name}: {error}", stacklevel=3)

@@ -28,7 +28,6 @@ from labkit.jobs.model import (
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.manifest import environment_folder
 from labkit.jobs.runs.store import Run, Submission
-from labkit.jobs.worker.folder import write_json
 
 _FRESH = 60.0  # seconds after which another machine's scheduler that says nothing is taken for dead
 
@@ -109,13 +108,8 @@ class LocalBackend(Backend):
 
     def submit(self, run: Run, submission: Submission) -> dict[str, Any]:
         """Put the submission into the queue and see to it that a scheduler lives."""
-        entry = {
-            "run": str(run.path),
-            "number": submission.number,
-            "queued": time.time(),
-        }
         try:
-            write_json(self._queue.entry(submission.name), entry)
+            self._queue.add(submission.name, run.path, submission.number)
             self._queue.ensure_scheduler()
         except (OSError, subprocess.SubprocessError) as error:
             raise BackendError(f"The local queue cannot be written: {error}") from error
@@ -171,11 +165,13 @@ class LocalBackend(Backend):
         for submission in run.submissions():
             if submission.name not in queued:
                 continue
-            status = self._queue.status(submission.name)
-            if status is None:
+            if self._queue.read(submission.name) is None:  # a power cut has emptied it
+                self._queue.add(submission.name, run.path, submission.number)
+            status = self._queue.status(submission.name) or {"text": ""}
+            texts.append(status["text"])
+            if "stages" not in status:
                 tasks |= {(w.name, i): pending for w in submission.stages for i in w.tasks}
                 continue
-            texts.append(status["text"])
             for stage, left in status["stages"].items():
                 tasks |= {(stage, index): pending for index in from_ranges(left["pending"])}
                 tasks |= {(stage, index): running for index in from_ranges(left["running"])}

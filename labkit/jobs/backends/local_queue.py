@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,17 @@ class LocalQueue:
         """Return what was queued under this name: ``run``, ``number``, ``queued``."""
         return read_json(self.entry(name))
 
+    def add(self, name: str, run: Path, number: int) -> None:
+        """Put a submission into the queue; it is on the disk afterwards."""
+        entry = {"run": str(run), "number": number, "queued": time.time()}
+        write_json(self.entry(name), entry, sync=True)
+
     def status(self, name: str) -> dict[str, Any] | None:
-        """Return what the scheduler said last of a submission."""
+        """Return what the scheduler said last of a submission.
+
+        ``text``, and by stage what is ``pending`` and ``running``; no ``stages`` where its run
+        folder cannot be read.
+        """
         return read_json(self.queue / f"{name}.status.json")
 
     def write_status(self, name: str, status: dict[str, Any]) -> None:

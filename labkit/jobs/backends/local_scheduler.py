@@ -7,6 +7,7 @@ killed, the next one takes over its running workers.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -16,6 +17,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from labkit.base import process_tree
 from labkit.base.problems import LabkitError
@@ -24,6 +26,7 @@ from labkit.jobs.backends.capacity import capacity, free_memory
 from labkit.jobs.backends.local_job import Job
 from labkit.jobs.backends.local_queue import LocalQueue, clean_environment
 from labkit.jobs.backends.local_stage import Live, StageLeft
+from labkit.jobs.runs.index import Index
 from labkit.jobs.runs.store import Run
 from labkit.jobs.worker.folder import mark
 
@@ -52,6 +55,7 @@ class Scheduler:
         self._queue = queue
         self._jobs: dict[str, Job] = {}
         self._missing: dict[str, float] = {}
+        self._refused: dict[str, str] = {}
         self._said: dict[str, tuple[float, object]] = {}
         self._capacity = capacity()
         self._busy_until = time.monotonic() + _IDLE
@@ -92,10 +96,18 @@ class Scheduler:
                 self._said.pop(name, None)
                 del self._jobs[name]
                 log.info("%s is over", name)
-            elif not job.run.folder.manifest.exists():
+            elif self._vanished(job):
                 self._abandon(name, job)
             else:
                 self._tell(name, job)
+
+    def _vanished(self, job: Job) -> bool:
+        """Return whether a run folder is gone; not where its disk only gives errors."""
+        try:
+            return not job.run.folder.manifest.exists()
+        except OSError as error:
+            job.waits_for = f"its run folder cannot be read: {error.strerror or error}"
+            return False
 
     def _attend(self) -> None:
         for name, job in self._jobs.items():
@@ -111,21 +123,44 @@ class Scheduler:
             name: self._queue.read(name) for name in self._queue.names() if name not in self._jobs
         }
         for name, entry in sorted(new.items(), key=lambda item: (item[1] or {}).get("queued", 0)):
-            if entry is None:
-                continue
-            run = Run(Path(entry["run"]))
-            if not run.folder.manifest.exists():
-                since = self._missing.setdefault(name, time.monotonic())
-                if time.monotonic() - since > _GONE:
-                    self._queue.remove(name)
-                continue
-            self._missing.pop(name, None)
             try:
-                self._jobs[name] = Job(run, entry["number"], self._capacity.memory)
-                log.info("%s is taken", name)
-            except (LabkitError, LookupError, OSError, ValueError, KeyError) as error:
-                log.warning("%s cannot be taken: %s", name, error)
-                self._missing.setdefault(name, time.monotonic())
+                self._take(name, entry or self._repaired(name))
+            except (LabkitError, LookupError, OSError, ValueError) as error:
+                self._refuse(name, f"cannot be read: {error}")
+
+    def _take(self, name: str, entry: dict[str, Any]) -> None:
+        run = Run(Path(entry["run"]))
+        if not run.folder.manifest.exists():
+            since = self._missing.setdefault(name, time.monotonic())
+            if time.monotonic() - since > _GONE:
+                self._queue.remove(name)
+            return
+        self._missing.pop(name, None)
+        self._jobs[name] = Job(run, entry["number"], self._capacity.memory)
+        self._refused.pop(name, None)
+        log.info("%s is taken", name)
+
+    def _refuse(self, name: str, text: str) -> None:
+        """Say why a job is not taken; it is tried again with each look."""
+        if self._refused.get(name) == text:
+            return
+        log.warning("%s %s", name, text)
+        self._refused[name] = text
+        with contextlib.suppress(OSError):
+            self._queue.write_status(name, {"text": text})
+
+    def _repaired(self, name: str) -> dict[str, Any]:
+        """Write anew an entry that a power cut has left empty: its run folder is the truth."""
+        if name not in self._refused:
+            for run in Index().runs():
+                if not name.startswith(f"labkit-{run.path.name}-"):
+                    continue
+                for submission in run.submissions():
+                    if submission.name == name:
+                        self._queue.add(name, run.path, submission.number)
+                        log.info("%s: its entry in the queue was empty and is written anew", name)
+                        return self._queue.read(name) or {}
+        raise LookupError("its entry in the queue is empty. Open the job: that writes it anew")
 
     def _abandon(self, name: str, job: Job) -> None:
         """End what writes into a run folder that is gone; it is taken again when it is back."""

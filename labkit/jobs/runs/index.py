@@ -63,9 +63,8 @@ class Index:
         known = {Path(path): created for path, created in rows}
         for run in scan([default_root()]):
             if run.path not in known:
-                known[run.path] = run.manifest.created
-                self.add(run)
-        there = [path for path in known if (path / MANIFEST).exists()]
+                known[run.path] = self._found(run)
+        there = [path for path in known if is_run(path)]
         return [Run(path) for path in sorted(there, key=lambda path: known[path], reverse=True)]
 
     def rebuild(self, roots: Iterable[Path] = ()) -> int:
@@ -80,8 +79,16 @@ class Index:
         self.path.unlink(missing_ok=True)
         found = {run.path: run for run in scan([default_root(), *known, *roots])}
         for run in found.values():
-            self.add(run)
+            self._found(run)
         return len(found)
+
+    def _found(self, run: Run) -> str:
+        """Add a run that was found, and return when it was made; nothing where it is unreadable."""
+        try:
+            self.add(run)
+            return run.manifest.created
+        except (LabkitError, ValueError, KeyError):
+            return ""
 
     def find(self, name: str) -> Run:
         """Return the run of this name, start of a name or key, or path.
@@ -92,7 +99,7 @@ class Index:
             There is none, or more than one.
         """
         path = Path(name).expanduser()
-        if (path / MANIFEST).exists():
+        if is_run(path):
             return Run(path)
         runs = self.runs()
         found = [run for run in runs if run.path.name == name]
@@ -131,13 +138,21 @@ class Index:
         return database
 
 
+def is_run(path: Path) -> bool:
+    """Return whether a folder is a run folder, readable now or not."""
+    try:
+        return (path / MANIFEST).exists()
+    except OSError:  # no permission, a disk that is away: one folder must not hide the others
+        return True
+
+
 def scan(roots: Iterable[Path]) -> Iterator[Run]:
     """Return the run folders right below some places."""
     for root in dict.fromkeys(roots):
         if not root.is_dir():
             continue
         for entry in os.scandir(root):
-            if not entry.name.startswith(".") and (Path(entry.path) / MANIFEST).exists():
+            if not entry.name.startswith(".") and is_run(Path(entry.path)):
                 yield Run(Path(entry.path))
 
 

@@ -188,8 +188,10 @@ class Run:
         try:
             aside.mkdir(parents=True, mode=0o700)
             _fill(Folder(aside), plan, tables, Manifest.of(plan, key))
+            files.sync_tree(aside)
             try:
                 aside.rename(run.path)
+                files.sync_path(root)
             except OSError:
                 if not run.folder.manifest.exists():
                     raise
@@ -209,9 +211,12 @@ class Run:
         Raises
         ------
         LabkitError
-            It is gone, or is no manifest.
+            It is gone, or is no manifest, or cannot be read now.
         """
-        data = read_json(self.folder.manifest)
+        try:
+            data = read_json(self.folder.manifest)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
         if data is None:
             raise LabkitError(
                 f"{self.path} is no run folder (any more): its manifest.json is missing or broken."
@@ -279,7 +284,9 @@ class Run:
                 f"{self.path} belongs to somebody else, or others may write into it: what lies "
                 "there would run in your name. Choose another place with output=."
             )
-        number = len(self.submissions()) + 1
+        names = os.listdir(self.path / "submissions")  # noqa: PTH208 -- names are enough
+        # Also of one that a power cut left empty: its number is somebody's.
+        number = max((int(name[:4]) for name in names if name[:4].isdigit()), default=0) + 1
         # The same work in two folders is two runs.
         place = hashlib.sha256(str(self.path).encode()).hexdigest()[:6]
         submission = Submission(
@@ -290,12 +297,12 @@ class Run:
             created=now(),
             stages=tuple(stages),
         )
-        write_json(self.folder.submission(number), submission.to_json(), exclusive=True)
+        write_json(self.folder.submission(number), submission.to_json(), exclusive=True, sync=True)
         return submission
 
     def accept(self, submission: Submission, handle: Mapping[str, Any]) -> None:
         """Record that the backend has the submission."""
-        write_json(self.folder.accepted(submission.number), dict(handle))
+        write_json(self.folder.accepted(submission.number), dict(handle), sync=True)
 
     def started(self, submission: Submission) -> bool:
         """Return whether a task of the submission has ever started."""
@@ -321,7 +328,7 @@ class Run:
 
     def request_cancel(self, submission: Submission) -> None:
         """Record the wish to cancel a submission, before the backend is asked."""
-        write_json(self.folder.cancelled(submission.number), {"at": now()})
+        write_json(self.folder.cancelled(submission.number), {"at": now()}, sync=True)
 
     def write_record(self, record: Mapping[str, Any]) -> bool:
         """Write the record of an attempt that could not write its own; never over one.
@@ -347,6 +354,14 @@ class Run:
             self.folder.attempt(stage, index, attempt).rmdir()  # it wrote nothing
         self.folder.running(stage, index, attempt).unlink(missing_ok=True)
         self.folder.reserved(stage, index, attempt).unlink(missing_ok=True)
+
+
+def unreadable(path: Path, error: OSError) -> LabkitError:
+    """Return what is said of a run folder that is there and cannot be read."""
+    return LabkitError(
+        f"{path} cannot be read: {error.strerror or error}. Is its disk there, and is it yours? "
+        "Its job is as it was once it can be read again."
+    )
 
 
 def _fill(folder: Folder, plan: Plan, tables: Mapping[str, str], manifest: Manifest) -> None:

@@ -183,13 +183,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return data
 
 
-def write_json(path: Path, data: dict[str, Any], *, exclusive: bool = False) -> bool:
+def write_json(
+    path: Path, data: dict[str, Any], *, exclusive: bool = False, sync: bool = False
+) -> bool:
     """Write a JSON file, all or nothing.
 
     Parameters
     ----------
     exclusive : bool
         Leave a file that is there alone.
+    sync : bool
+        Return only when it is on the disk.
 
     Returns
     -------
@@ -197,7 +201,7 @@ def write_json(path: Path, data: dict[str, Any], *, exclusive: bool = False) -> 
         Whether it was written.
     """
     content = json.dumps(data, separators=(",", ":")) + "\n"
-    return files.write_atomic(path, content, exclusive=exclusive)
+    return files.write_atomic(path, content, exclusive=exclusive, sync=sync)
 
 
 def publish(finished: Path, place: Path) -> bool:

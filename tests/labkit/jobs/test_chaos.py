@@ -5,20 +5,25 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import labkit
+from labkit.base.problems import LabkitError
 from labkit.jobs.backends import local_job
 from labkit.jobs.backends.local_queue import LocalQueue
+from labkit.jobs.backends.local_scheduler import Scheduler
 from labkit.jobs.job import open_job
 from labkit.jobs.model import State
 from labkit.jobs.runs import store
 from labkit.jobs.worker.folder import Folder, read_json
 from tests.support.backend_contract import Site
 from tests.support.job_faults import once, reasons, running
-from tests.support.job_helpers import end_scheduler, ran, records, until, workers
+from tests.support.job_helpers import end_scheduler, ran, records, stage, until, workers
 
 
 @pytest.fixture
@@ -174,3 +179,106 @@ def test_a_disk_that_cannot_be_read_for_a_moment_loses_no_task(
     taken.reap()
     assert reasons(job) == ["LOST"]
     assert list(taken.stages["once"].todo) == [0], "it is tried again"
+
+
+@pytest.fixture
+def look(site: Site) -> Iterator[Callable[[], None]]:
+    """Look once as a scheduler does; the test's own process is the scheduler."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    schedulers: list[Scheduler] = []
+    with ExitStack() as held:
+
+        def once_more() -> None:
+            if not schedulers:
+                assert held.enter_context(LocalQueue().held())
+                schedulers.append(Scheduler(LocalQueue()))
+            schedulers[0]._look()
+
+        yield once_more
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, handler)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES])
+def test_one_bad_run_folder_ends_no_other_job(
+    site: Site, monkeypatch: pytest.MonkeyPatch, look: Callable[[], None], number: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalQueue, "ensure_scheduler", lambda self: None)
+        bad = site.submit(stage("bad", "true"))
+        good = site.submit(stage("good", "true"))
+    exists = Path.exists
+
+    def broken(self: Path, **more: Any) -> bool:
+        if self == bad.run.folder.manifest:
+            raise OSError(number, os.strerror(number), str(self))
+        return exists(self, **more)
+
+    def ended() -> bool:
+        look()
+        return bool(records(good, "good"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", broken)
+        until(ended)
+        assert good.name in [job.name for job in labkit.jobs()]
+        with pytest.raises(LabkitError, match=rf"cannot be read: {os.strerror(number)}"):
+            bad.refresh()
+    until(lambda: look() or good.run.submissions()[0].name not in LocalQueue().names())
+    assert reasons(good, "good") == ["SUCCEEDED"]
+    until(lambda: look() or records(bad, "bad"))
+    assert reasons(bad, "bad") == ["SUCCEEDED"], "it goes on when its disk is back"
+
+
+def test_a_job_that_cannot_be_read_says_so(
+    site: Site, monkeypatch: pytest.MonkeyPatch, look: Callable[[], None]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalQueue, "ensure_scheduler", lambda self: None)
+        job = site.submit(stage("one", "true"))
+        listing = os.listdir
+
+        def broken(path: Any) -> list[str]:
+            if str(path).startswith(str(job.path / "attempts")):
+                raise OSError(errno.ESTALE, "Stale file handle", str(path))
+            return listing(path)
+
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "listdir", broken)
+            look()
+        snapshot = job.refresh()
+        assert snapshot.state is State.PENDING
+        assert "cannot be read" in snapshot.text and "Stale file handle" in snapshot.text
+
+
+def test_a_manifest_that_a_power_cut_left_empty_hides_no_other_job(site: Site) -> None:
+    bad = site.submit(stage("bad", "true")).wait(20)
+    good = site.submit(stage("good", "true")).wait(20)
+    bad.run.folder.manifest.write_text("")
+    with pytest.warns(UserWarning, match=f"{bad.name} cannot be read"):
+        assert [job.name for job in labkit.jobs()] == [good.name]
+
+
+@pytest.mark.parametrize("by", ["a look at the job", "the scheduler"])
+def test_a_queue_entry_that_a_power_cut_left_empty(
+    site: Site, monkeypatch: pytest.MonkeyPatch, look: Callable[[], None], by: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalQueue, "ensure_scheduler", lambda self: None)
+        job = site.submit(stage("once", f"echo ran >> {site.trace}"))
+        (entry,) = LocalQueue().queue.glob("*.json")
+        entry.write_text("")
+        if by == "a look at the job":
+            assert job.refresh().state is State.PENDING
+            assert entry.read_text()
+        until(lambda: look() or records(job, "once"))
+    assert job.wait(20).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+
+def test_an_intent_that_a_power_cut_left_empty_gives_its_number_to_no_other(site: Site) -> None:
+    job = site.run(stage("once", f"echo ran >> {site.trace}; exit 1", retries=0))
+    job.run.folder.submission(2).write_text("")
+    job.retry().wait(20)
+    assert [submission.number for submission in job.run.submissions()] == [1, 3]
+    assert ran(site.trace) == ["ran", "ran"]
