@@ -108,8 +108,6 @@ class Execution:
             "memory": self._memory,
             "units": task.get("units", 1),
         }
-        if epoch := os.environ.get("LABKIT_EPOCH"):
-            self._begun["epoch"] = int(epoch)
         self._record = self._begun
 
     def run(self) -> bool:
