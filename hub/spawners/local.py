@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import subprocess
@@ -29,6 +30,7 @@ from labkit.base.units import format_size
 PORT = 8888  # on the sandbox's own address: its 127.0.0.1:8888 stays free
 _KNOCK = 0.05  # seconds between two looks whether a server has ended
 _UMASK = 0o077
+_LAST_WORDS = 2.0  # seconds for the log of a server that has ended
 _GUARD = 30.0  # seconds between two looks whether the firewall's rules are there
 
 
@@ -207,9 +209,16 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
             if self._lives(sandboxes):
                 return None
             self._out_of_memory = await asyncio.to_thread(sandboxes.oom_kills, self.sandbox) > 0
+            await asyncio.to_thread(self._finish_log)  # it ends with the sandbox
             await asyncio.to_thread(sandboxes.destroy, self.sandbox)
             self.clear_state()
             return self._status()
+
+    def _finish_log(self) -> None:
+        """Let the last words of a server that has ended reach its log."""
+        if self._writer:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._writer.wait(_LAST_WORDS)
 
     def _lives(self, sandboxes: Sandboxes) -> bool:
         # Before the server's first breath there is bwrap alone, and when somebody has killed
