@@ -139,12 +139,12 @@ class Status(Api):
 
 
 class KeepHandler(Api):
-    """CullExemption this server for some time, or let it go."""
+    """Keep this server for some time, or let it go."""
 
     @web.authenticated
     @authorized
     async def put(self) -> None:
-        """CullExemption it for ``{"seconds": ...}`` from now."""
+        """Keep it for ``{"seconds": ...}`` from now."""
         seconds = self.fields().get("seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise web.HTTPError(400, "seconds: a number is needed")

@@ -47,8 +47,13 @@ def read_alt(fasta: str, contigs: Iterable[str]) -> tuple[bytes, list[Problem]]:
     known = sorted(name for name in names if _ALT.fullmatch(name))
     if not known:
         return b"", []
+    count = (
+        f"{len(known):,} ALT contigs ({known[0]}, …)"
+        if known[1:]
+        else f"an ALT contig ({known[0]})"
+    )
     text = (
-        f"has {len(known):,} ALT contigs ({known[0]}, …) and no .alt file beside it: reads that "
+        f"has {count} and no .alt file beside it: reads that "
         "fit them as well as a chromosome get a mapping quality of 0."
     )
     where = Path(fasta).name

@@ -95,13 +95,13 @@ def test_keep_and_let_go(lab: Server, page: object) -> None:
     page.goto(f"{lab.base}labkit/")
     stops = page.locator("#stops")
     playwright.expect(stops).to_contain_text("If nothing happens, this server stops at")
-    page.get_by_role("button", name="CullExemption for 8 h").click()
+    page.get_by_role("button", name="Keep for 8 h").click()
     playwright.expect(stops).to_contain_text("You have asked to keep it until then")
     assert lab.status()["keep_until"] is not None
     page.get_by_role("button", name="Let go").click()
     playwright.expect(stops).not_to_contain_text("You have asked")
     assert lab.status()["keep_until"] is None
-    playwright.expect(page.locator("#memory")).to_contain_text("of 4.0 GB")
+    playwright.expect(page.locator("#memory")).to_contain_text("of 4 GB")
     page.set_viewport_size({"width": 340, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
