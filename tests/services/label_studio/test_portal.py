@@ -44,10 +44,14 @@ socket.getaddrinfo = getaddrinfo
 
 
 @pytest.fixture(scope="module")
-def app(people: People) -> Iterator[AppCase]:
+def admin(people: People) -> str:
+    return people.add("carl")
+
+
+@pytest.fixture(scope="module")
+def app(people: People, admin: str) -> Iterator[AppCase]:
     ada, bob = people.add("ada"), people.add("bob")
-    carl = people.add("carl")
-    lab = {"groups": {"imaging": [ada, carl]}, "admins": [carl]}
+    lab = {"groups": {"imaging": [ada, admin]}, "admins": [admin]}
     with AppPortal(lab, [NAME], {NAME: ["imaging"]}) as portal:
         with portal.program(portal.token(ada)) as program:  # its first start takes a while
             answer = program.get(portal.app_url(NAME, "health"), timeout=300)
@@ -64,11 +68,6 @@ def app(people: People) -> Iterator[AppCase]:
             sets_cookie="projects/",
             whoami="api/current-user/whoami",
         )
-
-
-@pytest.fixture(scope="module")
-def admin(app: AppCase) -> str:
-    return app.member.replace("ada", "carl")
 
 
 class TestLabelStudio(AppContract):
