@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from hub.state.paths import REPOSITORY
+from labkit.base.files import try_lock
 from labkit.base.remove import remove_tree
 
 TIMEOUT = 1800.0  # seconds for what one sandbox has left
@@ -82,17 +82,14 @@ def main() -> None:
     trash = Path(sys.argv[2])
     os.nice(_NICE)
     tried: set[str] = set()
-    with (trash / _LOCK).open("a") as lock:
-        while left := [entry for entry in contents(trash) if entry.name not in tried]:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+    while left := [entry for entry in contents(trash) if entry.name not in tried]:
+        # Freed before the next look: who came meanwhile and found it held has gone.
+        with (trash / _LOCK).open("a") as lock:
+            if not try_lock(lock):
                 return  # that one looks again before it ends
             for entry in left:
                 tried.add(entry.name)
                 _delete(entry)
-            # Freed before the next look: who came meanwhile and found it held has gone.
-            fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def _delete(folder: Path) -> None:

@@ -266,4 +266,4 @@ def fill(path: Path, data: dict[str, Any]) -> None:
         file.write(text + b"\n")
         file.flush()
         os.ftruncate(file.fileno(), len(text) + 1)
-        os.fsync(file.fileno())
+    files.sync_path(path)

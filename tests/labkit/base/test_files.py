@@ -192,7 +192,7 @@ ALONE = {
     "os.fsync": {
         "labkit/base/files.py",
         "labkit/workflows/alignment/task_code/cache.py",
-        "hub/apps/members/store.py",
+        "hub/apps/members/package.py",
     },
 }
 

@@ -229,7 +229,7 @@ def test_an_app_that_ends_comes_back(case: AppCase) -> None:
 def test_an_app_that_takes_too_much_memory_is_ended(case: AppCase) -> None:
     assert case.browser.get(case.url("hog"), timeout=60).status_code == 502
     log = case.portal.state / "log" / "app-testapp.log"
-    eventually(lambda: "more memory than service.yaml allows (256M)" in log.read_text())
+    eventually(lambda: "more memory than service.yaml allows (256 MB)" in log.read_text())
     assert case.browser.get(case.url("told")).status_code == 200
 
 
