@@ -16,6 +16,7 @@ def main() -> int:
     """Open what standard input names; return the exit status."""
     import labkit
     from labkit.base import activity
+    from labkit.base.problems import LabkitError
 
     asked = json.load(sys.stdin)
     path = Path(asked["path"])
@@ -24,7 +25,7 @@ def main() -> int:
             card = labkit.cellxgene(
                 path, force=bool(asked["force"]), progress=lambda text: _say(step=text)
             )
-    except (RuntimeError, ValueError, OSError, MemoryError) as error:
+    except (LabkitError, RuntimeError, ValueError, OSError, MemoryError) as error:
         _say(error=str(error) or type(error).__name__, kind=type(error).__name__)
         return 1
     _say(port=card.port, changes=card.changes, notes=card.notes)
