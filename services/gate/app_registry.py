@@ -72,8 +72,27 @@ class AppRegistry:
         self._take(config)
 
     def get(self, name: str) -> AppRoute | None:
-        """Return the app of a name."""
+        """Return the app of a name; one that was declared since the last look is found, too."""
+        return self._registry.get(name) or self._declared_since(name)
+
+    def _declared_since(self, name: str) -> AppRoute | None:
+        # The next look takes up the rest: what is gone, and what has changed.
+        try:
+            if self._stamp_of(self._file) == self._stamp:
+                return None
+            app = load(self._file).apps.get(name)
+        except (OSError, ValueError):
+            return None
+        if app is not None:
+            self._registry[name] = self._route(app)
         return self._registry.get(name)
+
+    def _route(self, app: App) -> AppRoute:
+        return AppRoute(
+            app,
+            Identity(app, self.portal, self._key),
+            Upstream(app, self.portal, self._key),
+        )
 
     @staticmethod
     def _stamp_of(file: Path) -> tuple[int, int]:
@@ -89,11 +108,7 @@ class AppRegistry:
             del self._registry[route.app.name]
         for app in config.apps.values():
             if app.name not in self._registry:
-                self._registry[app.name] = AppRoute(
-                    app,
-                    Identity(app, self.portal, self._key),
-                    Upstream(app, self.portal, self._key),
-                )
+                self._registry[app.name] = self._route(app)
         return gone
 
     # -- what goes on by the clock ----------------------------------------------------

@@ -120,6 +120,21 @@ class Request:
         self.revoked += 1
 
 
+async def test_an_app_is_there_as_soon_as_it_is_declared(tmp_path: Path) -> None:
+    file = tmp_path / "apps.json"
+    file.write_text(config.dump(Config(PORTAL, {})))
+    known = AppRegistry(file, KEY)
+    assert known.get("plates") is None
+    new = tmp_path / "new.json"
+    new.write_text(config.dump(Config(PORTAL, {"plates": APP})))
+    new.replace(file)
+    route = known.get("plates")  # without a tick of the clock
+    assert route is not None and route.app == APP
+    await known._reload()
+    assert known.get("plates") is route
+    assert known.get("elsewhere") is None
+
+
 async def test_only_who_is_out_is_thrown_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
