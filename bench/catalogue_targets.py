@@ -26,13 +26,14 @@ import scipy.sparse as sp
 from aiohttp import web
 
 import labkit
+from labkit.base.ports import free_port
 from services.appkit.launch import Portal
 from services.appkit.published.store import FolderStore
 from services.cellxgene.__main__ import parts
 from services.cellxgene.app import make_app
 from services.cellxgene.records import OPENING
 from tests.services.cellxgene.gate import ADA, BOB, SECRET, running
-from tests.support.portal import REPOSITORY, built_envs, free_port
+from tests.support.portal import REPOSITORY, built_envs
 
 GATEWAY = "cellxgene-gateway==0.4.2"
 PREFIX = "/services/cellxgene/"

@@ -30,8 +30,9 @@ import psutil
 from aiohttp import web
 
 from bench.common import cpu_seconds, machine
+from labkit.base.ports import free_port
 from tests.labkit.server.conftest import BASE, TOKEN, Server
-from tests.support.portal import built_envs, free_port
+from tests.support.portal import built_envs
 
 MB = 1 << 20
 AUTH = {"Authorization": f"token {TOKEN}"}

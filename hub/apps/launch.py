@@ -11,7 +11,6 @@ import json
 import os
 import pwd
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.create import read_secret
 from hub.state.paths import REPOSITORY, Paths
 from labkit.base import files
+from labkit.base.ports import free_port
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_size
 from services.gate import keys
@@ -197,7 +197,7 @@ class Start:
             self._clear_socket()
 
     def _run_plain(self) -> int:
-        port = _free_port() if self.app.service.listen == "port" else 0
+        port = free_port() if self.app.service.listen == "port" else 0
         values = self.values("127.0.0.1", port)
         self._tell_address("127.0.0.1", port)
         process = subprocess.Popen(
@@ -275,12 +275,6 @@ class _Ending:
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main(name: str) -> int:

@@ -25,6 +25,7 @@ from hub.sandbox.sandboxes import Sandboxes
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
 from hub.state.paths import Paths
+from labkit.base.ports import free_port
 from labkit.base.units import format_size
 
 PORT = 8888  # on the sandbox's own address: its 127.0.0.1:8888 stays free
@@ -111,7 +112,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
                 " For several people an administrator starts it as root.",
                 status_code=403,
             )
-        self.ip = "127.0.0.1"
+        self.ip, self.port = "127.0.0.1", free_port()
         self.services_url = f"http://127.0.0.1:{self.settings.local.gate_port}"
         return await self._launch_logged({"cwd": owner.pw_dir})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import socket
 from pathlib import Path
@@ -16,9 +15,6 @@ _DAEMONS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge"}
 _CLIENTS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 _PACKAGES = {**_DAEMONS, **dict.fromkeys(_CLIENTS, "slurm-client")}
 _SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", *FOLDERS)
-# Below the ports that the kernel gives to outgoing connections: a controller that is down for a
-# while finds its port free when it comes back.
-_PORTS = range(10_000, 32_000)
 
 
 class ClusterError(LabkitError):
@@ -49,21 +45,6 @@ def clean_environment() -> dict[str, str]:
     """Return this process' environment without what a SLURM job or its commands put there."""
     dropped = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SINFO_", "SCANCEL_", "SALLOC_")
     return {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-
-
-def free_ports(count: int) -> list[int]:
-    """Return free ports of 127.0.0.1, drawn at random so that clusters rarely meet."""
-    found: list[int] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise ClusterError(f"There are no {count} free ports on 127.0.0.1.")
 
 
 def answers(path: Path) -> bool:

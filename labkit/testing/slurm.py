@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from labkit.base.ports import free_ports
 from labkit.slurm import commands
 from labkit.slurm.commands import UnreadableError
 from labkit.slurm.nodes import NODES, Node, parse_nodes
@@ -24,7 +25,6 @@ from labkit.testing.machine import (
     answers,
     clean_environment,
     ends,
-    free_ports,
     programs,
 )
 
@@ -357,6 +357,7 @@ class SlurmCluster:
 
     def _write(self) -> None:
         """Write the folder, with new ports."""
+        # No outgoing connection takes them: a controller that was down finds its port free again.
         write(self._layout, self.folder, free_ports(1 + self._layout.nodes))
         if self._own and self._remover is None:
             self._remover = Kept([], self._inherited, Path(os.devnull), remove=self.folder)

@@ -27,7 +27,6 @@ seen = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 @needs_env("alignment")
 @needs_env("notebook")
 def test_the_alignment_tutorial_finds_the_truth(tutor: Tutor) -> None:

@@ -34,7 +34,6 @@ seen = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 @needs_env("cellprofiler")
 @needs_env("notebook")
 @needs_pycytominer

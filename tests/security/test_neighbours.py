@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from labkit.base.ports import free_port
 from tests.conftest import needs_root
 from tests.security.neighbours import REACH, listen, reach, sandboxes_behind, served
-from tests.support.portal import REPOSITORY, Portal, free_port
+from tests.support.portal import REPOSITORY, Portal
 
 pytestmark = needs_root
 CLOSED = {"EHOSTUNREACH", "ECONNREFUSED"}  # and never a time-out: programs should not hang

@@ -86,7 +86,7 @@ def scene(ada: str, bob: str) -> Iterator[Scene]:
             portal.labhub("up")
             portal.labhub("app", "add", str(APP))
             portal.spawn(bob)
-            portal.spawn(ada, "notebook", timeout=120)
+            portal.spawn(ada, "notebook")
             yield Scene(portal, cluster, ada, bob)
         finally:
             portal.close()

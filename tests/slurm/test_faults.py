@@ -132,7 +132,6 @@ def test_two_kernels_submit_at_once(site: Site) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_controller_is_down_for_a_minute(site: Site, slurm: SlurmCluster) -> None:
     """All that can happen in that minute: a task ends, one wants more memory, one is submitted."""
     go = site.folder / "go"

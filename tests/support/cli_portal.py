@@ -25,7 +25,7 @@ LABHUB = REPOSITORY / "labhub"
 
 
 def run(
-    *words: str, env: Mapping[str, str], stdin: str | None = None, timeout: float = 150
+    *words: str, env: Mapping[str, str], stdin: str | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Call ./labhub; stdin is no terminal."""
     return subprocess.run(
@@ -101,7 +101,7 @@ def leftovers(folder: Path) -> list[int]:
     return found
 
 
-def eventually(what: Callable[[], object], timeout: float = 60, say: str = "") -> None:
+def eventually(what: Callable[[], object], timeout: float = 120, say: str = "") -> None:
     """Wait until something is true."""
     end = time.monotonic() + timeout
     while not what():

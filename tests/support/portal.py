@@ -10,7 +10,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from ruamel.yaml import YAML
 from hub.labfile.read import read
 from hub.sandbox import remove_all, sandboxes_of
 from hub.state.paths import Paths
+from labkit.base.ports import free_ports
+from tests.support.start_report import start_report
 
 SUPPORT = Path(__file__).resolve().parent
 REPOSITORY = SUPPORT.parents[1]
@@ -35,12 +36,6 @@ PASSWORD = "correct horse battery"  # of the test people
 def built_envs() -> Path:
     """Where the environments are: LABHUB_ENVS, as `labhub test` sets it."""
     return Path(os.environ.get("LABHUB_ENVS", "/var/lib/labhub/envs"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class LocalhostTransport(httpx.HTTPTransport):
@@ -164,8 +159,7 @@ class Portal:
             place.mkdir()
             place.chmod(mode)
         self._environments()
-        self.port, self.hub_port, self.api_port = free_port(), free_port(), free_port()
-        self.gate_port = free_port()
+        self.port, self.hub_port, self.api_port, self.gate_port = free_ports(4)
         self.url = f"http://localhost:{self.port}"
         self.admin_token = secrets.token_hex(24)
         self.proxy_token = secrets.token_hex(24)
@@ -297,7 +291,7 @@ class Portal:
         if wait:
             self.wait_ready()
 
-    def wait_ready(self, timeout: float = 60) -> None:
+    def wait_ready(self, timeout: float = 120) -> None:
         """Wait until the hub answers through the proxy."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -341,23 +335,28 @@ class Portal:
         return f"http://{host}:{self.port}/user/{name}/{middle}{path}"
 
     def spawn(
-        self, name: str, profile: str = "stub", server: str = "", timeout: float = 60
+        self, name: str, profile: str = "stub", server: str = "", timeout: float = 300
     ) -> dict[str, Any]:
         """Start a user's server and wait until it is ready; returns its model."""
         self.api("POST", f"/users/{name}")
         path = f"/users/{name}/servers/{server}" if server else f"/users/{name}/server"
         answer = self.api("POST", path, json={"profile": profile})
         if answer.status_code not in (201, 202):
-            raise RuntimeError(f"{answer.status_code} {answer.text}\n{self.hub_log()[-3000:]}")
+            said = f"{answer.status_code} {answer.text}"
+            raise RuntimeError(f"{said}\n{start_report(self, name, server)}")
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             servers = self.api("GET", f"/users/{name}").json()["servers"]
-            if servers.get(server, {}).get("ready"):
+            if server not in servers:
+                what = f"{name}'s server did not start"
+                raise RuntimeError(f"{what}:\n{start_report(self, name, server)}")
+            if servers[server].get("ready"):
                 return dict(servers[server])
-            time.sleep(0.05)
-        raise RuntimeError(f"{name}'s server is not ready:\n{self.hub_log()[-3000:]}")
+            time.sleep(0.1)
+        what = f"{name}'s server is not ready after {timeout:g} s"
+        raise RuntimeError(f"{what}:\n{start_report(self, name, server)}")
 
-    def stop_server(self, name: str, server: str = "", timeout: float = 30) -> None:
+    def stop_server(self, name: str, server: str = "", timeout: float = 120) -> None:
         path = f"/users/{name}/servers/{server}" if server else f"/users/{name}/server"
         self.api("DELETE", path)
         end = time.monotonic() + timeout

@@ -116,7 +116,7 @@ def progress(
     return events
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 30, what: str = "it") -> None:
+def wait_for(condition: Callable[[], object], timeout: float = 120, what: str = "it") -> None:
     """Wait until something is true."""
     end = time.monotonic() + timeout
     while not condition():

@@ -39,3 +39,7 @@ class NotEnoughMemoryError(CellxGeneError):
 
 class StartFailedError(CellxGeneError):
     """CellxGene was started and died, or did not answer."""
+
+
+class PortTakenError(StartFailedError):
+    """Another program took CellxGene's port between its choice and its use."""

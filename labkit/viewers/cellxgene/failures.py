@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+_TAKEN = "is in use"  # of CellxGene and of werkzeug, each in a sentence of its own
 _CAUSES = (
     ("No module named", "its environment is damaged. Ask your admin to run `labhub up` again."),
     ("MemoryError", "there was not enough memory for the data."),
     ("Out of memory", "there was not enough memory for the data."),
     ("Unable to allocate", "there was not enough memory for the data."),
-    ("is in use", "another program took the port meanwhile. Call `labkit.cellxgene` again."),
+    (_TAKEN, "other programs took the ports that were chosen. Choose one further away: "
+     "`labkit.cellxgene(data, port=6005)`."),
     ("No space left on device", "the disk is full. Remove files you no longer need."),
     ("Permission denied", "a file may not be read or written; the log names it."),
     ("Unable to read genesets CSV", "the file gene-sets.csv in your labels folder is damaged: "
@@ -23,6 +25,11 @@ _CAUSES = (
     ("File not found or is inaccessible", "anndata in CellxGene's environment cannot read the "
      "file: load it here and pass the AnnData, `labkit.cellxgene(anndata.read_h5ad(path))`."),
 )  # fmt: skip
+
+
+def port_taken(log: str) -> bool:
+    """Return whether CellxGene found its port taken, by the end of its log."""
+    return _TAKEN in log
 
 
 def explain(log: str, *, ended: bool) -> str:

@@ -7,17 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.base.ports import BLOCKED
 from labkit.base.units import format_size
 from labkit.viewers import paths
 from labkit.viewers.cellxgene import copies, labels, memory, process
 from labkit.viewers.cellxgene.card import Card, link
 from labkit.viewers.cellxgene.clean import Cleaned, clean
-from labkit.viewers.cellxgene.errors import CellxGeneError, DataRefusedError, NotEnoughMemoryError
+from labkit.viewers.cellxgene.errors import (
+    CellxGeneError,
+    DataRefusedError,
+    NotEnoughMemoryError,
+    PortTakenError,
+)
 from labkit.viewers.cellxgene.process import Progress
 from labkit.viewers.cellxgene.source import Matrix, Source, read_source
 
 # Above this share of what is left, the user is told before it gets tight.
 _TIGHT = 0.8
+_STARTS = 5  # where other programs take one port after the other
 
 
 @dataclass(frozen=True)
@@ -88,19 +95,29 @@ def open_cellxgene(
             notes=[*moved, *notes],
         )
 
-    started = process.start(
-        port=port,
-        python=python,
-        config=lambda chosen: _with_port(config, chosen),
-        record=record,
-        cookie_path=lambda chosen: link(chosen) if link(chosen).startswith("/") else "/",
-    )
-    if started.port != port:
-        progress(f"Port {port} is busy; CellxGene starts on port {started.port}.")
-    progress("CellxGene is loading the data …")
-    process.wait_until_ready(started, timeout, progress)
-    progress(f"Ready: {link(started.port)}")
-    return Card(started)
+    lost: list[int] = []
+    while True:
+        started = process.start(
+            port=port,
+            python=python,
+            config=lambda chosen: _with_port(config, chosen),
+            record=record,
+            cookie_path=lambda chosen: link(chosen) if link(chosen).startswith("/") else "/",
+            lost=lost,
+        )
+        if started.port != port:
+            progress(f"Port {port} is busy; CellxGene starts on port {started.port}.")
+        progress("CellxGene is loading the data …")
+        try:
+            process.wait_until_ready(started, timeout, progress)
+        except PortTakenError:
+            lost.append(started.port)
+            if len(lost) == _STARTS:
+                raise
+            progress(f"Another program took port {started.port} meanwhile: the next one is tried.")
+            continue
+        progress(f"Ready: {link(started.port)}")
+        return Card(started)
 
 
 def _lineage(source: Source, cleaned: Cleaned, annotations: bool | str | Path) -> str:
@@ -120,7 +137,7 @@ def _check_arguments(data: Any, port: Any, title: Any, timeout: Any) -> None:
         )
     if isinstance(port, bool) or not isinstance(port, int) or not 1024 <= port <= 65535:
         wrong.append(f"port: a whole number from 1024 to 65535 is needed, not {port!r}")
-    elif port in process.BLOCKED_PORTS:
+    elif port in BLOCKED:
         wrong.append(f"port: browsers refuse to open {port}; choose another")
     if title is not None and not (isinstance(title, str) and title.strip() and len(title) <= 200):
         wrong.append("title: a text of 1 to 200 characters is needed")

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,10 +20,11 @@ from typing import Any
 import psutil
 
 from labkit.base import files
+from labkit.base.ports import BLOCKED
 from labkit.base.units import format_duration
 from labkit.viewers import paths, sockets
-from labkit.viewers.cellxgene.errors import CellxGeneError, StartFailedError
-from labkit.viewers.cellxgene.failures import explain
+from labkit.viewers.cellxgene.errors import CellxGeneError, PortTakenError, StartFailedError
+from labkit.viewers.cellxgene.failures import explain, port_taken
 
 _LOCK_TIMEOUT = 120.0  # seconds: another kernel starts its viewer
 
@@ -33,11 +34,6 @@ Progress = Callable[[str], None]
 FIRST = ("schema", "config", "colors", "layout/obs")
 _HOST = "127.0.0.1"
 _PORTS_TRIED = 100
-# Browsers refuse to open these (WHATWG fetch, "port blocking"; those above 1023).
-BLOCKED_PORTS = frozenset(
-    {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, *range(6665, 6670)}
-    | {6679, 6697, 10080}
-)
 _SERVE = Path(__file__).with_name("serve.py")
 # What the viewer inherits; everything else (hub token, PYTHONPATH, proxies) stays out of it.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "OMP_NUM_THREADS", "USER")
@@ -142,6 +138,7 @@ def start(
     config: Callable[[int], dict[str, Any]],
     record: Callable[[int, float, int], Record],
     cookie_path: Callable[[int], str],
+    lost: Collection[int] = (),
 ) -> Record:
     """Start CellxGene on the port, or on the next free one, and return at once.
 
@@ -157,10 +154,24 @@ def start(
         Makes the record from process id, time of creation and port.
     cookie_path : callable
         Makes the path that CellxGene's cookie is bound to, for a port.
+    lost : collection of int
+        Ports that other programs took from earlier starts.
+
+    Returns
+    -------
+    Record
+        What was started. It may find its port taken: `wait_until_ready`.
+
+    Raises
+    ------
+    CellxGeneError
+        There is no free port.
+    StartFailedError
+        The process could not be started.
     """
     with _lock():
         # Between its start and its listening a viewer's port still looks free.
-        reserved = {one.port for one in running()}
+        reserved = {one.port for one in running()} | set(lost)
         chosen = _free_port(port, reserved)
         folder = _folder()
         settings = config(chosen)
@@ -208,7 +219,7 @@ def start(
 def _free_port(first: int, reserved: set[int]) -> int:
     last = min(first + _PORTS_TRIED, 65536)
     for port in range(first, last):
-        if port not in reserved | BLOCKED_PORTS and is_free(port):
+        if port not in reserved | BLOCKED and is_free(port):
             return port
     raise CellxGeneError(
         f"All ports from {first} to {last - 1} are busy.\n"
@@ -274,6 +285,8 @@ def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None
 
     Raises
     ------
+    PortTakenError
+        Another program took its port.
     StartFailedError
         Where it dies, answers with errors, or does not answer in time; with the cause and the
         end of its log. The process is then stopped.
@@ -310,7 +323,8 @@ def _failed(record: Record, what: str) -> StartFailedError:
     ended = record.process is None
     stop(record)
     tail = log_tail(record)
-    return StartFailedError(
+    kind = PortTakenError if ended and port_taken(tail) else StartFailedError
+    return kind(
         f"{what}.\nCause: {explain(tail, ended=ended)}\n"
         f"End of its log ({record.log}):\n{tail or '  (empty)'}"
     )

@@ -21,8 +21,9 @@ import pytest
 from hub.auth import first_admin
 from hub.labfile.read import read
 from hub.state.paths import Paths
+from labkit.base.ports import free_port
 from tests.conftest import needs_root
-from tests.support.portal import SUPPORT, Browser, Portal, free_port, secrets_in
+from tests.support.portal import SUPPORT, Browser, Portal, secrets_in
 
 SECRET = "a-client-secret-for-tests-0123456789abcdef"
 

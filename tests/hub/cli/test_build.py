@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 
 from hub.environments.build import STAMP
+from labkit.base.ports import free_port
 from tests.conftest import needs_env, needs_root
 from tests.support.cli_portal import LABHUB, eventually, run
-from tests.support.portal import REPOSITORY, built_envs, free_port
+from tests.support.portal import REPOSITORY, built_envs
 
 VERIFY = """#!/usr/bin/env python3
 import os, sys, time, click
@@ -128,7 +129,6 @@ def test_an_interrupted_build_is_resumed_and_two_do_not_meet(folder: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_hub_is_built_from_nothing(folder: Path) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith("LABHUB")}
     env["LABHUB_STATE"] = str(folder / "state")

@@ -22,9 +22,10 @@ from hub.cli.systemd import unit
 from hub.environments import toolchain
 from hub.labfile import read
 from hub.state.paths import Paths
+from labkit.base.ports import free_port
 from tests.conftest import needs_root
 from tests.support.cli_portal import LABHUB, run
-from tests.support.portal import REPOSITORY, free_port
+from tests.support.portal import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "reference" / "cli.md"
 

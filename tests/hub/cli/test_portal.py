@@ -18,9 +18,10 @@ import pexpect
 import psutil
 import pytest
 
+from labkit.base.ports import free_port
 from tests.conftest import needs_env, needs_root
 from tests.support.cli_portal import LABHUB, LabhubPortal, eventually, leftovers, run
-from tests.support.portal import PASSWORD, free_port
+from tests.support.portal import PASSWORD
 
 pytestmark = [needs_root, needs_env("proxy"), needs_env("notebook"), needs_env("cellxgene")]
 

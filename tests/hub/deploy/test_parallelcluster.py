@@ -22,9 +22,10 @@ from hub.deploy.parallelcluster.render import document, render
 from hub.labfile.read import parse, read
 from hub.labfile.schema import Settings
 from hub.slurm.cloud import read_queues
+from labkit.base.ports import free_port
 from labkit.base.problems import ProblemsError
 from tests.conftest import needs_env
-from tests.support.portal import REPOSITORY, built_envs, free_port
+from tests.support.portal import REPOSITORY, built_envs
 
 EXAMPLE = REPOSITORY / "config" / "lab.parallelcluster.yaml"
 SCRIPTS = REPOSITORY / "config" / "parallelcluster"

@@ -39,7 +39,7 @@ def servers(portal: SlurmPortal, ada: str, bob: str) -> list[tuple[str, str]]:
     for name in (ada, bob):
         portal.api("POST", f"/users/{name}")
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda one: portal.spawn(one[0], server=one[1], timeout=120), wanted))
+        list(pool.map(lambda one: portal.spawn(one[0], server=one[1]), wanted))
     return wanted
 
 

@@ -22,7 +22,8 @@ import httpx
 import pytest
 from aiohttp import web
 
-from tests.support.portal import REPOSITORY, free_port
+from labkit.base.ports import free_port
+from tests.support.portal import REPOSITORY
 
 TOKEN = "0f" * 20
 BASE = "/user/ada/"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from labkit.base.ports import free_port
 from tests.conftest import CHROMIUM, needs_chromium, needs_env
 from tests.labkit.server.conftest import TOKEN, Server
-from tests.support.portal import REPOSITORY, free_port
+from tests.support.portal import REPOSITORY
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from aiohttp import web
 
+from labkit.base.ports import free_port
 from tests.labkit.server.conftest import BASE, TOKEN, App, Server, wait_for
-from tests.support.portal import free_port
 
 MB = 1 << 20
 

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
+from labkit.base.ports import free_port
 from tests.labkit.server.conftest import TOKEN, App, Server, wait_for
-from tests.support.portal import free_port
 
 MB = 1 << 20
 

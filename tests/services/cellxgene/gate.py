@@ -17,6 +17,7 @@ import aiohttp
 import httpx
 from aiohttp import web
 
+from labkit.base.ports import free_port
 from labkit.viewers.cellxgene.memory import limit
 from services.appkit.launch import Portal
 from services.appkit.published.store import FolderStore, Store
@@ -26,7 +27,7 @@ from services.cellxgene.pool import Limits as PoolLimits
 from services.cellxgene.pool import Pool
 from services.cellxgene.records import LAYOUT
 from services.cellxgene.uploads import Limits as UploadLimits
-from tests.support.portal import built_envs, free_port
+from tests.support.portal import built_envs
 
 SECRET = "a secret of the app's own, long enough"
 PREFIX = "/services/cellxgene/"

@@ -126,7 +126,7 @@ def published(case: AppCase, ada: Visitor) -> Page:
     shutil.copytree(REPOSITORY / "labkit", library / "labkit")
     for path in (library, *library.rglob("*")):
         os.chown(path, account.pw_uid, account.pw_gid)
-    case.portal.spawn(ada.name, "notebook", timeout=120)
+    case.portal.spawn(ada.name, "notebook")
     page = ada.page
     page.goto(case.portal.user_url(ada.name, "lab"))
     page.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
@@ -144,7 +144,6 @@ def published(case: AppCase, ada: Visitor) -> Page:
     return opened.value
 
 
-@pytest.mark.timeout(400)
 def test_ada_publishes_and_sees_the_cells(case: AppCase, ada: Visitor, published: Page) -> None:
     published.wait_for_url(case.url("pbmc/"))
     assert_cells_are_drawn(published)

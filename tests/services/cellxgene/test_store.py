@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
+from labkit.base.ports import free_port
 from services.appkit.person import Person
 from services.appkit.published.store import FolderStore, Store
 from services.appkit.published.store_s3 import S3Store, StoreError
@@ -20,7 +21,6 @@ from tests.conftest import needs_env
 from tests.labkit.viewers.cellxgene.helpers import CELLS, make
 from tests.services.cellxgene.conftest import Notebook
 from tests.services.cellxgene.gate import BOB, running
-from tests.support.portal import free_port
 
 BUCKET = "published"
 Datasets = Store[Dataset, Version]

@@ -30,7 +30,7 @@ from tests.support.portal import People
 
 __all__ = ["lab_home", "tutor"]
 
-pytestmark = [needs_root, needs_env("proxy"), needs_env("label-studio"), pytest.mark.timeout(400)]
+pytestmark = [needs_root, needs_env("proxy"), needs_env("label-studio")]
 NAME = "label-studio"
 # Names below localhost are this machine (RFC 6761), as in a browser.
 LOCALHOST = """

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.conftest import needs_env
 from tests.services.label_studio.studio import HOST, Studio
 
-pytestmark = [needs_env("label-studio"), pytest.mark.timeout(400), pytest.mark.slow]
+pytestmark = [needs_env("label-studio"), pytest.mark.slow]
 KEY, SECRET_KEY = "AKIATESTTESTTEST", "not-a-real-key"
 CONFIG = (
     '<View><Image name="image" value="$image"/><Choices name="label" toName="image">'

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pwd
 
-import pytest
-
 from hub.apps.app_paths import AppPaths
 from hub.labfile.read import read
 from hub.sandbox.network import GATE_PORT, HUB_PORT
@@ -17,7 +15,7 @@ from tests.conftest import needs_env, needs_root
 from tests.services.member_apps.conftest import Scene
 from tests.support.gated_portal import HTML, eventually
 
-pytestmark = [needs_root, needs_env("proxy"), needs_env("dash"), pytest.mark.timeout(200)]
+pytestmark = [needs_root, needs_env("proxy"), needs_env("dash")]
 
 
 def places(scene: Scene) -> AppPaths:

@@ -12,7 +12,7 @@ from tests.conftest import needs_env, needs_root
 from tests.services.member_apps.conftest import Scene
 from tests.support.app_contract import AppCase, AppContract
 
-pytestmark = [needs_root, needs_env("proxy"), needs_env("dash"), pytest.mark.timeout(300)]
+pytestmark = [needs_root, needs_env("proxy"), needs_env("dash")]
 needs_shiny = pytest.mark.skipif(shutil.which("Rscript") is None, reason="needs R with shiny")
 
 

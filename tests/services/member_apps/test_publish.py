@@ -19,7 +19,7 @@ from tests.services.member_apps.conftest import Scene
 from tests.support.gated_portal import HTML, eventually
 from tests.support.portal import secrets_in
 
-pytestmark = [needs_root, needs_env("proxy"), needs_env("dash"), pytest.mark.timeout(200)]
+pytestmark = [needs_root, needs_env("proxy"), needs_env("dash")]
 
 APP = """
 import os

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import labkit
+from labkit.base.ports import free_port
 from tests.labkit.viewers.cellxgene.helpers import make
-from tests.support.portal import built_envs, free_port
+from tests.support.portal import built_envs
 
 if TYPE_CHECKING:
     import anndata as ad

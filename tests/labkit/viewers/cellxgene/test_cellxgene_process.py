@@ -21,7 +21,7 @@ from jupyter_client.manager import KernelManager
 import labkit
 from labkit.viewers.cellxgene import process
 from labkit.viewers.cellxgene.card import Card
-from labkit.viewers.cellxgene.errors import StartFailedError
+from labkit.viewers.cellxgene.errors import PortTakenError, StartFailedError
 from labkit.viewers.paths import EnvironmentMissingError
 from tests.conftest import needs_env
 from tests.labkit.viewers.cellxgene.helpers import Answers, make
@@ -100,6 +100,47 @@ def test_a_port_of_another_program_is_left_alone(home: Path, port: int, adata: a
         card = labkit.cellxgene(adata, port)
         assert card.port > port
         assert any(f"Port {port} was busy" in note for note in card.notes)
+
+
+def test_a_port_that_is_taken_between_choice_and_use(
+    home: Path, port: int, adata: ad.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program is quicker than CellxGene: the next port is used without a second call."""
+    choose = process._free_port
+    with socket.socket() as quicker:
+
+        def chosen(first: int, reserved: set[int]) -> int:
+            number = choose(first, reserved)
+            if not reserved:
+                quicker.bind(("127.0.0.1", number))
+                quicker.listen()
+            return number
+
+        monkeypatch.setattr(process, "_free_port", chosen)
+        said: list[str] = []
+        card = labkit.cellxgene(adata, port, progress=said.append)
+        assert quicker.getsockname()[1] == port < card.port
+        assert f"Another program took port {port} meanwhile: the next one is tried." in said
+        assert Answers(card).schema
+        assert [one.port for one in process.running()] == [card.port]
+        assert any(f"Port {port} was busy" in note for note in card.notes)
+
+
+def test_ports_that_are_always_taken_are_told_in_the_end(
+    home: Path, port: int, adata: ad.AnnData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "envs/cellxgene/bin/python"
+    program.parent.mkdir(parents=True)
+    # Its arguments: -I -W filter, the script, the configuration, the log.
+    program.write_text('#!/bin/sh\necho "Port is in use by another program." > "$6"\necho $$\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("LABHUB_ENVS", str(tmp_path / "envs"))
+    said: list[str] = []
+    with pytest.raises(PortTakenError, match="Choose one further away"):
+        labkit.cellxgene(adata, port, progress=said.append)
+    tried = [line for line in said if line.startswith("Another program took port")]
+    assert len(tried) == 4  # and the fifth is the error
+    assert process.running() == []
 
 
 def test_two_kernels_at_once_do_not_collide(home: Path, port: int) -> None:

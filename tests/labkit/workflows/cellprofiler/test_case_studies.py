@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from PIL import Image
 
 import labkit
@@ -17,7 +16,7 @@ from labkit.workflows.cellprofiler.loaddata import complete
 from tests.conftest import needs_env
 from tests.labkit.workflows.cellprofiler import pipelines
 
-pytestmark = [needs_env("cellprofiler"), needs_env("notebook"), pytest.mark.timeout(400)]
+pytestmark = [needs_env("cellprofiler"), needs_env("notebook")]
 
 
 def finish(task: labkit.CellProfiler, output: Path) -> CellProfilerJob:

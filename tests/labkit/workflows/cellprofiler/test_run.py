@@ -24,7 +24,7 @@ from labkit.workflows.cellprofiler.pipeline import Pipeline
 from tests.conftest import needs_env
 from tests.labkit.workflows.cellprofiler import pipelines
 
-pytestmark = [needs_env("cellprofiler"), needs_env("notebook"), pytest.mark.timeout(400)]
+pytestmark = [needs_env("cellprofiler"), needs_env("notebook")]
 
 needs_example_fly = pytest.mark.skipif(
     not pipelines.EXAMPLE_FLY.is_dir(), reason="needs ExampleFly (../shared/data/imaging)"

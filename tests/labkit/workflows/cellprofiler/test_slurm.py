@@ -17,7 +17,7 @@ from tests.conftest import needs_env
 from tests.labkit.workflows.cellprofiler import pipelines
 
 __all__ = ["slurm", "slurm_cluster"]
-pytestmark = [needs_env("cellprofiler"), needs_env("notebook"), pytest.mark.timeout(400)]
+pytestmark = [needs_env("cellprofiler"), needs_env("notebook")]
 
 
 def test_a_plate_on_slurm_equals_the_same_on_this_machine(
