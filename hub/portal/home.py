@@ -90,6 +90,11 @@ class Home:
         groups = [group.name for group in self._user.groups]
         return cards(self._settings, self._paths, groups, bool(self._user.admin))
 
+    @property
+    def help(self) -> str:
+        """Address of Labhub's help in the app of documents; empty for whom may not open that."""
+        return next((f"{card.url}labhub/" for card in self.apps if card.service == "docs"), "")
+
     @cached_property
     def tutorials(self) -> list[Card]:
         """The tutorial notebooks."""

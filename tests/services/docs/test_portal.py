@@ -221,6 +221,10 @@ def test_labhub_s_own_help_is_there_for_all_who_may_open_the_app(portal: DocsPor
         assert page.status_code == 200 and "Show the lab's documents" in page.text
     with portal.program(portal.token(portal.bob)) as bob:
         assert bob.get(portal.app_url("docs", "labhub/")).status_code == 403
+    link = f'<a href="{portal.app_url("docs", "labhub/")}">Help</a>'
+    for name, may_open in ((portal.carl, True), (portal.bob, False)):
+        with portal.browser() as browser:
+            assert (link in browser.login(name).text) == may_open
 
 
 class TestDocumentation(AppContract):
