@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hub.environments import maven_settings
+from hub.environments import hashed_lock, maven_settings
 from hub.environments.maven_settings import Repository
 from hub.environments.toolchain import BuildError
 from labkit.base import files
@@ -50,13 +50,8 @@ def read_lock(lock: Path) -> list[Jar]:
     BuildError
         A line cannot be read.
     """
-    jars = []
-    for number, line in enumerate(lock.read_text().splitlines(), 1):
-        found = _LINE.fullmatch(line)
-        if not found:
-            raise BuildError(f"{lock}, line {number}: not '<sha256>  <path of a jar>'")
-        jars.append(Jar(found[1], found[2]))
-    return jars
+    lines = hashed_lock.read(lock, _LINE, "<sha256>  <path of a jar>")
+    return [Jar(line[1], line[2]) for line in lines]
 
 
 def install(lock: Path, folder: Path, say: Callable[[str], None]) -> None:

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hub.environments import hashed_lock
 from hub.environments.toolchain import BuildError
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
-_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_NAME})/({_NAME}?)-([0-9][A-Za-z0-9.+-]*)\.crate")
+_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_NAME})/\2-([0-9][A-Za-z0-9.+-]*)\.crate")
 _MANIFEST = """\
 [package]
 name = "labhub-sources"
@@ -55,15 +56,8 @@ def read_lock(lock: Path) -> list[Source]:
     BuildError
         A line cannot be read.
     """
-    sources = []
-    for number, line in enumerate(lock.read_text().splitlines(), 1):
-        match = _LINE.fullmatch(line)
-        if not match or match[2] != match[3]:
-            raise BuildError(
-                f"{lock}, line {number}: not '<sha256>  <name>/<name>-<version>.crate'"
-            )
-        sources.append(Source(match[1], match[2], match[4]))
-    return sources
+    lines = hashed_lock.read(lock, _LINE, "<sha256>  <name>/<name>-<version>.crate")
+    return [Source(line[1], line[2], line[3]) for line in lines]
 
 
 def packages_missing() -> list[str]:
