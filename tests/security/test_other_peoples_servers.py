@@ -17,7 +17,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.conftest import needs_env, needs_root
-from tests.support.portal import Browser, LocalhostTransport, Portal
+from tests.support.http import LocalhostTransport
+from tests.support.portal import Browser, Portal
 
 pytestmark = [needs_root, needs_env("notebook")]
 

@@ -25,6 +25,7 @@ from hub.labfile.read import read
 from hub.sandbox import remove_all, sandboxes_of
 from hub.state.paths import Paths
 from labkit.base.ports import free_ports
+from tests.support.http import LocalhostTransport, client
 from tests.support.start_report import start_report
 
 SUPPORT = Path(__file__).resolve().parent
@@ -36,21 +37,6 @@ PASSWORD = "correct horse battery"  # of the test people
 def built_envs() -> Path:
     """Where the environments are: LABHUB_ENVS, as `labhub test` sets it."""
     return Path(os.environ.get("LABHUB_ENVS", "/var/lib/labhub/envs"))
-
-
-class LocalhostTransport(httpx.HTTPTransport):
-    """Sends ``*.localhost`` to 127.0.0.1, as browsers do."""
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if request.url.host.endswith(".localhost"):
-            request = httpx.Request(
-                request.method,
-                request.url.copy_with(host="127.0.0.1"),
-                headers=request.headers,
-                stream=request.stream,
-                extensions=request.extensions,
-            )
-        return super().handle_request(request)
 
 
 class People:
@@ -161,6 +147,7 @@ class Portal:
         self._environments()
         self.port, self.hub_port, self.api_port, self.gate_port = free_ports(4)
         self.url = f"http://localhost:{self.port}"
+        self.http = client()
         self.admin_token = secrets.token_hex(24)
         self.proxy_token = secrets.token_hex(24)
         self.env = dict(env or {})
@@ -298,7 +285,7 @@ class Portal:
             if self.processes["hub"].poll() is not None:
                 raise RuntimeError(f"the hub ended:\n{self.hub_log()[-4000:]}")
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/hub/health", timeout=2).status_code == 200:
+                if self.http.get(f"{self.url}/hub/health", timeout=5).status_code == 200:
                     return
             time.sleep(0.05)
         raise RuntimeError(f"the hub did not answer in {timeout} s:\n{self.hub_log()[-4000:]}")
@@ -324,9 +311,7 @@ class Portal:
     def api(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """Call the hub's REST API with an administrator service's token."""
         headers = {"Authorization": f"token {self.admin_token}"}
-        return httpx.request(
-            method, f"{self.url}/hub/api{path}", headers=headers, timeout=60, **kwargs
-        )
+        return self.http.request(method, f"{self.url}/hub/api{path}", headers=headers, **kwargs)
 
     def user_url(self, name: str, path: str = "", server: str = "") -> str:
         """Address of a path of a user's server, on that user's own origin."""

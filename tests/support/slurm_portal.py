@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import httpx
 import pytest
 
 from labkit.testing import SlurmCluster
@@ -107,7 +106,7 @@ def progress(
     headers = {"Authorization": f"token {portal.admin_token}"}
     url = f"{portal.url}/hub/api/users/{name}/server/progress"
     events = []
-    with httpx.stream("GET", url, headers=headers, timeout=60) as stream:
+    with portal.http.stream("GET", url, headers=headers) as stream:
         for line in stream.iter_lines():
             if line.startswith("data:"):
                 events.append(json.loads(line[5:]))

@@ -46,7 +46,7 @@ def _phases(portal: Portal, name: str, server: str) -> list[str]:
     end = time.monotonic() + _READING
     with (
         contextlib.suppress(httpx.HTTPError),
-        httpx.stream("GET", url, headers=headers, timeout=_READING) as stream,
+        portal.http.stream("GET", url, headers=headers, timeout=_READING) as stream,
     ):
         for line in stream.iter_lines():
             if line.startswith("data:"):

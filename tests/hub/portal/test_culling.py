@@ -24,7 +24,8 @@ from hub.portal.cull_policy import CullPolicy
 from hub.state.paths import Paths
 from tests.conftest import needs_env, needs_root
 from tests.labkit.server.conftest import kernel_run_at, wait_for
-from tests.support.portal import REPOSITORY, LocalhostTransport, People, Portal
+from tests.support.http import LocalhostTransport
+from tests.support.portal import REPOSITORY, People, Portal
 
 IDLE = 12
 

@@ -23,6 +23,7 @@ import pytest
 from aiohttp import web
 
 from labkit.base.ports import free_port
+from tests.support.http import no_authorities
 from tests.support.portal import REPOSITORY
 
 TOKEN = "0f" * 20
@@ -76,10 +77,10 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        end = time.monotonic() + 40
+        end = time.monotonic() + 120
         while time.monotonic() < end:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.base}api", timeout=2).status_code == 200:
+            with contextlib.suppress(httpx.HTTPError), self.client() as http:
+                if http.get("api", timeout=5).status_code == 200:
                     return
             if self.process.poll() is not None:
                 break
@@ -108,7 +109,8 @@ class Server:
 
     def client(self, **kwargs: Any) -> httpx.Client:
         headers = {"Authorization": f"token {TOKEN}", **kwargs.pop("headers", {})}
-        return httpx.Client(base_url=self.base, headers=headers, timeout=30, **kwargs)
+        options = {"timeout": 60, "verify": no_authorities(), **kwargs}
+        return httpx.Client(base_url=self.base, headers=headers, **options)
 
     def rss(self) -> int:
         """Return the largest resident memory that the process had, in bytes."""
