@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import warnings
 from collections.abc import Generator, Iterator
@@ -15,9 +16,10 @@ from labkit.base.units import format_duration
 from labkit.jobs import plugins
 from labkit.jobs import submission as submitting
 from labkit.jobs.backends.base import BackendError
+from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.model import State
 from labkit.jobs.runs import tables
-from labkit.jobs.runs.index import Index
+from labkit.jobs.runs.index import Index, is_run
 from labkit.jobs.runs.store import Run, unreadable
 from labkit.jobs.runs.watch import Snapshot, Watch
 
@@ -395,7 +397,12 @@ def jobs(limit: int = 20) -> Jobs:
         How many at most.
     """
     found = Jobs()
-    for run in Index().runs()[:limit]:
+    index = Index()
+    for path in LocalQueue().runs():  # also where the index was lost, and output= is elsewhere
+        if is_run(path):
+            with contextlib.suppress(LabkitError, ValueError, KeyError):
+                index.add(Run(path))
+    for run in index.runs()[:limit]:
         try:  # the others are listed all the same
             _reconcile(run)
             found.append(open_job(run))

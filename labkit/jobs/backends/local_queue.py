@@ -54,6 +54,11 @@ class LocalQueue:
         """Return what was queued under this name: ``run``, ``number``, ``queued``."""
         return read_json(self.entry(name))
 
+    def runs(self) -> list[Path]:
+        """Return the run folders of what is in the queue."""
+        entries = [self.read(name) for name in self.names()]
+        return [Path(entry["run"]) for entry in entries if entry]
+
     def add(self, name: str, run: Path, number: int) -> None:
         """Put a submission into the queue; it is on the disk afterwards."""
         entry = {"run": str(run), "number": number, "queued": time.time()}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.jobs.runs.index import Index
 from labkit.jobs.runs.store import Run
+
+_SUBMITTED = 3600.0  # seconds after which a run folder that is being made no longer is
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Garbage:
     run : Run
         Its run.
     paths : tuple of Path
-        Folders.
+        Folders, and files.
     size : int
         Bytes.
     whole : bool
@@ -36,7 +39,10 @@ class Garbage:
     def remove(self) -> None:
         """Delete it."""
         for path in self.paths:
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         if self.whole:
             Index().forget(self.run)
 
@@ -56,12 +62,18 @@ def garbage(run: Run, *, whole: bool = False) -> Garbage:
 
 def _left(run: Run) -> Iterator[Path]:
     for info in run.manifest.stages:
-        yield from (run.path / "attempts" / info.name).iterdir()
+        yield from (run.path / "attempts" / info.name).glob("*")
+        for kind in ("tasks", "running"):  # what was being written when its writer was killed
+            yield from (run.path / kind / info.name).glob(".*")
+    yield from (run.path / "submissions").glob(".*")
+    for aside in run.path.parent.glob(f".{run.path.name}.*"):  # a submit that was killed
+        if time.time() - aside.stat().st_mtime > _SUBMITTED:
+            yield aside
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
-    total = 0
+    """Return the bytes of all files below a folder, or of a file."""
+    total = 0 if folder.is_dir() else folder.lstat().st_size
     for root, _, files in os.walk(folder):
         for name in files:
             try:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,11 @@ from labkit.base import files
 from labkit.base.problems import LabkitError
 from labkit.jobs.model import Resources, from_ranges, to_ranges
 from labkit.jobs.plan import Plan
-from labkit.jobs.runs import drivers
+from labkit.jobs.runs import drivers, worker_copy
 from labkit.jobs.runs.manifest import Manifest, job_key, now, run_name, task_line
 from labkit.jobs.worker.folder import Folder, read_json, write_json, write_record
 
 _LOCK_TIMEOUT = 60.0  # seconds
-# What a run folder holds of labkit, by package; all of its modules where none are named.
-_COPIED: dict[str, tuple[str, ...]] = {
-    "labkit.jobs.worker": (),
-    "labkit.base": ("cgroups.py", "files.py", "process_tree.py"),
-}
 
 
 @dataclass(frozen=True)
@@ -249,6 +243,16 @@ class Run:
         except OSError as error:
             raise LabkitError(f"{self.path} cannot be written: {error.strerror}.") from error
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LabkitError(
+                f"{self.path} cannot be written: {error.strerror or error}. "
+                "Make room there, or wait until its disk is back, and ask again."
+            ) from error
+
     def submissions(self) -> list[Submission]:
         """Return all submissions, the first first."""
         try:
@@ -297,12 +301,16 @@ class Run:
             created=now(),
             stages=tuple(stages),
         )
-        write_json(self.folder.submission(number), submission.to_json(), exclusive=True, sync=True)
+        with self._writing():
+            write_json(
+                self.folder.submission(number), submission.to_json(), exclusive=True, sync=True
+            )
         return submission
 
     def accept(self, submission: Submission, handle: Mapping[str, Any]) -> None:
         """Record that the backend has the submission."""
-        write_json(self.folder.accepted(submission.number), dict(handle), sync=True)
+        with self._writing():
+            write_json(self.folder.accepted(submission.number), dict(handle), sync=True)
 
     def started(self, submission: Submission) -> bool:
         """Return whether a task of the submission has ever started."""
@@ -328,7 +336,8 @@ class Run:
 
     def request_cancel(self, submission: Submission) -> None:
         """Record the wish to cancel a submission, before the backend is asked."""
-        write_json(self.folder.cancelled(submission.number), {"at": now()}, sync=True)
+        with self._writing():
+            write_json(self.folder.cancelled(submission.number), {"at": now()}, sync=True)
 
     def write_record(self, record: Mapping[str, Any]) -> bool:
         """Write the record of an attempt that could not write its own; never over one.
@@ -384,20 +393,5 @@ def _fill(folder: Folder, plan: Plan, tables: Mapping[str, str], manifest: Manif
             place.write_bytes(content)
         else:
             place.write_text(content, encoding="utf-8")
-    _copy_worker(folder.path / "worker")
+    worker_copy.write(folder.path / "worker")
     write_json(folder.manifest, manifest.to_json())
-
-
-def _copy_worker(place: Path) -> None:
-    """Copy the worker, so that a node needs nothing but Python and an update changes nothing."""
-    for package, modules in _COPIED.items():
-        target = place.joinpath(*package.split("."))
-        target.mkdir(parents=True)
-        for module in resources.files(package).iterdir():
-            if module.name in modules or (not modules and module.name.endswith(".py")):
-                (target / module.name).write_bytes(module.read_bytes())
-    for package in ("labkit", "labkit/jobs", "labkit/base"):
-        (place / package / "__init__.py").touch()
-    (place / "__main__.py").write_text(
-        "from labkit.jobs.worker.main import main\n\nraise SystemExit(main())\n"
-    )

@@ -12,6 +12,7 @@ from labkit.jobs.model import Reason, Sighting, Sightings, State
 from labkit.jobs.runs.manifest import StageInfo
 from labkit.jobs.runs.stages import StageView
 from labkit.jobs.runs.store import Run, Submission
+from labkit.jobs.worker import reap
 
 _ENOUGH = 3  # units that must have been done before their pace is believed
 _TIMEOUT = 60.0  # seconds after which less is believed too
@@ -232,6 +233,12 @@ class Watch:
         self, status: TaskStatus, submission: Submission, beat: dict[str, Any] | None
     ) -> None:
         where = (submission.number, status.stage, status.index)
+        if beat is not None:
+            path = self.run.folder.running(status.stage, status.index, beat["attempt"])
+            if reap.lives(beat, path):  # whatever its backend has forgotten
+                self._missing.pop(where, None)
+                self._unknown(status, beat)
+                return
         since = self._missing.setdefault(where, time.monotonic())
         left = since + self._grace - time.monotonic()
         if left > 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,17 +14,21 @@ from typing import Any
 import pytest
 
 import labkit
+from labkit.base import cgroups
 from labkit.base.problems import LabkitError
 from labkit.jobs.backends import local_job
 from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.backends.local_scheduler import Scheduler
 from labkit.jobs.job import open_job
 from labkit.jobs.model import State
-from labkit.jobs.runs import store
-from labkit.jobs.worker.folder import Folder, read_json
+from labkit.jobs.runs import worker_copy
+from labkit.jobs.runs.gc import garbage
+from labkit.jobs.worker import reap
+from labkit.jobs.worker.folder import Folder, read_json, unique_name
+from tests.conftest import needs_root
 from tests.support.backend_contract import Site
-from tests.support.job_faults import once, reasons, running
-from tests.support.job_helpers import end_scheduler, ran, records, stage, until, workers
+from tests.support.job_faults import fill, once, reasons, running, small_disk
+from tests.support.job_helpers import Staged, end_scheduler, ran, records, stage, until, workers
 
 
 @pytest.fixture
@@ -33,14 +38,14 @@ def site(tmp_path: Path, lab_home: Path) -> Site:
 
 def worker_runs_first(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let workers run some code before anything else: a busy machine, a slow disk."""
-    copy = store._copy_worker
+    copy = worker_copy.write
 
     def changed(place: Path) -> None:
         copy(place)
         main = place / "__main__.py"
         main.write_text(code + main.read_text())
 
-    monkeypatch.setattr(store, "_copy_worker", changed)
+    monkeypatch.setattr(worker_copy, "write", changed)
 
 
 def slow_to_start(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: float) -> None:
@@ -282,3 +287,88 @@ def test_an_intent_that_a_power_cut_left_empty_gives_its_number_to_no_other(site
     job.retry().wait(20)
     assert [submission.number for submission in job.run.submissions()] == [1, 3]
     assert ran(site.trace) == ["ran", "ran"]
+
+
+def test_a_task_whose_worker_lives_is_not_lost_because_the_queue_is(site: Site) -> None:
+    job = site.submit(once(site, 3.0))
+    running(site)
+    end_scheduler()
+    LocalQueue().remove(job.run.submissions()[0].name)
+    assert job.refresh().state is State.RUNNING
+    with pytest.raises(LabkitError, match="still runs"):
+        job.retry()
+    assert job.wait(20).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+
+def test_a_job_elsewhere_is_found_by_its_place_in_the_queue(site: Site, lab_home: Path) -> None:
+    job = Staged(once(site, 2.0), output=site.folder / "elsewhere").submit()
+    (index,) = lab_home.rglob("index.sqlite")
+    index.unlink()
+    assert [found.path for found in labkit.jobs()] == [job.path]
+    job.wait(20)
+
+
+def test_what_a_killed_writer_left_is_known_as_garbage(site: Site) -> None:
+    job = site.run(once(site, 0.1))
+    left = [
+        job.path / "tasks/once/.0.2.reserved",
+        job.path / "tasks/once/.0.1.json.77.00aa",
+        job.path / "running/once/.0.1.json.77.00aa",
+        job.path / "submissions/.0001.json.77.00aa",
+        job.path.with_name(f".{job.path.name}.77.123"),
+    ]
+    for path in left:
+        path.write_text("half")
+    os.utime(left[-1], (0, 0))
+    fresh = job.path.with_name(f".{job.path.name}.78.123")
+    fresh.touch()
+    what = garbage(job.run)
+    assert set(what.paths) == set(left)
+    assert what.size == 4 * len(left)
+    what.remove()
+    assert not [path for path in left if path.exists()]
+    assert fresh.exists(), "somebody may be making it"
+
+
+@needs_root
+def test_a_retry_on_a_full_disk_says_so_and_starts_nothing(site: Site) -> None:
+    with small_disk(site.folder / "disk") as disk:
+        work = stage("one", f"echo ran >> {site.trace}; exit 1", retries=0)
+        job = Staged(work, output=disk).submit().wait(20)
+        fill(disk)
+        with pytest.raises(LabkitError, match=r"cannot be written: No space left.*Make room"):
+            job.retry()
+        assert len(job.run.submissions()) == 1
+        assert ran(site.trace) == ["ran"]
+        end_scheduler()
+
+
+def test_a_clock_that_is_set_back_gives_no_negative_time() -> None:
+    later = {"started": time.time() + 3600}
+    lost = reap.record(later, ("one", 0, 1), 1, ("FAILED", "LOST", "gone"), "supervisor")
+    assert lost["seconds"] == 0
+
+
+CANCELLED = """
+import os, signal, time
+from labkit.jobs.worker import cgroup
+made = cgroup.MemoryGroup.__init__
+def cancelled(self, name, limit):
+    made(self, name, limit)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.05)
+cgroup.MemoryGroup.__init__ = cancelled
+"""
+
+
+@needs_root
+def test_a_cancel_during_a_start_leaves_no_cgroup(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker_runs_first(monkeypatch, CANCELLED)
+    job = site.run(stage("once", f"echo ran >> {site.trace}", retries=0))
+    assert reasons(job) == ["LOST"]
+    assert not ran(site.trace)
+    name = unique_name(job.path, "once", 0, 1)
+    assert not [group for group, _ in cgroups.groups("memory") if (group / name).exists()]
