@@ -233,12 +233,10 @@ class Watch:
         self, status: TaskStatus, submission: Submission, beat: dict[str, Any] | None
     ) -> None:
         where = (submission.number, status.stage, status.index)
-        if beat is not None:
-            path = self.run.folder.running(status.stage, status.index, beat["attempt"])
-            if reap.lives(beat, path):  # whatever its backend has forgotten
-                self._missing.pop(where, None)
-                self._unknown(status, beat)
-                return
+        if beat is not None and self._lives(status, beat):  # whatever its backend has forgotten
+            self._missing.pop(where, None)
+            self._unknown(status, beat)
+            return
         since = self._missing.setdefault(where, time.monotonic())
         left = since + self._grace - time.monotonic()
         if left > 0:
@@ -249,6 +247,10 @@ class Watch:
         status.text = "the backend no longer has it, and it left no record"
         if beat is not None:
             status.record = beat
+
+    def _lives(self, status: TaskStatus, beat: dict[str, Any]) -> bool:
+        path = self.run.folder.running(status.stage, status.index, beat.get("attempt", 0))
+        return "place" in beat and reap.lives(beat, path)
 
     def _succeeded_units(self, view: StageView, counter: Counter[State]) -> int:
         if counter[State.SUCCEEDED] == view.info.tasks:

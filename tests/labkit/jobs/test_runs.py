@@ -11,6 +11,7 @@ import pytest
 
 import labkit
 from labkit.base.problems import LabkitError
+from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import (
     Environment,
@@ -32,7 +33,7 @@ from labkit.jobs.runs.index import Index
 from labkit.jobs.runs.store import Run, StageWork
 from labkit.jobs.runs.watch import Watch
 from labkit.jobs.worker.retry import retry_memory
-from tests.support.job_helpers import Staged, stage
+from tests.support.job_helpers import Staged, stage, until
 
 MANY = 10_000
 
@@ -212,6 +213,9 @@ def test_the_index_can_be_lost_or_broken(tmp_path: Path, lab_home: Path) -> None
     one = Staged(stage("one", "true")).submit()
     two = Staged(stage("two", "true"), output=tmp_path / "elsewhere").submit()
     assert {job.path for job in labkit.jobs()} == {one.path, two.path}
+    for job in (one, two):  # what is in the queue is found there
+        job.wait(20)
+    until(lambda: not LocalQueue().names())
     index = Index()
     index.path.write_bytes(b"this is no database" * 100)
     assert [job.path for job in labkit.jobs()] == [one.path]
@@ -220,8 +224,6 @@ def test_the_index_can_be_lost_or_broken(tmp_path: Path, lab_home: Path) -> None
     index.path.unlink()
     assert [job.path for job in labkit.jobs()] == [one.path]
     assert open_job(two.path).path == two.path
-    for job in (one, two):
-        job.wait(20)
 
 
 def test_a_submit_does_not_need_the_index(lab_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
