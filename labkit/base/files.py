@@ -91,7 +91,8 @@ def put_in_place(temporary: Path, path: Path, *, exclusive: bool = False) -> boo
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return False
+        if not _is_same(temporary, path):
+            return False  # else a network disk did it, lost its answer and tried again
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
@@ -102,6 +103,13 @@ def put_in_place(temporary: Path, path: Path, *, exclusive: bool = False) -> boo
     with contextlib.suppress(OSError):
         temporary.unlink()
     return True
+
+
+def _is_same(temporary: Path, path: Path) -> bool:
+    try:
+        return temporary.samefile(path)
+    except FileNotFoundError:
+        return False
 
 
 def sync_path(path: Path) -> None:

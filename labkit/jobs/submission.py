@@ -82,7 +82,7 @@ def submit(
         elif not (snapshot.known and snapshot.state.final):
             return ""
         wanted = {stage.name: (stage.resources, stage.retries) for stage in plan.stages}
-        lost = deleted(run)
+        lost = deleted(run) - {(task.stage, task.index) for task in snapshot.open}
         works = _missing(run, snapshot, wanted, _all_tasks(run) if rerun else lost)
         if not works:
             return _reused(snapshot)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem
@@ -28,8 +26,6 @@ from labkit.jobs.model import (
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.manifest import environment_folder
 from labkit.jobs.runs.store import Run, Submission
-
-_FRESH = 60.0  # seconds after which another machine's scheduler that says nothing is taken for dead
 
 
 class LocalBackend(Backend):
@@ -118,6 +114,9 @@ class LocalBackend(Backend):
 
     def find(self, run: Run, submission: Submission) -> dict[str, Any] | None:
         """Return the handle of a submission that is in the queue, or was."""
+        theirs = self._queue.elsewhere(submission, run)
+        if theirs is not None:
+            return {"host": theirs.host, "queue": str(theirs.path)}
         queued = self._queue.entry(submission.name).exists()
         if not queued and not run.started(submission):
             return None
@@ -140,21 +139,16 @@ class LocalBackend(Backend):
         }
 
     def _elsewhere(self, run: Run, queued: set[str]) -> str:
-        """Return the living machine that has this run; what a dead one left is taken over.
-
-        Several machines (or the containers of one user, one after the other) may share a home.
-        """
+        """Return the living machine that has this run; what a dead one left is taken over."""
         for submission in run.submissions():
-            handle = submission.handle or {}
-            if submission.name in queued or handle.get("host", _host()) == _host():
+            if submission.name in queued or submission.backend != self.name:
                 continue
-            theirs = Path(handle["queue"])
-            entry = theirs / "queue" / self._queue.entry(submission.name).name
-            if not entry.exists():
+            theirs = self._queue.elsewhere(submission, run)
+            if theirs is None:
                 continue
-            if time.time() - (theirs / "supervisor.lock").stat().st_mtime < _FRESH:
-                return str(handle["host"])
-            entry.rename(self._queue.entry(submission.name))
+            if theirs.is_fresh():
+                return theirs.host
+            self._queue.take_over(submission, run, theirs)
             queued.add(submission.name)
         return ""
 

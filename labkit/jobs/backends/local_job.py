@@ -8,17 +8,24 @@ import logging
 import os
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from labkit.base import process_tree
+from labkit.jobs.backends.local_epoch import Epoch
 from labkit.jobs.backends.local_stage import Live, StageLeft
 from labkit.jobs.model import Reason, State, to_ranges
 from labkit.jobs.runs.stages import rank
 from labkit.jobs.runs.store import Run, Submission
 from labkit.jobs.worker import commit, reap
-from labkit.jobs.worker.folder import read_json, write_record
+from labkit.jobs.worker.folder import read_json, read_json_anew, write_record
 from labkit.jobs.worker.retry import retry_memory
 
 log = logging.getLogger("labkit.supervisor")
+
+
+class TakenOverError(Exception):
+    """Another machine's scheduler has the submission now."""
 
 
 class Job:
@@ -26,24 +33,25 @@ class Job:
 
     Parameters
     ----------
-    run, number
-        The run and the number of the submission.
+    run, submission
+        The run, and which of its submissions.
     most : int
         Bytes of memory one task can have at most.
+    queue : Path
+        The local queue that has it.
 
     Raises
     ------
-    LabkitError, LookupError
-        The run folder is gone, or has no such submission.
+    LabkitError
+        The run folder is gone.
+    OSError
+        The run folder cannot be read, or cannot be written.
     """
 
-    def __init__(self, run: Run, number: int, most: int) -> None:
+    def __init__(self, run: Run, submission: Submission, most: int, queue: Path) -> None:
         self.run = run
         self.most = most
-        found = [s for s in run.submissions() if s.number == number]
-        if not found:
-            raise LookupError(f"{run.path} has no submission {number}")
-        self.submission: Submission = found[0]
+        self.submission = submission
         self.path = run.manifest.path
         self.envs = run.manifest.envs
         self.stages = {work.name: StageLeft(work) for work in self.submission.stages}
@@ -53,6 +61,8 @@ class Job:
         self.cancelled = False
         self.waits_since: float | None = None
         self.waits_for = ""
+        # First of all: what an earlier scheduler claims from now on, it gives back.
+        self._epoch = Epoch.begin(run.folder, submission.number, queue)
         for left in self.stages.values():
             self._load(left)
 
@@ -153,15 +163,15 @@ class Job:
         where = (left.work.name, index, attempt)
         beat = self.run.folder.running(*where)
         reap.clear(self.run.path, *where)
-        if beat.exists():
+        if read_json_anew(beat) is not None:
             return
         verdict = (str(State.FAILED), str(Reason.LOST), "its scheduler ended before it could begin")
         record = reap.record({}, where, self.submission.number, verdict, "supervisor")
         record["began"] = False
         write_record(self.run.folder.record(*where), record)
-        found = read_json(beat)
-        if found is not None and reap.lives(found, beat):  # on another machine: until it ends
-            left.live[index] = Live.of(self.run.folder, *where, found)
+        late = read_json_anew(beat)
+        if late is not None and reap.lives(late, beat):  # on another machine: until it ends
+            left.live[index] = Live.of(self.run.folder, *where, late)
 
     def next_stage_tasks(self) -> StageLeft | None:
         """Return a stage that has a task to start now."""
@@ -190,12 +200,18 @@ class Job:
         ------
         OSError
             The run folder cannot be written.
+        TakenOverError
+            Another machine's scheduler has it now. Either that one has seen this claim, or this
+            one sees its epoch.
         """
         where = (left.work.name, index)
         number = self.attempts.get(where, 0) + 1
         while commit.claimed(self.run.folder, *where, number) or not self._make(*where, number):
             number += 1  # another scheduler's
         self.attempts[where] = number
+        if not self._epoch.is_newest():
+            self.unclaim(left, index)
+            raise TakenOverError
         return number
 
     def _make(self, stage: str, index: int, attempt: int) -> bool:
@@ -212,6 +228,37 @@ class Job:
             self.run.folder.attempt(*where, self.attempts[where]).rmdir()
         self.attempts[where] -= 1
 
+    def attend(self) -> None:
+        """Do what was asked for meanwhile, and take note of workers that have ended.
+
+        Raises
+        ------
+        OSError
+            The run folder cannot be read or written.
+        TakenOverError
+            Another machine's scheduler has it now.
+        """
+        if not self._epoch.is_newest():
+            raise TakenOverError
+        if not self.cancelled and self.run.folder.cancelled(self.submission.number).exists():
+            self.cancel()
+        self._reap_workers()
+
+    def surrender(self) -> None:
+        """End the workers of this machine, and record how: another scheduler has the job now.
+
+        That one cannot end them, and would wait for their heartbeats.
+        """
+        own = [live for live in self.live if live.beat is None]
+        for live in own:
+            process_tree.end(live.pid, 0)
+            process_tree.kill([live.pid])
+        for live in own:
+            if live.process is not None:
+                live.process.wait()
+            with contextlib.suppress(OSError):  # then the other one does, when they are silent
+                self._settle(self.stages[live.stage], live, "another machine's scheduler has it")
+
     def cancel(self) -> None:
         """Drop what waits and end what lives."""
         self.cancelled = True
@@ -222,18 +269,14 @@ class Job:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(live.pid, signal.SIGTERM)
 
-    def reap(self) -> bool:
-        """Take note of workers that have ended; True where there were any."""
-        ended = False
+    def _reap_workers(self) -> None:
         for left in self.stages.values():
             for live in list(left.live.values()):
                 if live.gone():
-                    ended = True
                     self._settle(left, live, _how(live))
             for record in list(left.unrecorded):
                 left.unrecorded.remove(record)
                 self._write(left, record)
-        return ended
 
     def _settle(self, left: StageLeft, live: Live, text: str) -> None:
         """Find out how an attempt has ended. It stays known until that could be read."""
@@ -243,7 +286,7 @@ class Job:
         beat = {} if record else read_json(folder.running(*where)) or {}
         if record is None:
             record = reap.settled(folder, beat, *where)
-        if record is not None:
+        if record is not None and record.get("began") is not False:
             self._count(record)
         if record is None or record["state"] != State.SUCCEEDED:
             # Its worker may have found another attempt's success, and left.
@@ -251,12 +294,28 @@ class Job:
         if record is not None:
             self.run.sweep(*where)
             left.live.pop(live.index, None)
-            self._after(left, record)
+            if record.get("began") is False:
+                self._once_more(left, live.index)
+            else:
+                self._after(left, record)
         elif beat.get("pid", live.pid) != live.pid and reap.lives(beat, folder.running(*where)):
             left.live[live.index] = Live.of(folder, *where, beat)
         else:
             self._reap(left, live, beat, text)
             left.live.pop(live.index, None)
+
+    def _once_more(self, left: StageLeft, index: int) -> None:
+        """Wait for the attempt that lives, or start the next: the last one had no turn."""
+        stage, folder = left.work.name, self.run.folder
+        for attempt in range(1, self.attempts[stage, index] + 1):
+            beat = folder.running(stage, index, attempt)
+            told = read_json_anew(beat)
+            ended = read_json(folder.record(stage, index, attempt)) is not None
+            if told is not None and not ended and reap.lives(told, beat):
+                left.live[index] = Live.of(folder, stage, index, attempt, told)
+                return
+        if not self.cancelled:
+            left.todo.append(index)
 
     def _reap(self, left: StageLeft, live: Live, beat: dict[str, Any], text: str) -> None:
         """Write the record of an attempt whose worker could not, once nothing of it lives."""

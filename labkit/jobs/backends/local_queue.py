@@ -15,8 +15,13 @@ from typing import Any
 
 import labkit
 from labkit.base import files
+from labkit.jobs.backends import local_epoch
+from labkit.jobs.backends.local_epoch import Epoch
+from labkit.jobs.runs.store import Run, Submission
 from labkit.jobs.worker.folder import read_json, write_json
 from labkit.viewers.paths import private_folder, state_folder
+
+_FRESH = 60.0  # seconds after which another machine's scheduler that says nothing is taken for dead
 
 
 class LocalQueue:
@@ -75,6 +80,41 @@ class LocalQueue:
     def write_status(self, name: str, status: dict[str, Any]) -> None:
         """Say what has become of a submission."""
         write_json(self.queue / f"{name}.status.json", status)
+
+    def elsewhere(self, submission: Submission, run: Run) -> LocalQueue | None:
+        """Return the other machine's queue that has a submission; None where it is ours, or over.
+
+        Several machines (or the containers of one user, one after the other) may share a home.
+        The newest epoch says whose it is, before any began the answer to its submit.
+        """
+        about = local_epoch.holder(run.folder, submission.number) or submission.handle or {}
+        path = about.get("queue")
+        if not path or Path(path) == self.path or not Path(path).is_dir():
+            return None
+        theirs = LocalQueue(Path(path))
+        return theirs if theirs.entry(submission.name).exists() else None
+
+    @property
+    def host(self) -> str:
+        """Name of its machine."""
+        return self.path.name
+
+    def is_fresh(self) -> bool:
+        """Return whether its scheduler has given a sign of life of late, on whatever machine."""
+        try:
+            return time.time() - self.lock.stat().st_mtime < _FRESH
+        except FileNotFoundError:
+            return False
+
+    def take_over(self, submission: Submission, run: Run, theirs: LocalQueue) -> None:
+        """Take a submission from the queue of a machine that is dead, or frozen.
+
+        In this order somebody has it at any moment: it is in our queue before it is said to be
+        ours, and in theirs until then.
+        """
+        self.add(submission.name, run.path, submission.number)
+        Epoch.begin(run.folder, submission.number, self.path)
+        theirs.entry(submission.name).unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
         """Take a submission that is over out of the queue."""

@@ -23,7 +23,7 @@ from labkit.base import process_tree
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_size
 from labkit.jobs.backends.capacity import capacity, free_memory
-from labkit.jobs.backends.local_job import Job
+from labkit.jobs.backends.local_job import Job, TakenOverError
 from labkit.jobs.backends.local_queue import LocalQueue, clean_environment
 from labkit.jobs.backends.local_stage import Live, StageLeft
 from labkit.jobs.runs.index import Index
@@ -92,9 +92,7 @@ class Scheduler:
             self._attend()
         for name, job in list(self._jobs.items()):
             if job.over:
-                self._queue.remove(name)
-                self._said.pop(name, None)
-                del self._jobs[name]
+                self._forget(name)
                 log.info("%s is over", name)
             elif self._vanished(job):
                 self._abandon(name, job)
@@ -110,13 +108,24 @@ class Scheduler:
             return False
 
     def _attend(self) -> None:
-        for name, job in self._jobs.items():
+        for name, job in list(self._jobs.items()):
             try:
-                if not job.cancelled and job.run.folder.cancelled(job.submission.number).exists():
-                    job.cancel()
-                job.reap()
+                job.attend()
+            except TakenOverError:
+                self._surrender(name, job)
             except OSError as error:  # one job's disk must not end the others
                 log.warning("%s: %s", name, error)
+
+    def _surrender(self, name: str, job: Job) -> None:
+        """Let go of a job that another machine has taken over while this one was frozen."""
+        log.warning("%s was taken over by another machine", name)
+        job.surrender()
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._queue.remove(name)
+        self._said.pop(name, None)
+        self._jobs.pop(name, None)
 
     def _take_queue(self) -> None:
         new = {
@@ -136,7 +145,15 @@ class Scheduler:
                 self._queue.remove(name)
             return
         self._missing.pop(name, None)
-        self._jobs[name] = Job(run, entry["number"], self._capacity.memory)
+        submission = next((s for s in run.submissions() if s.number == entry["number"]), None)
+        if submission is None:
+            raise LookupError(f"{run.path} has no submission {entry['number']}")
+        theirs = self._queue.elsewhere(submission, run)
+        if theirs is not None and theirs.is_fresh():
+            log.info("%s is in the hands of %s", name, theirs.host)
+            self._queue.remove(name)
+            return
+        self._jobs[name] = Job(run, submission, self._capacity.memory, self._queue.path)
         self._refused.pop(name, None)
         log.info("%s is taken", name)
 
@@ -175,7 +192,7 @@ class Scheduler:
         """Start what fits; True where there may be more to start."""
         started = 0
         first = ""  # who has waited so long that nobody may pass any more
-        for job in sorted(self._jobs.values(), key=_running_cores):
+        for name, job in sorted(self._jobs.items(), key=_running_cores):
             if job.cancelled:
                 continue
             left = job.next_stage_tasks()
@@ -192,6 +209,9 @@ class Scheduler:
                 continue
             try:
                 attempt = job.claim(left, left.todo[0])
+            except TakenOverError:
+                self._surrender(name, job)
+                continue
             except OSError as error:
                 job.waits_for = f"its run folder cannot be written: {error.strerror or error}"
                 continue
@@ -281,8 +301,8 @@ class Scheduler:
                 continue
 
 
-def _running_cores(job: Job) -> float:
-    return sum(live.cpu for live in job.live)
+def _running_cores(item: tuple[str, Job]) -> float:
+    return sum(live.cpu for live in item[1].live)
 
 
 def _open_pipe(path: Path) -> int:

@@ -301,10 +301,11 @@ class Run:
             created=now(),
             stages=tuple(stages),
         )
+        path = self.folder.submission(number)
         with self._writing():
-            write_json(
-                self.folder.submission(number), submission.to_json(), exclusive=True, sync=True
-            )
+            mine = write_json(path, submission.to_json(), exclusive=True, sync=True)
+        if not mine:  # a disk without locks
+            raise LabkitError(f"{self.path} was submitted by another process just now: ask again.")
         return submission
 
     def accept(self, submission: Submission, handle: Mapping[str, Any]) -> None:

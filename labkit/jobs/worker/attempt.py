@@ -31,6 +31,13 @@ class AttemptFailed(Exception):
         self.exit_code = exit_code
 
 
+def trace() -> str:
+    """Return the traceback of what is being handled."""
+    import traceback  # only a failure needs it
+
+    return traceback.format_exc()
+
+
 class Attempt:
     """One attempt of one task.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.base import files
 from labkit.jobs.worker.attempt import Attempt, AttemptFailed
-from labkit.jobs.worker.folder import CARRIED, Folder, publish, read_json
+from labkit.jobs.worker.folder import CARRIED, Folder, publish, read_json, read_json_anew
 
 _NAMED = 5  # files named in a message
 
@@ -64,7 +64,7 @@ def commit(folder: Folder, attempt: Attempt, record: dict[str, Any], written: Pa
     """
     where = (attempt.stage, attempt.index, attempt.number)
     submission = record["submission"]
-    if read_json(folder.record(*where)) is not None:
+    if read_json_anew(folder.record(*where)) is not None:
         raise AttemptFailed("SUPERSEDED", "it was given up as lost, and another has its place")
     if success(folder, attempt.stage, attempt.index, submission) is not None:
         raise AttemptFailed("SUPERSEDED", "another attempt had finished before")

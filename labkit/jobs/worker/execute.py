@@ -15,13 +15,14 @@ from typing import Any
 
 from labkit.base import files, process_tree
 from labkit.jobs.worker import cgroup, commit
-from labkit.jobs.worker.attempt import Attempt, AttemptFailed
+from labkit.jobs.worker.attempt import Attempt, AttemptFailed, trace
 from labkit.jobs.worker.folder import (
     Folder,
     fill,
     make_private,
     publish,
     read_json,
+    read_json_anew,
     reserve,
     unique_name,
     write_json,
@@ -127,9 +128,13 @@ class Execution:
         if not write_json(beat, self._begun, exclusive=True):
             reserved.unlink()
             raise FileExistsError(f"another worker has attempt {self._where[2]}")
-        if read_json(place) is None:  # read after the heartbeat was written, and the reverse
-            process_tree.adopt_orphans()
-            self._attempt()
+        # Read after the heartbeat was written; who gives an attempt up does the reverse.
+        if read_json_anew(place) is None:
+            if ended := self._no_turn():
+                self._write_record(ended, None)
+            else:
+                process_tree.adopt_orphans()
+                self._attempt()
             publish(reserved, place)
             files.sync_path(place.parent)
         else:
@@ -137,6 +142,14 @@ class Execution:
         for path in (beat, reserved):
             path.unlink(missing_ok=True)
         return (read_json(place) or {}).get("state") == "SUCCEEDED"
+
+    def _no_turn(self) -> dict[str, Any]:
+        """Return the record of an attempt that must not run; empty where it may."""
+        if self._where[2] == 1:
+            return {}
+        from labkit.jobs.worker import reap  # a first attempt does without
+
+        return reap.no_turn(self._folder, *self._where, self._submission)
 
     def terminated(self, reason: str, text: str) -> None:
         """Answer a SIGTERM: end the processes; the attempt then ends with this reason."""
@@ -170,7 +183,7 @@ class Execution:
                 failed = self._failed(AttemptFailed("STORAGE", f"{error}"))
                 self._write_record(failed, attempt)
             except Exception as error:
-                log.write(_trace().encode())
+                log.write(trace().encode())
                 text = f"{type(error).__name__}: {error}"
                 self._write_record(self._failed(AttemptFailed("DRIVER", text)), attempt)
             finally:
@@ -293,7 +306,7 @@ class Execution:
         except AttemptFailed:
             raise
         except Exception as error:
-            attempt.say(_trace())
+            attempt.say(trace())
             if self._watch and self._watch.verdict:
                 raise AttemptFailed(*self._watch.verdict) from error
             raise AttemptFailed("DRIVER", f"{type(error).__name__}: {error}") from error
@@ -368,7 +381,7 @@ class Execution:
         return round(min(1.0, done / max(1, total)) * planned, 3), planned
 
     def _beat(self, now: dict[str, Any]) -> None:
-        if self._watch and self._folder.record(*self._where).exists():
+        if self._watch and read_json_anew(self._folder.record(*self._where)) is not None:
             # This machine slept, or was cut off, and was taken for dead.
             self._watch.end_all(("SUPERSEDED", "it was given up as lost: another has its place"))
             return
@@ -387,9 +400,3 @@ class Execution:
         if self._watch:
             # Too short to be looked at: at most what the largest process ever had.
             self._record["peak_rss"] = self._watch.peak or used.ru_maxrss * 1024
-
-
-def _trace() -> str:
-    import traceback  # only a failure needs it
-
-    return traceback.format_exc()

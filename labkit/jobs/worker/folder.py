@@ -69,6 +69,10 @@ class Folder:
         """Return the wish to cancel a submission."""
         return self.path / "submissions" / f"{number:04d}.cancelled.json"
 
+    def epoch(self, number: int, epoch: int) -> Path:
+        """Return what says which local scheduler has taken a submission over."""
+        return self.path / "submissions" / f"{number:04d}.scheduler.{epoch}.json"
+
     def record(self, stage: str, index: int, attempt: int) -> Path:
         """Return the record of an attempt that has ended."""
         return self.path / "tasks" / stage / f"{index}.{attempt}.json"
@@ -181,6 +185,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return data
+
+
+def read_json_anew(path: Path) -> dict[str, Any] | None:
+    """Return a JSON file as its server has it now.
+
+    A network disk remembers for half a minute that a name was not there, unless the folder is
+    opened in between.
+    """
+    os.close(os.open(path.parent, os.O_RDONLY))
+    return read_json(path)
 
 
 def write_json(

@@ -10,7 +10,14 @@ from typing import Any
 
 from labkit.base import cgroups, process_tree
 from labkit.jobs.worker import cgroup, commit
-from labkit.jobs.worker.folder import Folder, mark, read_json, unique_name
+from labkit.jobs.worker.folder import (
+    Folder,
+    mark,
+    read_json,
+    read_json_anew,
+    unique_name,
+    write_record,
+)
 
 _SILENCE = 45.0  # seconds: a heartbeat comes every ten
 
@@ -65,6 +72,55 @@ def settled(
     if carried is not None and (carried["index"], carried["attempt"]) == (index, attempt):
         return carried
     return read_json(folder.record(stage, index, attempt))
+
+
+def no_turn(
+    folder: Folder, stage: str, index: int, attempt: int, submission: int
+) -> dict[str, Any]:
+    """Return how an attempt ends that must not run; empty where it may."""
+    if other := earlier_lives(folder, stage, index, attempt, submission):
+        text = f"attempt {other} of this task still runs"
+        return {"state": "CANCELLED", "reason": "SUPERSEDED", "text": text, "began": False}
+    if commit.success(folder, stage, index, submission):
+        text = "another attempt had finished before"
+        return {"state": "CANCELLED", "reason": "SUPERSEDED", "text": text, "began": False}
+    return {}
+
+
+def earlier_lives(folder: Folder, stage: str, index: int, attempt: int, submission: int) -> int:
+    """See to it that no earlier attempt of a task runs, or begins any more.
+
+    An attempt runs only when each one before it has its record: so no two ever run at once, be it
+    that two machines, or SLURM, have started both. What has left no record and is dead gets one.
+
+    Returns
+    -------
+    int
+        The number of one that lives; 0 where none does.
+    """
+    for number in range(1, attempt):
+        where = (stage, index, number)
+        path = folder.running(*where)
+        if read_json(folder.record(*where)) or not commit.claimed(folder, *where):
+            continue
+        beat = read_json_anew(path) or {}
+        if beat and lives(beat, path):
+            return number
+        clear(folder.path, *where)
+        if settled(folder, beat, *where) is None:
+            verdict = ("FAILED", "LOST", "its worker ended and left no record")
+            if not beat:
+                verdict = ("CANCELLED", "SUPERSEDED", "a later attempt began before it")
+            made = record(beat, where, beat.get("submission", submission), verdict, "worker")
+            if not beat:
+                made["began"] = False
+            write_record(folder.record(*where), made)
+            late = read_json_anew(path)
+            if late is not None and lives(late, path):
+                return number
+        for left in (path, folder.reserved(*where)):
+            left.unlink(missing_ok=True)
+    return 0
 
 
 def record(

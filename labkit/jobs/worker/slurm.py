@@ -144,7 +144,7 @@ class Element:
         return [
             record
             for record in records_of(self.folder, self.stage, index)
-            if record["submission"] == self.submission
+            if record["submission"] == self.submission and record.get("began") is not False
         ]
 
     def _too_much(self, memory: int) -> bool:

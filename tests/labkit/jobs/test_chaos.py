@@ -118,7 +118,7 @@ def test_a_success_counts_more_than_a_loss_that_was_written_later(site: Site) ->
     lost = {**record, "attempt": 2, "state": "FAILED", "reason": "LOST", "text": "was taken for it"}
     assert job.run.write_record(lost)
     assert open_job(job.path).state is State.SUCCEEDED, "the watcher"
-    taken = local_job.Job(job.run, 1, 1 << 30)
+    taken = local_job.Job(job.run, job.run.submissions()[0], 1 << 30, site.folder / "queue")
     assert taken.over and not taken.stages["once"].failed, "the scheduler"
     assert open_job(job.path).retry().wait(20).state is State.SUCCEEDED
     assert ran(site.trace) == ["ran"], "retry"
@@ -130,7 +130,7 @@ def test_a_record_that_a_power_cut_left_empty_comes_from_the_result(site: Site) 
     record = place.read_bytes()
     place.unlink()  # not written over: the result's has the same bytes
     place.touch()
-    assert local_job.Job(job.run, 1, 1 << 30).over
+    assert local_job.Job(job.run, job.run.submissions()[0], 1 << 30, site.folder / "queue").over
     assert place.read_bytes() == record
 
 
@@ -155,8 +155,8 @@ def test_a_worker_ends_while_the_next_scheduler_reads_the_run_folder(
 
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "attempts", slow)
-        taken = local_job.Job(job.run, 1, 1 << 30)
-    until(lambda: (records(job, "once") and not taken.live) or taken.reap())
+        taken = local_job.Job(job.run, job.run.submissions()[0], 1 << 30, site.folder / "queue")
+    until(lambda: (records(job, "once") and not taken.live) or taken.attend())
     assert not taken.stages["once"].todo, "it has succeeded"
     assert reasons(job) == ["SUCCEEDED"]
 
@@ -167,7 +167,7 @@ def test_a_disk_that_cannot_be_read_for_a_moment_loses_no_task(
     job = site.submit(once(site, 5.0))
     running(site)
     end_scheduler()
-    taken = local_job.Job(job.run, 1, 1 << 30)
+    taken = local_job.Job(job.run, job.run.submissions()[0], 1 << 30, site.folder / "queue")
     (live,) = taken.live
     os.kill(live.pid, signal.SIGKILL)
     until(live.gone)
@@ -178,10 +178,10 @@ def test_a_disk_that_cannot_be_read_for_a_moment_loses_no_task(
 
     monkeypatch.setattr(local_job, "read_json", broken)
     with pytest.raises(OSError, match="Input/output"):
-        taken.reap()
+        taken.attend()
     monkeypatch.setattr(local_job, "read_json", read)
     assert not taken.over, "it still knows the task"
-    taken.reap()
+    taken.attend()
     assert reasons(job) == ["LOST"]
     assert list(taken.stages["once"].todo) == [0], "it is tried again"
 

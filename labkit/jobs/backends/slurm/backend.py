@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from labkit.base.problems import Problem, refuse
 from labkit.base.units import format_size
 from labkit.jobs.backends.base import Backend, BackendError, SubmitRefusedError
-from labkit.jobs.backends.slurm import array_layout, check, lost_tasks, queue
+from labkit.jobs.backends.slurm import array_layout, check, held, lost_tasks, queue
 from labkit.jobs.backends.slurm.array_layout import JobArray
 from labkit.jobs.backends.slurm.lost_tasks import LostTask
 from labkit.jobs.backends.slurm.options import HELP
@@ -169,6 +169,7 @@ class SlurmBackend(Backend):
             return {run: Sightings(known=False, text=str(error)) for run in runs}
         if not answer.known:
             return {run: Sightings(known=False, text=answer.text) for run in runs}
+        held.release(answer.jobs)
         jobs: dict[str, list[tuple[JobArray, Job]]] = {}
         for job in answer.jobs:
             if named := array_layout.parse_name(job.name):

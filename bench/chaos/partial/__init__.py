@@ -1,0 +1,1 @@
+"""A driver whose first attempt leaves a partial result, as CellProfiler's does."""

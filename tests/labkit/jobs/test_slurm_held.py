@@ -1,0 +1,65 @@
+"""What SLURM could not start and holds is tried again, a few times."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from labkit.jobs.backends.slurm import held
+from labkit.slurm import commands
+from labkit.slurm.commands import SlurmRefusedError
+from labkit.slurm.queue import Job
+
+OURS = "labkit-x-1cc23504c4ff-21cec5-2.next.0.8.1"
+REASON = "launch failed requeued held"
+
+
+def job(elements: str = "3", reason: str = REASON, name: str = OURS, state: str = "PENDING") -> Job:
+    return Job(array="26", elements=elements, reason=reason, name=name, state=state)
+
+
+@pytest.fixture
+def released(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    called: list[tuple[str, ...]] = []
+    monkeypatch.setattr(commands, "run", lambda *words: called.append(words))
+    monkeypatch.setattr(held, "_tried", {})
+    return called
+
+
+def test_only_labkits_jobs_that_could_not_be_started(released: list[tuple[str, ...]]) -> None:
+    held.release(
+        [
+            job(),
+            job("4-6,8"),
+            job("1", name="somebody's own"),
+            job("2", reason="JobHeldUser"),
+            job("5", reason="JobHeldAdmin"),
+            job("7", state="RUNNING"),
+        ]
+    )
+    assert released == [
+        ("scontrol", "release", "26_3"),
+        ("scontrol", "release", "26_[4-6,8]"),
+    ]
+
+
+def test_not_too_often_and_not_for_ever(
+    released: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for _ in range(100):
+        held.release([job()])
+        now[0] += 10.0
+    assert len(released) == 5
+
+
+def test_a_refusal_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: str) -> None:
+        raise SlurmRefusedError("Access/permission denied")
+
+    monkeypatch.setattr(commands, "run", refuse)
+    monkeypatch.setattr(held, "_tried", {})
+    held.release([job()])
+    assert held._tried["26_3"][0] == 1
