@@ -120,6 +120,8 @@ class LocalQueue:
         """Take a submission that is over out of the queue."""
         self.entry(name).unlink(missing_ok=True)
         (self.queue / f"{name}.status.json").unlink(missing_ok=True)
+        for half in self.queue.glob(f".{name}.*"):  # of writers that were killed
+            half.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:

@@ -50,6 +50,27 @@ def clear(run: Path, stage: str, index: int, attempt: int) -> None:
     shutil.rmtree(Path(os.environ.get("TMPDIR") or "/tmp") / unique, ignore_errors=True)  # noqa: S108
 
 
+def sweep_machine(folder: Folder) -> None:
+    """Clear what dead attempts of a run have left on this machine.
+
+    Where SLURM has killed an element with its worker, whoever found that out was on another node.
+    """
+    parts = unique_name(folder.path, "", 0, 0).split("-")
+    begins, ends = "-".join(parts[:2]) + "-", f"-{parts[-1]}"
+    places = [Path(os.environ.get("TMPDIR") or "/tmp")]  # noqa: S108
+    places += [group for group, _ in cgroups.groups("memory")]
+    for place in filter(Path.is_dir, places):
+        for name in os.listdir(place):  # noqa: PTH208 -- names are enough
+            if not (name.startswith(begins) and name.endswith(ends)):
+                continue
+            stage, index, attempt = name[len(begins) : -len(ends)].rsplit("-", 2)
+            where = (stage, int(index), int(attempt))
+            path = folder.running(*where)  # written before the folder and the group are made
+            beat = read_json(path)
+            if beat is None or not lives(beat, path):
+                clear(folder.path, *where)
+
+
 def settled(
     folder: Folder, beat: dict[str, Any], stage: str, index: int, attempt: int
 ) -> dict[str, Any] | None:

@@ -86,6 +86,7 @@ class Element:
             return False
         signal.signal(signal.SIGTERM, self._terminated)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        reap.sweep_machine(self.folder)
         failed, more = 0, []
         for index in self.tasks:
             memory = self._next(index)

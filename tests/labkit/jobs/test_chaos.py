@@ -301,6 +301,16 @@ def test_a_task_whose_worker_lives_is_not_lost_because_the_queue_is(site: Site) 
     assert ran(site.trace) == ["ran"]
 
 
+def test_what_a_killed_submitter_left_in_the_queue_goes_with_the_job(site: Site) -> None:
+    job = site.submit(once(site, 1.0))
+    name = job.run.submissions()[0].name
+    queue = LocalQueue().queue
+    half = queue / f".{name}.json.77.00aa"
+    half.touch()
+    job.wait(60)
+    until(lambda: not list(queue.iterdir()), 60)
+
+
 def test_a_job_elsewhere_is_found_by_its_place_in_the_queue(site: Site, lab_home: Path) -> None:
     job = Staged(once(site, 2.0), output=site.folder / "elsewhere").submit()
     (index,) = lab_home.rglob("index.sqlite")
@@ -342,6 +352,23 @@ def test_a_retry_on_a_full_disk_says_so_and_starts_nothing(site: Site) -> None:
         assert len(job.run.submissions()) == 1
         assert ran(site.trace) == ["ran"]
         end_scheduler()
+
+
+def test_what_dead_attempts_left_on_a_machine_is_cleared_and_the_living_kept(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(site.folder / "tmp"))
+    job = site.submit(once(site, 3.0))
+    running(site)
+    living = site.folder / "tmp" / unique_name(job.path, "once", 0, 1)
+    assert living.is_dir()
+    dead = site.folder / "tmp" / unique_name(job.path, "a-stage", 12, 3)
+    other = site.folder / "tmp" / unique_name(site.folder / "other-123", "once", 0, 1)
+    for path in (dead, other):
+        path.mkdir()
+    reap.sweep_machine(job.run.folder)
+    assert living.is_dir() and other.is_dir() and not dead.exists()
+    assert job.wait(60).state is State.SUCCEEDED
 
 
 def test_a_clock_that_is_set_back_gives_no_negative_time() -> None:
