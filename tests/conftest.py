@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import marks
+from tests.support import marks, schedule
 from tests.support.marks import CHROMIUM
 from tests.support.portal import People, Portal
 
@@ -26,16 +26,21 @@ def needs_env(name: str) -> pytest.MarkDecorator:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test by what it needs; files with heavy tests come first.
-
-    With several workers the run is then not kept waiting at its end by one long file.
-    """
-    heavy = set()
+    """Mark every test by what it needs; files that take long come first."""
+    files, heavy = {}, set()
     for item in items:
-        marks.apply(item, Path(__file__).parent)
+        marks.apply(item, schedule.TESTS)
+        files[item.path] = name = item.path.relative_to(schedule.TESTS).as_posix()
         if item.get_closest_marker("unit") is None:
-            heavy.add(item.path)
-    items.sort(key=lambda item: item.path not in heavy)
+            heavy.add(name)
+    key = schedule.rank(schedule.known(), heavy)
+    items.sort(key=lambda item: key(files[item.path]))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add up how long each file takes; with workers, where they report to."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(schedule.Durations(), "durations-of-files")
 
 
 @pytest.fixture(scope="session")

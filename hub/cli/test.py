@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
+import psutil
 
 from hub.cli.lint import NAMES, lint
 from hub.cli.up import build
 from hub.environments import build as environments
 from hub.environments import toolchain
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base import cgroups
 
 # The tests of one file stay together: they share a portal. Files are begun in the order of
 # tests/conftest.py, which puts first what takes long.
 PARALLEL = ("--dist", "loadfile", "--no-loadscope-reorder")
+_WORKER_BYTES = 4 << 30  # a portal, a notebook and what it shows
+_MOST_WORKERS = 6
 COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-report=html:test-artifacts/coverage")
 
 
@@ -27,8 +32,8 @@ def test(arguments: tuple[str, ...], quick: bool, only_lint: bool, coverage: boo
     """Run the tests; ARGUMENTS go to pytest.
 
     Makes the environments that they need. What this machine cannot run is skipped, and the
-    summary at the end names each with its reason. They run on all cores, up to four; `-n 0`
-    runs them one after the other, as a debugger needs it.
+    summary at the end names each with its reason. They run side by side, a few more than there
+    are cores, since many wait; `-n 0` runs them one after the other, as a debugger needs it.
 
     With --lint, ARGUMENTS are the names of checks, all where there are none: ruff, format,
     mypy, imports, shellcheck, schema, docs.
@@ -59,10 +64,20 @@ def test(arguments: tuple[str, ...], quick: bool, only_lint: bool, coverage: boo
         node, _ = toolchain.node_programs(paths)
         env["PATH"] = f"{env.get('PATH', os.defpath)}{os.pathsep}{node.parent}"
     os.chdir(REPOSITORY)
-    workers = ("--numprocesses", str(min(4, os.cpu_count() or 1)))
+    workers = ("--numprocesses", str(_workers(os.cpu_count() or 1, _memory())))
     words = [str(python), "-m", "pytest", *workers, *PARALLEL]
     words += [*(("-m", "unit") if quick else ()), *(COVERAGE if coverage else ()), *arguments]
     os.execve(words[0], words, env)  # noqa: S606 - an argument list
+
+
+def _workers(cores: int, memory: int) -> int:
+    """Return how many tests run side by side: half again as many as cores, as memory allows."""
+    return max(1, min(cores + (cores + 1) // 2, memory // _WORKER_BYTES, _MOST_WORKERS))
+
+
+def _memory() -> int:
+    """Return the bytes of memory that this process and its children may take."""
+    return min(psutil.virtual_memory().total, cgroups.memory_limit() or sys.maxsize)
 
 
 def _build(paths: Paths, *, only_dev: bool) -> None:

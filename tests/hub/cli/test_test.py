@@ -54,6 +54,29 @@ def test_quick_builds_dev_alone(calls: dict[str, Any]) -> None:
     assert "--cov" in calls["words"]
 
 
+GB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "expected"),
+    [
+        (1, 16 * GB, 2),
+        (2, 24 * GB, 3),
+        (4, 64 * GB, 6),
+        (64, 512 * GB, 6),
+        (2, 9 * GB, 2),
+        (8, 3 * GB, 1),
+    ],
+)
+def test_a_few_more_workers_than_cores_as_memory_allows(
+    cores: int, memory: int, expected: int, calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(command, "_memory", lambda: memory)
+    CliRunner().invoke(command.test, ["--quick"])
+    assert calls["words"][calls["words"].index("--numprocesses") + 1] == str(expected)
+
+
 def test_a_failed_check_fails_the_command(
     calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,59 @@
+"""Which files begin first, and what a run writes down about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.support import schedule
+
+
+def test_the_longest_come_first_and_new_heavy_ones_before_the_light() -> None:
+    key = schedule.rank({"a.py": 20.0, "b.py": 90.0, "quick.py": 1.0}, {"a.py", "new.py"})
+    files = ["other.py", "a.py", "quick.py", "new.py", "b.py"]
+    assert sorted(files, key=key) == ["b.py", "new.py", "a.py", "quick.py", "other.py"]
+
+
+def test_every_file_that_is_known_is_there() -> None:
+    known = schedule.known()
+    assert [name for name in known if not (schedule.TESTS / name).is_file()] == []
+    assert min(known.values()) >= 1
+
+
+class Terminal:
+    """What pytest shows."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def section(self, title: str) -> None:
+        self.lines.append(title)
+
+    def write_line(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def report(nodeid: str, when: Literal["setup", "call"], seconds: float) -> pytest.TestReport:
+    return pytest.TestReport(
+        nodeid, (nodeid, 0, ""), {}, "passed", None, when=when, duration=seconds
+    )
+
+
+def test_a_run_shows_and_writes_what_each_file_took(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written = tmp_path / "made" / "durations.json"
+    monkeypatch.setattr(schedule, "WRITTEN", written)
+    durations, terminal = schedule.Durations(), Terminal()
+    for nodeid, when, seconds in (
+        ("tests/quick/test_a.py::test_x", "call", 0.4),
+        ("tests/slow/test_b.py::test_y[1]", "setup", 40.0),
+        ("tests/slow/test_b.py::test_y[2]", "call", 2.25),
+    ):
+        durations.pytest_runtest_logreport(report(nodeid, when, seconds))
+    durations.pytest_terminal_summary(terminal)
+    assert terminal.lines[1:] == ["   42.2s slow/test_b.py", "    0.4s quick/test_a.py"]
+    assert json.loads(written.read_text()) == {"slow/test_b.py": 42}
