@@ -16,6 +16,7 @@ from typing import Any
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
+from labkit.base import cgroups
 from labkit.server.file_finder import SECONDS, find
 from labkit.server.pages import Api, Page
 
@@ -64,6 +65,7 @@ class Opener:
         return self._openings.get(name)
 
     async def _run(self, opening: Opening, force: bool) -> None:
+        killed_before = cgroups.own_oom_kills()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -87,10 +89,7 @@ class Opener:
             raise
         if opening.state == "working":
             opening.state = "failed"
-            opening.error = (
-                f"It ended without a word (status {status}). It may have run out of memory: "
-                "stop kernels you no longer need, or take a server with more memory."
-            )
+            opening.error = _why_it_ended(status, cgroups.own_oom_kills() - killed_before)
 
     @staticmethod
     def _note(opening: Opening, said: dict[str, Any]) -> None:
@@ -103,6 +102,28 @@ class Opener:
         elif "port" in said:
             opening.state, opening.port = "ready", int(said["port"])
             opening.changes, opening.notes = said["changes"], said["notes"]
+
+
+def _why_it_ended(status: int, killed: int) -> str:
+    """Return why a process that left no word has ended, as far as it was measured.
+
+    Parameters
+    ----------
+    status : int
+        Its exit status; below zero: the signal.
+    killed : int
+        Processes of this server that the kernel has killed meanwhile, for want of memory.
+    """
+    if killed:
+        return (
+            "The memory of your server ran out, and it was killed. Stop kernels you no longer "
+            "need, or take a server with more memory."
+        )
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    return (
+        f"It ended without a word ({how}); no kill for want of memory was counted. Open the data "
+        "in a notebook, which shows the whole error: labkit.cellxgene(path)."
+    )
 
 
 class ViewerPage(Page):

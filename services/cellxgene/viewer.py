@@ -19,7 +19,7 @@ import aiohttp
 import psutil
 from yarl import URL
 
-from labkit.base import files
+from labkit.base import cgroups, files
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_duration
 from labkit.viewers import cellxgene as viewers
@@ -90,6 +90,7 @@ class Viewer:
     process: asyncio.subprocess.Process | None = None
     task: asyncio.Task[None] | None = None
     _session: aiohttp.ClientSession | None = None
+    _kills_before: int = 0
 
     @property
     def socket(self) -> Path:
@@ -193,6 +194,7 @@ class Viewer:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment |= {"HOME": str(self.folder), "NUMBA_CACHE_DIR": str(self._numba())}
         words = ["-I", "-W", "ignore::FutureWarning", str(SERVE), str(self.folder / "config")]
+        self._kills_before = cgroups.own_oom_kills()
         with self.log.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
                 str(python),
@@ -243,7 +245,9 @@ class Viewer:
 
     def failed(self, what: str) -> ViewerError:
         """Return the error that says what happened and why."""
-        return ViewerError(f"{what}: {explain(self.tail(), ended=not self.alive)}")
+        killed = cgroups.own_oom_kills() > self._kills_before
+        cause = explain(self.tail(), ended=not self.alive, killed=killed)
+        return ViewerError(f"{what}: {cause}")
 
     def tail(self, lines: int = 20) -> str:
         """Return the end of the log."""

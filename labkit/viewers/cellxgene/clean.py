@@ -130,7 +130,8 @@ def _clean_table(table: str, frame: pd.DataFrame, noun: str, result: Cleaned) ->
     """Return a table whose index and columns CellxGene reads; new objects where changed."""
     columns: dict[str, Any] = {}
     for position, name in enumerate(frame.columns):
-        label = _free_name(str(name), columns)
+        # anndata keeps the name "_index" for itself.
+        label = _free_name("index" if name == "_index" else str(name), columns)
         where = f"{table}[{name!r}]"
         if label != name:
             result.changes.append(Change(where, f"column is now called '{label}'"))
@@ -182,10 +183,16 @@ def _clean_column(column: pd.Series[Any]) -> tuple[pd.Series[Any] | None, str]:
     if pd.api.types.is_integer_dtype(dtype):
         return _clean_integers(column, plain_numpy)
     if pd.api.types.is_float_dtype(dtype):
-        if isinstance(dtype, np.dtype) and dtype.itemsize <= 8:
+        plain = isinstance(dtype, np.dtype) and dtype.itemsize <= 8
+        numbers = column.to_numpy() if plain else column.to_numpy("float32", na_value=np.nan)
+        infinite = np.isinf(numbers)
+        if infinite.any():
+            # CellxGene draws no histogram over an endless range.
+            numbers = np.where(infinite, np.nan, numbers)
+            return pd.Series(numbers, index=column.index), "infinite values are shown as gaps"
+        if plain:
             return column, ""
-        values = column.to_numpy(dtype="float32", na_value=np.nan)
-        return pd.Series(values, index=column.index), "stored as float32"
+        return pd.Series(numbers, index=column.index), "stored as float32"
     if pd.api.types.is_complex_dtype(dtype):
         return None, "left out: complex numbers cannot be shown"
     if plain_numpy and all(value is None or isinstance(value, str) for value in column):
@@ -210,7 +217,7 @@ def _clean_integers(column: pd.Series[Any], plain: bool) -> tuple[pd.Series[Any]
 def _clean_categories(column: pd.Series[Any]) -> tuple[pd.Series[Any], str]:
     categories = column.cat.categories
     kind = categories.dtype.kind if isinstance(categories.dtype, np.dtype) else "extension"
-    if kind in "iuf":
+    if kind in "iuf" and np.isfinite(categories.to_numpy()).all():
         in_range = kind == "f" or categories.empty
         if in_range or (categories.min() >= _INT32.min and categories.max() <= _INT32.max):
             return column, ""
@@ -278,6 +285,12 @@ def _clean_embeddings(source: Source, result: Cleaned) -> None:
             name = f"X_{key}"
             what = f"{what}; " if what else ""
             what += f"shown as the embedding '{key}'"
+        if "/" in name:
+            free = name.replace("/", "_")
+            while free in source.obsm or free in result.obsm:
+                free += "_"
+            what = (f"{what}; " if what else "") + f"is now called '{free}'"
+            name = free
         if what:
             changes.append(Change(where, what))
         result.obsm[name] = array
@@ -332,7 +345,16 @@ def _clean_colours(source: Source, result: Cleaned) -> None:
         if not isinstance(result.obs[column].dtype, pd.CategoricalDtype):
             result.changes.append(Change(where, f"left out: '{column}' has no categories"))
             continue
-        colours = [value] if isinstance(value, str) else list(value)
+        count = len(result.obs[column].cat.categories)
+        colours = [value] if isinstance(value, str) else list(value if value is not None else ())
+        if len(colours) < count:
+            # CellxGene paints no map where a category has no colour.
+            what = f"left out: {len(colours)} colours for {count} categories"
+            result.changes.append(Change(where, what))
+            continue
+        if "/" in key:
+            result.changes.append(Change(where, "left out: a name with '/' cannot be stored"))
+            continue
         fixed = [_colour(one) for one in colours]
         if None in fixed:
             result.changes.append(Change(where, "left out: CellxGene cannot read these colours"))

@@ -32,7 +32,7 @@ def port_taken(log: str) -> bool:
     return _TAKEN in log
 
 
-def explain(log: str, *, ended: bool) -> str:
+def explain(log: str, *, ended: bool, killed: bool) -> str:
     """Return the likely cause in plain words.
 
     Parameters
@@ -41,13 +41,20 @@ def explain(log: str, *, ended: bool) -> str:
         End of CellxGene's log.
     ended : bool
         Whether the process ended by itself.
+    killed : bool
+        Whether the kernel has killed a process of this server meanwhile, for want of memory.
     """
+    if ended and killed:
+        return (
+            "the memory of your server ran out, and it was killed. Show fewer cells or genes, or "
+            "take a server with more memory."
+        )
     for sign, cause in _CAUSES:
         if sign in log:
             return cause
     if ended and "Error" not in log and "Traceback" not in log:
         return (
-            "it vanished without an error: most likely the memory ran out and it was killed. "
-            "Show fewer cells or genes, or take a server with more memory."
+            "it was ended from outside, without an error of its own, and no kill for want of "
+            "memory was counted: a person may have done it. Call `labkit.cellxgene` again."
         )
     return "not one labkit knows; the log says more."

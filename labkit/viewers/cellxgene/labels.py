@@ -15,6 +15,7 @@ from labkit.viewers.paths import private_folder
 
 _LABELS = "cell-labels.csv"
 _GENE_SETS = "gene-sets.csv"
+_NAMES = "cell-names.csv"  # the cells' own names, where CellxGene needed others
 
 
 def folder_for(
@@ -45,11 +46,22 @@ def folder_for(
     return folder
 
 
-def prepare(folder: Path, columns: Collection[str]) -> tuple[dict[str, str], list[str]]:
+def prepare(
+    folder: Path, columns: Collection[str], cells: pd.Index[str], shown: pd.Index[str]
+) -> tuple[dict[str, str], list[str]]:
     """Make the folder and take out labels that the data now has itself.
 
     CellxGene answers 500 to everything when a label has the name of a column of ``obs``, as
     happens after ``adata.obs["type"] = card.labels()["type"]``.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    columns : collection of str
+        Columns of ``obs``.
+    cells, shown : pandas.Index
+        Names of the cells, and the names that CellxGene shows them by, in the same order.
 
     Returns
     -------
@@ -59,10 +71,15 @@ def prepare(folder: Path, columns: Collection[str]) -> tuple[dict[str, str], lis
         What was taken out and where the file before is kept.
     """
     private_folder(folder)
+    names = folder / _NAMES
+    if list(cells) == list(shown):
+        names.unlink(missing_ok=True)
+    else:
+        pd.DataFrame({"shown": shown, "cell": cells}).to_csv(names, index=False)
     path = folder / _LABELS
     notes = []
     if path.exists():
-        kept = read(folder)
+        kept = _table(path)
         double = [name for name in kept.columns if name in columns]
         if double:
             backup = folder / f"cell-labels-{time.strftime('%Y-%m-%dT%H-%M-%S')}.csv"
@@ -76,10 +93,24 @@ def prepare(folder: Path, columns: Collection[str]) -> tuple[dict[str, str], lis
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Return the labels made so far: one row per cell, one column per set of labels."""
+    """Return the labels made so far: one row per cell, one column per set of labels.
+
+    Cells whose names were not unique come in the data's order under their own names, so that a
+    column can be assigned to ``obs`` as it is.
+    """
     path = folder / _LABELS
     if not path.exists() or path.stat().st_size == 0:
         return pd.DataFrame()
+    table = _table(path)
+    names = folder / _NAMES
+    if names.exists():
+        cells = pd.read_csv(names, dtype=str, keep_default_na=False)
+        table = table.reindex(cells["shown"])
+        table.index = pd.Index(cells["cell"].to_numpy(dtype=object))
+    return table
+
+
+def _table(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, comment="#", keep_default_na=False)
     index = table.columns[0]
     table = table.set_index(index).astype("category")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.base.ports import BLOCKED
+from labkit.base.problems import LabkitError, Problem
 from labkit.base.units import format_size
 from labkit.viewers import paths
-from labkit.viewers.cellxgene import copies, labels, memory, process
+from labkit.viewers.cellxgene import copies, labels, memory, process, values
 from labkit.viewers.cellxgene.card import Card, link
 from labkit.viewers.cellxgene.clean import Cleaned, clean
 from labkit.viewers.cellxgene.errors import (
@@ -52,13 +55,14 @@ def open_cellxgene(
     _check_arguments(data, port, title, timeout)
     python = paths.program("cellxgene", "python")
     progress("Reading and checking the data …")
-    source = read_source(data)
+    with _explained(title or "the data"):
+        source = read_source(data)
     source.title = title or source.title
-    cleaned = clean(source, gene_names)
-    if cleaned.problems or source.x is None:
-        raise DataRefusedError(f"'{source.title}'", cleaned.problems)
-
-    content = copies.identity(source, cleaned)
+    with _explained(source.title):
+        cleaned = clean(source, gene_names)
+        if cleaned.problems or source.x is None:
+            raise DataRefusedError(f"'{source.title}'", cleaned.problems)
+        content = copies.identity(source, cleaned)
     way = f"{source.title}|{annotations}"
     key = f"{content}-{hashlib.blake2b(way.encode(), digest_size=4).hexdigest()}"
     found = process.find(key)
@@ -74,7 +78,10 @@ def open_cellxgene(
         process.stop(one)
 
     plan = _plan(source, source.x, cleaned, copies.existing(content), force)
-    served = _served(source, cleaned, content, plan, progress)
+    with _explained(source.title):
+        if source.x.dtype.kind == "f" and (note := source.look_at_x(values.note)):
+            plan.notes.append(note)
+        served = _served(source, cleaned, content, plan, progress)
     running = process.running()
     config, folder, notes = _configure(source, cleaned, served, annotations, plan, running)
 
@@ -118,6 +125,29 @@ def open_cellxgene(
             continue
         progress(f"Ready: {link(started.port)}")
         return Card(started)
+
+
+@contextmanager
+def _explained(title: str) -> Iterator[None]:
+    """Turn what nobody foresaw into words: the reader of a notebook wants the next step."""
+    try:
+        yield
+    except (LabkitError, ImportError):
+        raise
+    except MemoryError as error:
+        raise NotEnoughMemoryError(
+            f"Preparing '{title}' needed more memory than there is.\n{_less_memory()}"
+        ) from error
+    except Exception as error:  # whatever unusual data makes pandas, anndata or h5py raise
+        text = next(iter(str(error).strip().splitlines()), "no message")
+        problem = Problem(
+            "data",
+            f"Something in it was not foreseen: {type(error).__name__}: {text}",
+            "leave out what the message names, or build a small AnnData of what is to be shown: "
+            "`anndata.AnnData(adata.X, adata.obs[['cell_type']], adata.var[[]], "
+            "obsm={'X_umap': adata.obsm['X_umap']})`.",
+        )
+        raise DataRefusedError(f"'{title}'", [problem]) from error
 
 
 def _lineage(source: Source, cleaned: Cleaned, annotations: bool | str | Path) -> str:
@@ -237,9 +267,12 @@ def _configure(
     folder = ""
     if wanted:
         taken = {Path(one.labels) for one in running if one.labels}
-        place = labels.folder_for(source.title, cleaned.obs.index, base, taken)
+        shown = cleaned.obs.index
+        place = labels.folder_for(source.title, shown, base, taken)
         try:
-            files, more = labels.prepare(place, set(cleaned.obs.columns))
+            files, more = labels.prepare(
+                place, set(cleaned.obs.columns), source.obs.index.astype(str), shown
+            )
         except OSError as error:
             raise CellxGeneError(
                 f"The folder for your labels cannot be used: {error}\n"

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from labkit.base import files
+from labkit.base import cgroups, files
 from labkit.base.ports import BLOCKED
 from labkit.base.units import format_duration
 from labkit.viewers import paths, sockets
@@ -292,10 +292,11 @@ def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None
         end of its log. The process is then stopped.
     """
     began = time.monotonic()
+    killed_before = cgroups.own_oom_kills()
     told = 0
     while True:
         if record.process is None:
-            raise _failed(record, "CellxGene ended while it was starting")
+            raise _failed(record, "CellxGene ended while it was starting", killed_before)
         try:
             status, _ = ask(record.port, "/health", timeout=5)
         except OSError:
@@ -304,7 +305,9 @@ def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None
             break
         waited = time.monotonic() - began
         if waited > timeout:
-            raise _failed(record, f"CellxGene did not answer within {format_duration(timeout)}")
+            raise _failed(
+                record, f"CellxGene did not answer within {format_duration(timeout)}", killed_before
+            )
         if int(waited) >= told + 3:
             told = int(waited)
             progress(f"CellxGene is loading the data … {told} s")
@@ -314,18 +317,21 @@ def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None
         try:
             status, _ = ask(record.port, f"/api/v0.2/{path}", timeout=max(30, timeout))
         except (OSError, http.client.HTTPException) as error:
-            raise _failed(record, f"CellxGene broke off at '{path}' ({error})") from error
+            raise _failed(
+                record, f"CellxGene broke off at '{path}' ({error})", killed_before
+            ) from error
         if status != 200:
-            raise _failed(record, f"CellxGene answered {status} to '{path}'")
+            raise _failed(record, f"CellxGene answered {status} to '{path}'", killed_before)
 
 
-def _failed(record: Record, what: str) -> StartFailedError:
+def _failed(record: Record, what: str, killed_before: int) -> StartFailedError:
     ended = record.process is None
+    killed = cgroups.own_oom_kills() > killed_before
     stop(record)
     tail = log_tail(record)
     kind = PortTakenError if ended and port_taken(tail) else StartFailedError
     return kind(
-        f"{what}.\nCause: {explain(tail, ended=ended)}\n"
+        f"{what}.\nCause: {explain(tail, ended=ended, killed=killed)}\n"
         f"End of its log ({record.log}):\n{tail or '  (empty)'}"
     )
 

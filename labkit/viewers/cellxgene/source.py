@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata.io import read_elem
 
+from labkit.base.addresses import address_problem
 from labkit.base.problems import Problem
 from labkit.viewers.cellxgene.errors import DataRefusedError
 
@@ -73,6 +75,8 @@ class Source:
         What the matrix is.
     read_x : callable
         Returns the matrix itself: a numpy array or a scipy sparse matrix.
+    look_at_x : callable
+        Calls a function with the matrix where it lies, without reading it as a whole.
     beside : int
         Bytes of what CellxGene would load as well and never use (layers, raw, graphs).
     in_memory : bool
@@ -88,6 +92,7 @@ class Source:
     uns: dict[str, Any]
     x: Matrix | None
     read_x: Callable[[], Any]
+    look_at_x: Callable[[Callable[[Any], str]], str]
     beside: int = 0
     in_memory: bool = False
     why_copy: list[str] = field(default_factory=list)
@@ -109,6 +114,9 @@ def read_source(data: Any) -> Source:
     """
     if isinstance(data, ad.AnnData):
         return _from_anndata(data)
+    address = address_problem("file", data)
+    if address is not None:
+        raise DataRefusedError(f"'{data}'", [address])
     path = Path(data).expanduser().resolve()
     problem = _path_problem(path)
     if problem:
@@ -132,11 +140,11 @@ def read_source(data: Any) -> Source:
 
 
 def _path_problem(path: Path) -> Problem | None:
-    if path.suffix not in (".h5ad", ".zarr"):
+    if path.suffix.lower() not in (".h5ad", ".zarr"):
         return Problem(
             "file",
             f"'{path.name}' is neither an .h5ad file nor a .zarr folder.",
-            "read it with scanpy (e.g. `adata = sc.read_10x_h5(...)`, `sc.read_loom(...)`), "
+            "read it with scanpy (e.g. `adata = sc.read_10x_h5(...)`, `sc.read_csv(...)`), "
             "then pass the AnnData: `labkit.cellxgene(adata)`.",
         )
     if not path.exists():
@@ -172,6 +180,7 @@ def _from_anndata(adata: ad.AnnData) -> Source:
         uns=_wanted_uns(adata.uns),
         x=None if x is None else _describe(x),
         read_x=lambda: _to_memory(x),
+        look_at_x=lambda look: look(x),
         in_memory=not adata.isbacked,
     )
 
@@ -209,28 +218,52 @@ def _wanted_uns(uns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_file(path: Path) -> Source:
-    if path.suffix == ".zarr":
+    if path.suffix.lower() == ".zarr":
         import zarr
 
         root: Any = zarr.open_group(str(path), mode="r")
-        return _from_group(root, path, lambda: read_elem(zarr.open_group(str(path), mode="r")["X"]))
+        if _is_old(root):
+            return _from_old(ad.read_zarr(path), path)
+
+        @contextmanager
+        def opened_zarr() -> Iterator[Any]:
+            yield zarr.open_group(str(path), mode="r")
+
+        return _from_group(root, path, opened_zarr)
 
     import h5py
 
-    def read_x() -> Any:
+    @contextmanager
+    def opened() -> Iterator[Any]:
         with h5py.File(path, "r") as file:
-            return read_elem(file["X"])
+            yield file
 
     with h5py.File(path, "r") as file:
-        if "obs" in file and isinstance(file["obs"], h5py.Dataset):
-            source = _from_anndata(ad.read_h5ad(path))  # anndata before 0.7
-            source.title = path.stem
-            source.why_copy.append("old file format (anndata before 0.7): written anew")
-            return source
-        return _from_group(file, path, read_x)
+        if _is_old(file):
+            return _from_old(ad.read_h5ad(path), path)
+        return _from_group(file, path, opened)
 
 
-def _from_group(root: Any, path: Path, read_x: Callable[[], Any]) -> Source:
+def _is_old(root: Any) -> bool:
+    """Return whether anndata before 0.7 wrote it: tables as one array, sparse without a name."""
+    tables = any(hasattr(root[name], "dtype") for name in ("obs", "var") if name in root)
+    x = root.get("X")
+    unnamed = x is not None and not hasattr(x, "dtype") and "encoding-type" not in x.attrs
+    return tables or unnamed
+
+
+def _from_old(adata: ad.AnnData, path: Path) -> Source:
+    source = _from_anndata(adata)
+    source.title = path.stem
+    source.why_copy.append("old file format (anndata before 0.7): written anew")
+    return source
+
+
+def _from_group(root: Any, path: Path, opened: Callable[[], AbstractContextManager[Any]]) -> Source:
+    def look_at_x(look: Callable[[Any], Any]) -> Any:
+        with opened() as file:
+            return look(file["X"])
+
     missing = [name for name in ("obs", "var") if name not in root]
     if missing:
         raise DataRefusedError(
@@ -247,21 +280,35 @@ def _from_group(root: Any, path: Path, read_x: Callable[[], Any]) -> Source:
     uns = root.get("uns", {})
     source = Source(
         title=path.stem,
-        path=path if path.suffix == ".h5ad" else None,
+        path=path if path.suffix == ".h5ad" else None,  # CellxGene takes no other spelling
         adata=None,
         obs=read_elem(root["obs"]),
         var=read_elem(root["var"]),
-        obsm=read_elem(root["obsm"]) if "obsm" in root else {},
+        obsm=_flat(read_elem(root["obsm"])) if "obsm" in root else {},
         uns={k: read_elem(uns[k]) for k in uns if k.endswith("_colors") or k == "version"},
         x=_describe_stored(root["X"]) if "X" in root else None,
-        read_x=read_x,
+        read_x=lambda: look_at_x(read_elem),
+        look_at_x=look_at_x,
         beside=sum(_stored_bytes(root[k]) for k in ("layers", "raw", "obsp", "varp") if k in root),
     )
-    if path.suffix == ".zarr":
+    if path.suffix.lower() == ".h5ad" != path.suffix:
+        source.why_copy.append("CellxGene opens only files whose name ends in '.h5ad'")
+    elif path.suffix.lower() == ".zarr":
         source.why_copy.append("zarr store: written as h5ad, CellxGene reads no zarr")
     elif not str(path).isprintable():
         source.why_copy.append("the file's name has characters that CellxGene cannot take")
     return source
+
+
+def _flat(obsm: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays by name: a name with '/' was stored as a folder."""
+    flat: dict[str, Any] = {}
+    for name, value in obsm.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}/{below}": item for below, item in _flat(value).items()})
+        else:
+            flat[name] = value
+    return flat
 
 
 def _describe_stored(x: Any) -> Matrix | None:
