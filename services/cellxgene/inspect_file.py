@@ -62,6 +62,18 @@ def logical_bytes(path: Path) -> int:
     return total
 
 
+def _shape(path: Path) -> dict[str, int]:
+    """Return the numbers of cells and genes that X states; nothing where it states none."""
+    with h5py.File(path, "r") as file:
+        x = file.get("X")
+        stated = x.shape if isinstance(x, h5py.Dataset) else x.attrs.get("shape") if x else None
+        try:
+            cells, genes = (int(length) for length in stated)
+        except (TypeError, ValueError):
+            return {}
+    return {"cells": max(0, cells), "genes": max(0, genes)}
+
+
 def look(path: Path, memory: int) -> dict[str, Any]:
     """Return the facts of a file and what refuses it, by the rules of ``labkit.cellxgene``."""
     from labkit.viewers.cellxgene.clean import clean
@@ -71,7 +83,7 @@ def look(path: Path, memory: int) -> dict[str, Any]:
     try:
         logical = logical_bytes(path)
         if logical > memory:
-            return {"logical": logical, "problems": []}
+            return {"logical": logical, "problems": [], **_shape(path)}
         source = read_source(path)
     except (RefusedFileError, OSError) as error:
         return {"problems": [f"The file is refused: {error}."]}

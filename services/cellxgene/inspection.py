@@ -19,11 +19,20 @@ log = logging.getLogger(__name__)
 
 
 def too_big(need: int, most: int, cells: int, genes: int) -> Problem:
-    """Return the problem of a dataset that needs more memory than there is, with the numbers."""
+    """Return the problem of a dataset that needs more memory than there is, with the numbers.
+
+    Parameters
+    ----------
+    need, most : int
+        What it needs and what there is, in bytes.
+    cells, genes : int
+        Its shape; 0 where it is not known, and then not told.
+    """
+    shape = f" for {cells:,} cells × {genes:,} genes" if cells and genes else ""
     return Problem(
         "memory",
-        f"CellxGene would need {format_size(need)} for {cells:,} cells x {genes:,} genes; this "
-        f"machine gives {format_size(most)} to all published datasets.",
+        f"CellxGene would need {format_size(need)}{shape}; this machine gives "
+        f"{format_size(most)} to all published datasets.",
         "Publish fewer genes, `adata[:, adata.var.highly_variable]`, or fewer cells.",
     )
 

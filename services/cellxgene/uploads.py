@@ -284,11 +284,11 @@ class Uploads:
             self._end(upload, "refused", [text])
 
     async def _look(self, upload: Upload) -> Facts:
-        announced, most = upload.announced, self.limits.memory
-        found = await look(self._python, upload.path, memory=most, seconds=self.limits.inspect)
-        if found.need > most:
-            raise RefusedPublishError([too_big(found.need, most, announced.cells, announced.genes)])
-        return found
+        most = self.limits.memory
+        facts = await look(self._python, upload.path, memory=most, seconds=self.limits.inspect)
+        if facts.need > most:
+            raise RefusedPublishError([too_big(facts.need, most, facts.cells, facts.genes)])
+        return facts
 
     async def _commit(
         self, upload: Upload, facts: Facts, number: int, opening: bytes | None

@@ -306,8 +306,8 @@ def _clean_embeddings(source: Source, result: Cleaned) -> None:
         )
     elif set(result.obsm) == {"X_pca"}:
         result.hints.append(
-            "Only the PCA is there to draw; `sc.tl.umap(adata)` (after `sc.pp.neighbors`) "
-            "separates groups better."
+            "Only the PCA is there to draw; `sc.pp.neighbors(adata); sc.tl.umap(adata)` separates "
+            "groups better."
         )
 
 

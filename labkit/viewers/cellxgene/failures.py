@@ -14,7 +14,8 @@ _CAUSES = (
     ("Permission denied", "a file may not be read or written; the log names it."),
     ("Unable to read genesets CSV", "the file gene-sets.csv in your labels folder is damaged: "
      "rename it and call `labkit.cellxgene` again."),
-    ("No valid layout data", "the data has no 2-D embedding. Run `sc.tl.umap(adata)`."),
+    ("No valid layout data", "the data has no 2-D embedding. Run "
+     "`sc.pp.neighbors(adata); sc.tl.umap(adata)`."),
     ("must be unique", "names of cells, genes or columns are not unique."),
     ("Annotations of type", "a column of obs or var has a type that CellxGene cannot show."),
     ("did not understand one of the types", "a column of obs or var has a type with gaps that "

@@ -310,7 +310,21 @@ def test_a_small_file_that_unpacks_to_a_large_one(service: Service, tmp_path: Pa
     assert path.stat().st_size < 1 << 20
     ended = send(service, ADA, "bomb", path.read_bytes())
     assert ended["state"] == "refused"
-    assert "would need 8 TB" in str(ended["problems"])
+    cells, genes = make().shape
+    assert f"would need 8 TB for {cells} cells × {genes} genes;" in str(ended["problems"])
+
+
+def test_a_large_file_that_states_no_shape_is_refused_without_one(
+    service: Service, tmp_path: Path
+) -> None:
+    import h5py
+
+    path = tmp_path / "bare.h5ad"
+    with h5py.File(path, "w") as file:
+        file.create_group("X").attrs["shape"] = "many"
+        file.create_dataset("layers/bomb", (1 << 20, 1 << 20), "f8", chunks=(1024, 1024))
+    ended = send(service, ADA, "bare", path.read_bytes())
+    assert "would need 8 TB; this machine gives" in str(ended["problems"])
 
 
 def test_what_is_no_h5ad(service: Service) -> None:

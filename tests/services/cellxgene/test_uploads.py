@@ -106,6 +106,8 @@ def test_too_big_for_the_machine_is_refused_with_the_numbers(
     ended = send(service, ADA, "big", path.read_bytes(), need=1)
     assert ended["state"] == "refused"
     assert "would need" in ended["problems"][0] and "gives 300 MB" in ended["problems"][0]
+    cells, genes = make().shape
+    assert f"for {cells} cells × {genes} genes;" in ended["problems"][0]
     assert nothing_is_left(service)
 
 
