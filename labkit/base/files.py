@@ -254,3 +254,24 @@ def tail(path: Path, lines: int | None = None, *, most: int = TAIL_BYTES, start:
     if lines is not None:
         found = found[-lines:] if lines > 0 else []
     return "\n".join(found)
+
+
+def read_lines(path: Path, position: int, *, most: int = 1 << 20) -> tuple[int, str]:
+    """Return the whole lines of a growing file after a position, and the position after them.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is not there yet has no lines.
+    position : int
+        Bytes that were read before.
+    most : int
+        Bytes that are read; of a longer line they are returned as they are.
+    """
+    if not path.exists():
+        return position, ""
+    with path.open("rb") as file:
+        file.seek(position)
+        data = file.read(most)
+    whole = data if len(data) == most else data[: data.rfind(b"\n") + 1]
+    return position + len(whole), whole.decode("utf-8", "replace")

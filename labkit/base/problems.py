@@ -13,8 +13,13 @@ class LabkitError(Exception):
     """Something that cannot be done; the text is for a person: the cause and the next step.
 
     The base of every error that the hub, the services and labkit tell people about: a command
-    line prints the text of this class, and shows any other error as the fault it is.
+    line prints the text of this class, and shows any other error as the fault it is; so does a
+    notebook.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """Show the text instead of a traceback (IPython asks for it)."""
+        return str(self).splitlines()
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,6 @@ class ProblemsError(LabkitError):
 
     def _text(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
-
-    def _render_traceback_(self) -> list[str]:
-        """Show the problems instead of a traceback (IPython asks for it)."""
-        return str(self).splitlines()
 
 
 class RefusedError(ProblemsError, ValueError):

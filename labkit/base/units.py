@@ -28,7 +28,8 @@ _SPAN = re.compile(
     rf"\s*(?:({_NUMBER})\s*m(?:in)?)?\s*(?:({_NUMBER})\s*s)?",
     re.IGNORECASE,
 )
-_SECONDS = (86_400, 3600, 60, 1)
+# letter in the lab file, word for people, seconds; without zip(strict=): the worker has Python 3.9
+_SPANS = (("d", "day", 86_400), ("h", "h", 3600), ("m", "min", 60), ("s", "s", 1))
 
 
 def parse_size(value: int | float | str) -> int:
@@ -99,8 +100,8 @@ def parse_duration(value: timedelta | int | float | str) -> timedelta:
     match = _SPAN.fullmatch(value.strip())
     if not match or not any(match.groups()):
         raise ValueError(f"{value!r} is no span of time; write it like 90 min, 1h30m or 2d")
-    parts = zip(match.groups(), _SECONDS, strict=True)
-    return timedelta(seconds=sum(float(part) * scale for part, scale in parts if part))
+    counts = [float(count or 0) for count in match.groups()]
+    return timedelta(seconds=sum(counts[i] * span[2] for i, span in enumerate(_SPANS)))
 
 
 def format_duration(span: timedelta | float) -> str:
@@ -117,7 +118,7 @@ def format_duration(span: timedelta | float) -> str:
         if left < below:
             break
     words = []
-    for unit, scale in zip(("day", "h", "min", "s"), _SECONDS, strict=True):
+    for _, unit, scale in _SPANS:
         count, left = divmod(left, scale)
         plural = "s" if unit == "day" and count > 1 else ""
         words += [f"{count} {unit}{plural}"] if count else []
@@ -128,7 +129,7 @@ def exact_duration(span: timedelta) -> str:
     """Write a span of time as the lab file has it, in whole seconds: ``"1h30m"``."""
     left = int(span.total_seconds())
     text = ""
-    for unit, scale in zip("dhms", _SECONDS, strict=True):
+    for letter, _, scale in _SPANS:
         count, left = divmod(left, scale)
-        text += f"{count}{unit}" if count else ""
+        text += f"{count}{letter}" if count else ""
     return text or "0s"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.base import files
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_duration
-from labkit.jobs import plugins
+from labkit.jobs import plugins, task_names
 from labkit.jobs import submission as submitting
 from labkit.jobs.backends.base import BackendError
 from labkit.jobs.backends.local_queue import LocalQueue
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 _FASTEST = 0.1  # seconds between two looks at first
 _BACK_OFF = 1.3
 _TAIL = 1024**2  # bytes of a log that are read at once: some logs are large
-
-
-class Detached(KeyboardInterrupt):
-    """Ctrl-C while waiting: the job goes on."""
-
-    def _render_traceback_(self) -> list[str]:
-        """Say it in one line instead of a traceback (IPython asks for it)."""
-        return [str(self)]
 
 
 class Job:
@@ -126,6 +118,7 @@ class Job:
         TimeoutError
             It had not ended then.
         """
+        from labkit.jobs.notebook.detached import Detached
         from labkit.jobs.notebook.live import shown
 
         begun = time.monotonic()
@@ -257,7 +250,17 @@ class Job:
         Parameters
         ----------
         key : str
-            The task; None: the first that failed, else the first that runs.
+            The task: its key, a value of its row (a sample, a file's name, a plate), its number;
+            None: the first that failed, else the first that runs.
+        stage : str
+            Only of this stage.
+        lines : int
+            How many lines.
+
+        Raises
+        ------
+        LabkitError
+            There is no such task; the text names some that there are.
         """
         path = self.log_path(key, stage=stage)
         return files.tail(path, lines, most=_TAIL)
@@ -267,18 +270,19 @@ class Job:
 
         With a retry the next attempt's log follows.
         """
-        where = self._task(key, stage)
+        where = task_names.find(self, key, stage)
         attempt, position = 0, 0
         while True:
             over = not any(
                 (task.stage, task.index) == where and not task.state.final
                 for task in self.refresh().open
             )
-            newest = max(self._attempts(*where), default=0)
+            newest = self._last_attempt(*where)
             if newest != attempt:
                 attempt, position = newest, 0
             while attempt:
-                position, text = _read_from(self.run.folder.log(*where, attempt), position)
+                log = self.run.folder.log(*where, attempt)
+                position, text = files.read_lines(log, position, most=_TAIL)
                 if not text:
                     break
                 yield from text.splitlines()
@@ -288,27 +292,19 @@ class Job:
 
     def log_path(self, key: str | None = None, *, stage: str | None = None) -> Path:
         """Return the log file of a task's last attempt."""
-        where = self._task(key, stage)
-        return self.run.folder.log(*where, max(self._attempts(*where), default=1))
+        where = task_names.find(self, key, stage)
+        return self.run.folder.log(*where, self._last_attempt(*where) or 1)
 
-    def _attempts(self, stage: str, index: int) -> list[int]:
-        folder = self.run.folder.path / "logs" / stage
-        return [int(path.name.split(".")[1]) for path in folder.glob(f"{index}.*.log")]
+    def tasks_called(self, name: str) -> list[task_names.Place]:
+        """Return stage and index of the tasks that a person calls so, beside their keys.
 
-    def _task(self, key: str | None, stage: str | None) -> tuple[str, int]:
-        stages = [info.name for info in self.run.manifest.stages]
-        if stage is not None and stage not in stages:
-            raise LabkitError(f"There is no stage {stage!r}; there are: {', '.join(stages)}.")
-        wanted = [stage] if stage else stages
-        if key is not None:
-            for name in wanted:
-                for task in self.run.folder.tasks(name):
-                    if task["key"] == str(key):
-                        return name, task["index"]
-            raise LabkitError(f"There is no task {key!r} in {', '.join(wanted)}.")
-        found = [task for task in self.refresh().open if task.stage in wanted]
-        found.sort(key=lambda task: (task.state is not State.FAILED, task.state is State.PENDING))
-        return (found[0].stage, found[0].index) if found else (wanted[0], 0)
+        A workflow whose tasks have further names (a well, an image set) adds them here.
+        """
+        return task_names.called(self.run, name)
+
+    def _last_attempt(self, stage: str, index: int) -> int:
+        attempts = self.run.folder.attempts("logs", stage)
+        return max((attempt for task, attempt in attempts if task == index), default=0)
 
     def warnings(self) -> list[str]:
         """Return what makes the results of an ended job doubtful, where its workflow says so."""
@@ -332,17 +328,6 @@ class Job:
         from labkit.jobs.notebook.live import display
 
         display(self)
-
-
-def _read_from(path: Path, position: int) -> tuple[int, str]:
-    """Return the whole lines after a position (1 MB at once), and the position after them."""
-    if not path.exists():
-        return position, ""
-    with path.open("rb") as file:
-        file.seek(position)
-        data = file.read(_TAIL)
-    whole = data if len(data) == _TAIL else data[: data.rfind(b"\n") + 1]
-    return position + len(whole), whole.decode("utf-8", "replace")
 
 
 def open_job(run: Run | str | Path) -> Job:

@@ -31,8 +31,6 @@ class Workflow(ABC):
 
     #: What :meth:`submit` and ``labkit.open_job`` return; a subclass of Job may do more.
     job_class: ClassVar[type[Job]] = Job
-    #: The lab's environment that has its programs; None: what the caller names, or the PATH.
-    default_environment: ClassVar[str | None] = None
     #: Folder that the run folder is made in; None: ``$LABKIT_RUNS`` or ``~/labkit-runs``.
     output: str | None = None
 

@@ -14,12 +14,14 @@ from labkit.jobs.runs.watch import Snapshot, Watch
 if TYPE_CHECKING:
     import pandas as pd
 
+    from labkit.jobs.runs.failed_table import FailedTable
+
 _FAILED = ("stage", "key", "state", "reason", "text", "attempts", "log")
 
 
-def failed(run: Run, snapshot: Snapshot) -> pd.DataFrame:
+def failed(run: Run, snapshot: Snapshot) -> FailedTable:
     """Return one row per task, or per unit of it, that failed or was cancelled."""
-    import pandas as pd
+    from labkit.jobs.runs.failed_table import FailedTable
 
     wrong = [task for task in snapshot.open if task.state in (State.FAILED, State.CANCELLED)]
     lines = _lines(run, {(task.stage, task.index) for task in wrong})
@@ -39,7 +41,7 @@ def failed(run: Run, snapshot: Snapshot) -> pd.DataFrame:
         }
         units = task.record.get("units_failed", [])
         rows += [{**row, **unit} for unit in units] if units else [row]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_FAILED))
+    return FailedTable(rows) if rows else FailedTable(columns=list(_FAILED))
 
 
 def tasks(watch: Watch, snapshot: Snapshot) -> pd.DataFrame:

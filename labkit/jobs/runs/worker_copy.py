@@ -8,7 +8,7 @@ from pathlib import Path
 # What a run folder holds of labkit, by package; all of its modules where none are named.
 _COPIED: dict[str, tuple[str, ...]] = {
     "labkit.jobs.worker": (),
-    "labkit.base": ("cgroups.py", "files.py", "process_tree.py"),
+    "labkit.base": ("cgroups.py", "files.py", "process_tree.py", "units.py"),
 }
 
 

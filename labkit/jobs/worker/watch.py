@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base import cgroups, process_tree
+from labkit.base.units import format_size
 from labkit.jobs.worker import cgroup
 
 _TICK = 0.25  # seconds between two looks at memory and time
@@ -123,11 +124,8 @@ class Watch(threading.Thread):
 
     def _memory_verdict(self, used: int) -> None:
         if self.verdict is None:
-            asked, had = self._memory / 1024**2, max(used, self._memory) / 1024**2
-            self.verdict = (
-                "OUT_OF_MEMORY",
-                f"needed more than the {asked:,.0f} MB it asked for (had {had:,.0f} MB)",
-            )
+            asked, had = format_size(self._memory), format_size(max(used, self._memory))
+            self.verdict = "OUT_OF_MEMORY", f"needed more than the {asked} it asked for (had {had})"
 
     def _read_progress(self) -> None:
         try:

@@ -54,7 +54,6 @@ class Variants(Workflow):
     """
 
     job_class: ClassVar[type[Job]] = VariantsJob
-    default_environment: ClassVar[str | None] = ENVIRONMENT
 
     def __init__(
         self,

@@ -84,7 +84,6 @@ class Alignment(Workflow):
     """
 
     job_class: ClassVar[type[Job]] = AlignmentJob
-    default_environment: ClassVar[str | None] = ENVIRONMENT
 
     def __init__(
         self,

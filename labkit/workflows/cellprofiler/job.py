@@ -31,21 +31,8 @@ class CellProfilerJob(GatheredJob):
     >>> job.heatmap("Nuclei_AreaShape_Area")  # doctest: +SKIP
     """
 
-    def _task(self, key: str | None, stage: str | None) -> tuple[str, int]:
-        """Find a task by its key, or by what a person calls it: a plate, a well, an ImageNumber."""
-        try:
-            return super()._task(key, stage)
-        except LabkitError:
-            if key is None:
-                raise
-            named = self._tasks_named(str(key))
-            found = [where for where in named if stage in (None, where[0])]
-            if not found:
-                raise
-            return found[0]
-
-    def _tasks_named(self, name: str) -> list[tuple[str, int]]:
-        """Return the tasks of a plate, a well or an image set, those of the analysis first."""
+    def tasks_called(self, name: str) -> list[tuple[str, int]]:
+        """Return the tasks of a plate, a well or an image set (by its ImageNumber)."""
         sets = self.image_sets()
         mine = (sets[["plate", "well"]] == name).any(axis=1)
         mine |= sets["ImageNumber"].astype(str) == name
@@ -61,7 +48,7 @@ class CellProfilerJob(GatheredJob):
                 for task in self.run.folder.tasks("illumination")
                 if task["params"].get("shared") == name
             ]
-        return tasks
+        return tasks or super().tasks_called(name)
 
     @property
     def tables(self) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from labkit.base.units import format_duration
 from labkit.viewers.paths import EnvironmentMissingError, cache_folder, program, write_private
 from labkit.viewers.progress import shown
 from labkit.workflows.cellprofiler.pipeline import (
@@ -32,7 +33,7 @@ _TASK_CODE = Path(__file__).parent / "task_code"
 _PROBE = _TASK_CODE / "probe.py"
 #: The driver of the tasks that run CellProfiler.
 DRIVER = _TASK_CODE / "driver.py"
-_TIMEOUT = 180.0  # seconds
+_TIMEOUT = 900.0  # seconds: on a busy machine it takes minutes to start
 _KEPT = 200  # answers
 _LONGEST_NAME = 255
 
@@ -166,7 +167,12 @@ def _ask(
                 env=_environment(folder),
                 stdin=subprocess.DEVNULL,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired:
+            raise PipelineError(
+                f"CellProfiler has not read the pipeline within {format_duration(_TIMEOUT)}. Next "
+                "step: look how busy the machine is (`uptime`), and try again."
+            ) from None
+        except OSError as error:
             raise PipelineError(f"CellProfiler could not be asked: {error}") from error
         lines = [line[6:] for line in done.stdout.splitlines() if line.startswith("PROBE ")]
         if not lines:

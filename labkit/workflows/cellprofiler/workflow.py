@@ -16,7 +16,7 @@ from labkit.workflows.base import Workflow
 from labkit.workflows.cellprofiler import checks, illumination, modules
 from labkit.workflows.cellprofiler.images import ImageSets, read_images
 from labkit.workflows.cellprofiler.job import CellProfilerJob
-from labkit.workflows.cellprofiler.loading import ENVIRONMENT, load
+from labkit.workflows.cellprofiler.loading import load
 from labkit.workflows.cellprofiler.pipeline import Pipeline, PipelineError
 from labkit.workflows.cellprofiler.plans import make_plan
 from labkit.workflows.cellprofiler.prepared import Prepared
@@ -77,7 +77,6 @@ class CellProfiler(Workflow):
     """
 
     job_class: ClassVar[type[Job]] = CellProfilerJob
-    default_environment: ClassVar[str | None] = ENVIRONMENT
 
     def __init__(
         self,

@@ -126,7 +126,7 @@ def test_time_left_and_units(site: Site) -> None:
     assert "about" not in text.card(job)
 
 
-def execute(folder: Path, *cells: str) -> list[Any]:
+def execute(folder: Path, *cells: str, allow_errors: bool = False) -> list[Any]:
     """Run cells in a real kernel and return them with their outputs, as they would be saved."""
 
     import nbformat
@@ -134,7 +134,8 @@ def execute(folder: Path, *cells: str) -> list[Any]:
 
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(textwrap.dedent(cell)) for cell in cells]
-    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(folder)}}).execute()
+    place = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=60, allow_errors=allow_errors, resources=place).execute()
     saved = folder / "saved.ipynb"
     nbformat.write(notebook, saved)
     again = nbformat.read(saved, as_version=4)
@@ -211,6 +212,46 @@ def test_ctrl_c_detaches(kernel_home: Path, tmp_path: Path) -> None:
     assert "Detached" in said
     assert "job.cancel()" in said
     assert "SUCCEEDED" in "".join(out.get("text", "") for out in cells[1].outputs)
+
+
+def plain(lines: list[str]) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
+
+
+def test_a_notebook_shows_texts_for_people_whole_and_without_frames(
+    kernel_home: Path, tmp_path: Path
+) -> None:
+    missing = "intensities-of-all-nuclei-on-the-first-plate-of-the-second-week.csv"
+    refused, unknown, failed, column, log = execute(
+        tmp_path,
+        "import labkit\nlabkit.Command('wc', over='none.csv', outputs=['../x']).submit()",
+        "labkit.open_job('nothing-of-this-name')",
+        f"""
+        over = [{{"sample": "Probe 1 (α)"}}, {{"sample": "Probe 2 (β)"}}]
+        job = labkit.Command("echo {{sample}}", over, outputs=["{missing}"]).submit()
+        while not job.state.final:
+            pass
+        job.failed()
+        """,
+        "print(job.failed())\njob.failed()['text']",
+        "print(job.logs('Probe 2 (β)'))",
+        allow_errors=True,
+    )
+    for cell, name, told in (
+        (refused, "RefusedError", "Refused, nothing was started (2 problems):"),
+        (unknown, "LabkitError", "nothing-of-this-name"),
+    ):
+        (error,) = [out for out in cell.outputs if out["output_type"] == "error"]
+        assert error["ename"] == name
+        assert told in plain(error["traceback"])
+        assert "Traceback" not in plain(error["traceback"])
+        assert ".py" not in plain(error["traceback"])
+        assert len(error["traceback"]) <= 3
+    (table,) = html_of(failed)
+    assert missing in Checked(re.sub(r"<style.*?</style>", "", table, flags=re.DOTALL)).text
+    shown = "".join(out.get("text", "") or out["data"]["text/plain"] for out in column.outputs)
+    assert shown.count(missing) == 4, shown
+    assert "Probe 2 (β)" in "".join(out.get("text", "") for out in log.outputs)
 
 
 def test_listing_of_none(lab_home: Path) -> None:

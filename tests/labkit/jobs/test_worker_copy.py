@@ -47,7 +47,8 @@ def modules(run: Run) -> list[Path]:
 def test_what_is_copied(run: Run) -> None:
     names = {str(path.relative_to(run.path / "worker")) for path in modules(run)}
     assert {name for name in names if name.startswith("labkit/base/")} == {
-        f"labkit/base/{name}.py" for name in ("__init__", "cgroups", "files", "process_tree")
+        f"labkit/base/{name}.py"
+        for name in ("__init__", "cgroups", "files", "process_tree", "units")
     }
     assert {"__main__.py", "labkit/jobs/worker/main.py", "labkit/jobs/worker/slurm.py"} <= names
 

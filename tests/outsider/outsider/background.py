@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem
+from labkit.base.units import format_size
 from labkit.jobs.backends.base import Backend, BackendError
 from labkit.jobs.model import Limits, Sighting, Sightings, State
 from labkit.jobs.plan import Plan
@@ -33,7 +34,7 @@ class BackgroundBackend(Backend):
     def limits(self) -> Limits:
         """Return what one task may ask for at most."""
         cores = os.cpu_count() or 1
-        text = f"{cores} cores, {MEMORY / 1024**3:.0f} GB"
+        text = f"{cores} cores, {format_size(MEMORY)}"
         return Limits(cpu=cores, memory=MEMORY, text=text, cores=1)
 
     def check(self, plan: Plan, options: Mapping[str, Any]) -> list[Problem]:

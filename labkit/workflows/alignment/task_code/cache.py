@@ -210,7 +210,7 @@ class Cache:
                 return False
             files = json.loads((made / MADE).read_text())["files"]
             total = sum(files.values())
-            self.tell(f"fetching {part} of the reference ({total / 1024**2:,.0f} MB)")
+            self.tell(f"fetching {part} of the reference ({total:,} bytes)")
             for name, size in files.items():
                 if "/" in name:
                     raise pipe.Failed(f"{there}/{MADE} names {name!r}", "CHECK")
