@@ -66,7 +66,9 @@ def _shape(path: Path) -> dict[str, int]:
     """Return the numbers of cells and genes that X states; nothing where it states none."""
     with h5py.File(path, "r") as file:
         x = file.get("X")
-        stated = x.shape if isinstance(x, h5py.Dataset) else x.attrs.get("shape") if x else None
+        stated: Any = (
+            x.shape if isinstance(x, h5py.Dataset) else x.attrs.get("shape") if x else None
+        )
         try:
             cells, genes = (int(length) for length in stated)
         except (TypeError, ValueError):

@@ -43,4 +43,4 @@ class FailedTable(pd.DataFrame):
 
     def _repr_html_(self) -> Any:
         with pd.option_context(*_WHOLE):
-            return super()._repr_html_()  # type: ignore[operator]
+            return super()._repr_html_()  # type: ignore[misc]

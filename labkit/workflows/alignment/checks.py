@@ -19,8 +19,6 @@ from labkit.workflows.alignment.task_code import fastq, objects, records, sizes
 
 _READERS = 16
 _PROVED = 32 * 1024**2  # bytes of a file that is small enough to be read whole
-_SANGER_HIGH = ord("K")  # Q42: no sequencer of short reads told more with Phred+33
-_SOLEXA_LOW = ord(";")  # the lowest of Phred+64
 _VARIANTS = 1000  # of a VCF that are looked at
 _GZIP = b"\x1f\x8b"
 
@@ -127,7 +125,8 @@ def check_whole(
 ) -> list[Problem]:
     """Read all records of lanes whose files are small; what large ones hold, their tasks see.
 
-    ``files`` is told the longest read of each. Lanes that are known to be wrong are left out.
+    ``files`` is told the longest read of each, and its qualities. Lanes that are known to be
+    wrong are left out.
     """
 
     def small(path: str) -> bool:
@@ -158,6 +157,9 @@ def check_whole(
                 continue
             for path, checker in zip(lane.files, result, strict=True):
                 head = files[path].head._replace(longest=checker.longest)
+                if checker.qualities:
+                    lowest, highest = min(checker.qualities), max(checker.qualities)
+                    head = head._replace(lowest=lowest, highest=highest)
                 files[path] = replace(files[path], head=head)
     return problems
 
@@ -184,13 +186,9 @@ def _check_reads(where: str, head: fastq.Head, long: bool, aligner: str) -> list
         text = f"has reads of {head.longest:,} bases."
         hint = "Say preset='map-ont' or preset='map-hifi': minimap2 aligns them."
         problems.append(Problem(where, text, hint))
-    if not long and head.lowest >= _SOLEXA_LOW and head.highest > _SANGER_HIGH:
-        text = (
-            f"has base qualities from {chr(head.lowest)!r} to {chr(head.highest)!r}: they are "
-            "Phred+64, of Illumina before version 1.8."
-        )
+    if not long and (text := fastq.old_qualities(head.lowest, head.highest)):
         hint = "Convert them to Phred+33, e.g. seqtk seq -Q64 -V reads.fq.gz."
-        problems.append(Problem(where, text, hint))
+        problems.append(Problem(where, f"{text}.", hint))
     if head.rna and aligner != "minimap2":
         text = f"has U and no T: {aligner} reads each U as N, and finds no place for such reads."
         problems.append(Problem(where, text, "Write T for U.", warning=True))

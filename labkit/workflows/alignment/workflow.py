@@ -167,9 +167,8 @@ class Alignment(Workflow):
         if aligner != "minimap2":
             found.alt, wrong = read_alt(self.reference.fasta, found.contigs)
             found.problems += wrong
-        wrong = checks.check_library(samples, files, long, aligner)
-        found.problems += wrong
         found.problems += checks.check_whole(samples, files, found.pairings, long)
+        found.problems += checks.check_library(samples, files, long, aligner)
         if found.contigs:
             for path in self.known_sites:
                 found.problems += checks.check_known_sites(path, found.contigs)

@@ -213,10 +213,12 @@ class Cache:
             self.tell(f"fetching {part} of the reference ({total:,} bytes)")
             for name, size in files.items():
                 if "/" in name:
-                    raise pipe.Failed(f"{there}/{MADE} names {name!r}", "CHECK")
+                    raise pipe.Failed(
+                        f"a part of the reference is named {name!r} in {there}/{MADE}", "CHECK"
+                    )
                 _get(objects, f"{there}/{name}", made / name)
                 if (made / name).stat().st_size != size:
-                    text = f"{there}/{name} has not the {size:,} bytes that it was made with"
+                    text = f"{name} has not the {size:,} bytes it was made with ({there})"
                     raise pipe.Failed(text, "CHECK")
             self._place(digest, part, made)
         return True
@@ -293,17 +295,16 @@ def _copy(source: str, target: Path) -> str:
                 stream = gzip.GzipFile(fileobj=raw, mode="rb")
             block = stream.read(_BLOCK)
             if not block.startswith(b">"):
-                raise pipe.Failed(f"{source} is no FASTA: it does not begin with '>'", "INPUT")
+                raise pipe.Failed(f"no FASTA, it does not begin with '>': {source}", "INPUT")
             while block:
                 digest.update(block)
                 out.write(block)
                 block = stream.read(_BLOCK)
     except EOFError:
-        raise pipe.Failed(
-            f"{source} is cut off: its gzip data ends in the middle", "INPUT"
-        ) from None
+        text = f"cut off, its gzip data ends in the middle: {source}"
+        raise pipe.Failed(text, "INPUT") from None
     except gzip.BadGzipFile as error:
-        raise pipe.Failed(f"{source} is damaged: {error}", "INPUT") from None
+        raise pipe.Failed(f"damaged ({error}): {source}", "INPUT") from None
     return digest.hexdigest()
 
 

@@ -31,6 +31,8 @@ _NAME = re.compile(rb"[!-?A-~][!-~]{0,253}")
 _OLD_MATE = re.compile(rb"(.+)/([12])")
 #: Characters of a read's name, at most.
 LONGEST_NAME = 254
+_SANGER_HIGH = ord("K")  # Q42: no sequencer told more with Phred+33 and nothing low beside it
+_SOLEXA_LOW = ord(";")  # the lowest of Phred+64
 _NEW_MATE = re.compile(rb"([12]):[YN]:")
 
 
@@ -248,6 +250,22 @@ def check_record(record: list[bytes], number: int) -> tuple[bytes, int]:
         return old[1], int(old[2])
     new = _NEW_MATE.match(comment)
     return name, int(new[1]) if new else 0
+
+
+def old_qualities(lowest: int, highest: int) -> str:
+    """Say that qualities are of the old kind, Phred+64; empty where they are not.
+
+    Parameters
+    ----------
+    lowest, highest : int
+        Characters of the lowest and of the highest quality of short reads, as numbers.
+    """
+    if lowest < _SOLEXA_LOW or highest <= _SANGER_HIGH:
+        return ""
+    return (
+        f"has base qualities from {chr(lowest)!r} to {chr(highest)!r}: they are Phred+64, of "
+        "Illumina before version 1.8"
+    )
 
 
 def _is_name(name: bytes) -> bool:

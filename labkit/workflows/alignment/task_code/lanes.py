@@ -182,6 +182,8 @@ class Lane:
                 of_file = True
                 block = next(blocks, None)
                 data, names = checker.end() if block is None else checker.take(block)
+                if block is None:
+                    checker.check_qualities()
                 if self.interleaved:
                     pairs.add(names)
                     if block is None:
@@ -279,5 +281,5 @@ def aligner_count(aligner: str, log: bytes) -> int:
 
 def _same(lane: str, one: str, count: int, other: str, seen: int) -> None:
     if count != seen:
-        text = f"{count:,} reads {one}, {other} {seen:,}"
-        raise pipe.Failed(f"lane {lane}: {abs(count - seen):,} reads differ: {text}", "CHECK")
+        text = f"{abs(count - seen):,} reads differ: {count:,} reads {one}, {other} {seen:,}"
+        raise pipe.Failed(f"{text} (lane {lane})", "CHECK")

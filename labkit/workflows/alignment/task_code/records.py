@@ -53,6 +53,8 @@ class Checker:
         Records so far.
     longest : int
         Bases of the longest.
+    qualities : bytes
+        Each quality that occurred.
     """
 
     def __init__(self, rule: Rule = Rule(), ends: Sequence[bytes] = ()) -> None:  # noqa: B008
@@ -60,6 +62,7 @@ class Checker:
         self.ends = tuple(ends)
         self.count = 0
         self.longest = 0
+        self.qualities = b""
         self._rest = b""
         self._mates: set[int] = set()
 
@@ -96,16 +99,30 @@ class Checker:
             raise fastq.FastqError("is cut off: its last read is not whole")
         return self._check(lines)
 
+    def check_qualities(self) -> None:
+        """Check the qualities of all records, at the end of a file: one alone proves nothing.
+
+        Raises
+        ------
+        FastqError
+            They are short reads' of the old kind (Phred+64).
+        """
+        if self.qualities and self.rule.longest:
+            wrong = fastq.old_qualities(min(self.qualities), max(self.qualities))
+            if wrong:
+                raise fastq.FastqError(wrong)
+
     def _check(self, lines: list[bytes]) -> tuple[bytes, list[bytes]]:
         lines = self._without_blank_end(lines)
         heads, bases, plus, qualities = (lines[at::4] for at in range(4))
         lengths = list(map(len, bases))
+        joined = b"".join(qualities)
         good = (
             {head[:1] for head in heads} <= {b"@"}
             and {line[:1] for line in plus} <= {b"+"}
             and lengths == list(map(len, qualities))
             and not b"".join(bases).translate(None, fastq.BASES)
-            and not b"".join(qualities).translate(None, _QUALITIES)
+            and not joined.translate(None, _QUALITIES)
             and not b"".join(heads).translate(None, _NAMES)
         )
         names = [head[1:].partition(b" ")[0].partition(b"\t")[0] for head in heads]
@@ -115,6 +132,7 @@ class Checker:
                 record = lines[4 * number : 4 * number + 4]
                 fastq.check_record(record, self.count + number + 1)
         self._check_lengths(lengths)
+        self.qualities += bytes(set(joined.translate(None, self.qualities)))
         if self.rule.single:
             self._check_single(heads)
         if self.ends:

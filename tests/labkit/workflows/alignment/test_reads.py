@@ -233,7 +233,9 @@ def test_a_record_after_the_first_thousand_is_checked_like_the_first(
 
 @needs_env("alignment")
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["qualities", "a long one", "out of step", "in turn"])
+@pytest.mark.parametrize(
+    "what", ["qualities", "a long one", "out of step", "in turn", "old qualities"]
+)
 @pytest.mark.parametrize("adapters", ["truseq", None])
 def test_large_files_are_checked_while_they_are_read(
     data: Data,
@@ -251,6 +253,9 @@ def test_large_files_are_checked_while_they_are_read(
         wanted = "turn.fq holds mates in turn, but reads 2,001 and 2,002 are "
         turn = in_turn(mates)
         files = [write(tmp_path / "turn.fq", turn[:2001] + turn[2002:])]
+    elif what == "old qualities":
+        wanted = "1.fq has base qualities from 'A' to 'h': they are Phred+64"
+        files = [write(tmp_path / "1.fq", old_qualities(mates[0]))]
     else:
         record, wanted = BAD[what]
         files = [write(tmp_path / "1.fq", [*mates[0][:1300], record, *mates[0][1300:]])]
@@ -304,6 +309,25 @@ def test_qualities_of_old_sequencers_are_refused(
     assert problems(data, tmp_path / "old.fq", preset="map-hifi") == []  # Q60 of HiFi reads
     binned: list[Record] = [(b"@r%d" % n, b"A" * 40, b"+", b"F:I," * 10) for n in range(9)]
     assert problems(data, write(tmp_path / "new.fq", binned)) == []
+
+
+def old_qualities(content: list[Record]) -> list[Record]:
+    """Return reads with Phred+64, of which the first 1300 could be good ones with Phred+33."""
+    return [
+        (*record[:3], (b"Bh" if number > 1300 else b"AJ") * (len(record[1]) // 2))
+        for number, record in enumerate(content)
+    ]
+
+
+def test_qualities_are_judged_by_all_reads_of_a_small_file(
+    data: Data, mates: tuple[list[Record], ...], tmp_path: Path
+) -> None:
+    (found,) = problems(data, write(tmp_path / "old.fq", old_qualities(mates[0])))
+    assert "from 'A' to 'h': they are Phred+64" in found
+    # good ones of a new sequencer, until one read is poor
+    good = [(*record[:3], b"S" * len(record[1])) for record in mates[0]]
+    good[1400] = (*good[1400][:3], b"#" * len(good[1400][1]))
+    assert problems(data, write(tmp_path / "new.fq", good)) == []
 
 
 def test_reads_with_u_for_t_are_told(data: Data, tmp_path: Path) -> None:
