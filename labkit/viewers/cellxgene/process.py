@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -248,6 +249,22 @@ def host(port: int) -> str:
     return _HOST if path is None else f"unix://{path}"
 
 
+class _PortConnection(http.client.HTTPConnection):
+    """To a port of this machine, and never to itself.
+
+    Where nobody listens yet on a port that the kernel gives to clients, it may give that very port
+    to our own end: such a connection reads what it has written, and holds the port.
+    """
+
+    def connect(self) -> None:
+        super().connect()
+        if self.sock.getsockname() == self.sock.getpeername():
+            # at once: else the port stays taken for a minute
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
+            raise ConnectionRefusedError(f"nobody listens on port {self.port}")
+
+
 class _SocketConnection(http.client.HTTPConnection):
     """To a Unix socket."""
 
@@ -265,7 +282,7 @@ def ask(port: int, path: str, timeout: float = 30) -> tuple[int, bytes]:
     """Ask CellxGene on that port; return status and body. Never through a web proxy."""
     place = sockets.of_port(port)
     connection = (
-        http.client.HTTPConnection(_HOST, port, timeout=timeout)
+        _PortConnection(_HOST, port, timeout=timeout)
         if place is None
         else _SocketConnection(place, timeout)
     )
@@ -299,7 +316,7 @@ def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None
             raise _failed(record, "CellxGene ended while it was starting", killed_before)
         try:
             status, _ = ask(record.port, "/health", timeout=5)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             status = 0
         if status == 200:
             break

@@ -60,12 +60,12 @@ def shows(data):
 
 def make():
     random = np.random.default_rng(0)
-    counts = random.poisson(1.0, (150, 60)).astype("float32")
+    counts = random.poisson(1.0, (150, 140)).astype("float32")
     counts[:75, :20] += 5
     adata = anndata.AnnData(sc.AnnData(counts).X)
     adata.obs["cell_type"] = ["a", "b", "c"] * 50
     adata.layers["counts"] = adata.X.copy()
-    adata.var["highly_variable"] = [True] * 20 + [False] * 40
+    adata.var["highly_variable"] = [True] * 90 + [False] * 50
     adata.obsm["X_umap"] = random.normal(size=(150, 2))
     return adata
 

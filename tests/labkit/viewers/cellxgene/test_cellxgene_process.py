@@ -93,6 +93,26 @@ def test_other_data_goes_to_the_next_free_port(home: Path, port: int, adata: ad.
     assert Answers(first).expression("gene0").tolist() == adata.X[:, 0].toarray().ravel().tolist()
 
 
+def test_a_port_that_answers_with_our_own_question_is_no_viewer(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may connect a client to itself, where its own port is the one it asks for."""
+
+    def to_itself(address: tuple[str, int], *_: object, **__: object) -> socket.socket:
+        own = socket.socket()
+        own.bind(address)
+        own.connect(address)
+        return own
+
+    monkeypatch.setattr(socket, "create_connection", to_itself)
+    with pytest.raises(ConnectionRefusedError):
+        process.ask(port, "/health")
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        free.bind(("127.0.0.1", port))
+        free.listen()
+
+
 def test_a_port_of_another_program_is_left_alone(home: Path, port: int, adata: ad.AnnData) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
