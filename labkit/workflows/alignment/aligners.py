@@ -116,6 +116,9 @@ def check_options(options: Mapping[str, Any]) -> list[Problem]:
     if share not in (None, AUTO) and not (isinstance(share, (int, float)) and 0 <= share < 1):
         text = f"must be a share of the read from 0 to below 1, not {share!r}."
         problems.append(Problem("max_n", text))
+    if options["umi"] not in (None, "name"):
+        hint = "UMIs in a file of their own are the sheet's column fastq_umi."
+        problems.append(Problem("umi", f"must be 'name' or None, not {options['umi']!r}.", hint))
     for name in ("mark_duplicates", "depth", "uq"):
         if not isinstance(options[name], (bool, type(None))):
             problems.append(Problem(name, f"must be True or False, not {options[name]!r}."))

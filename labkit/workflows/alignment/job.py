@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,6 +170,9 @@ class AlignmentJob(_SamplesJob):
     ) -> SarekSheet:
         """Write nf-core/sarek's sample sheet for this job's alignments.
 
+        What is not given here is as the job's own sample sheet says in its columns ``patient``,
+        ``sex`` and ``status``.
+
         Parameters
         ----------
         path : str or Path
@@ -190,9 +194,23 @@ class AlignmentJob(_SamplesJob):
         RefusedError
             With all that sarek would not take.
         """
-        from labkit.workflows.alignment.sarek import write_sheet
+        from labkit.workflows.alignment.sarek import sheet_words, write_sheet
 
-        return write_sheet(self.results("bams"), path, patient, sex, status)
+        bams = self.results("bams")
+        said = sheet_words(self._sheet(), bams["sample"], patient or {})
+        return write_sheet(
+            bams,
+            path,
+            {**said.patient, **(patient or {})},
+            {**said.sex, **(sex or {})},
+            {**said.status, **(status or {})},
+        )
+
+    def _sheet(self) -> list[dict[str, Any]]:
+        """Return what the job's sample sheet says of each sample."""
+        content = (self.run.folder.files / "samples.json").read_text(encoding="utf-8")
+        samples: list[dict[str, Any]] = json.loads(content)
+        return samples
 
     def figure_html(self, snapshot: Snapshot) -> str:
         """Return the card's table and figures, once the job has ended."""

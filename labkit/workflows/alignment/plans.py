@@ -14,16 +14,17 @@ from labkit.base.units import format_size
 from labkit.jobs.backends import base as backends
 from labkit.jobs.model import Environment, Resources, Stage, Task, literal, safe_key
 from labkit.jobs.plan import Plan
-from labkit.workflows.alignment import aligners, checks, pairing
+from labkit.workflows.alignment import aligners, checks, molecules, pairing
 from labkit.workflows.alignment.gather_stage import DRIVER, gather_stage
 from labkit.workflows.alignment.prepared import Prepared
 from labkit.workflows.alignment.samplesheet import Lane, Sample
-from labkit.workflows.alignment.task_code import layout, objects, sizes
+from labkit.workflows.alignment.task_code import layout, objects, regions, sizes
 
 #: Bases that an aligner takes at once. Fixed, so that neither cores nor backend change a result.
 BATCH = 20_000_000
 _CORES = 8
 _WINDOWS = 10_000  # of a genome, about
+_REGION_BYTES = 10  # per base of a target: its depth, and what is made of it at the end
 _SMALL = 50_000_000  # bases of a genome whose depth is kept for each base
 
 
@@ -47,12 +48,15 @@ def make_plan(prepared: Prepared, backend: str) -> Plan:
         refuse(checks.check_disk(place, scratch, "temporary files of the largest sample"))
     if backend == "slurm":
         scratch = 0  # most clusters do not say what disk their nodes have, and refuse --tmp
+    memory = sizes.task_memory(prepared.aligner, length, cpu, largest)
+    memory += sum(_REGION_BYTES * (end - start) for found in prepared.regions.values()
+                  for _, start, end in regions.merge(found))  # fmt: skip
     environment = prepared.environment
     where = Environment(environment) if isinstance(environment, str) else environment
     align = Stage(
         layout.ALIGN_STAGE,
         tuple(tasks),
-        Resources(cpu, sizes.task_memory(prepared.aligner, length, cpu, largest), scratch=scratch),
+        Resources(cpu, memory, scratch=scratch),
         where,
         depends_on=(layout.REFERENCE_STAGE,),
         driver=DRIVER,
@@ -64,6 +68,10 @@ def make_plan(prepared: Prepared, backend: str) -> Plan:
     }
     if prepared.alt:
         files[layout.ALT] = prepared.alt
+    for kind, found in prepared.regions.items():
+        files[layout.REGIONS[kind]] = "".join(
+            "\t".join(map(str, region)) + "\n" for region in found
+        )
     return Plan(
         name=safe_key(prepared.name or "alignment")[:60],
         tool=f"alignment {prepared.aligner}",
@@ -144,11 +152,12 @@ def _task(prepared: Prepared, index: int, sample: Sample) -> Task:
         first = sample.lanes[0].lane
         optical = aligners.optical_distance(heads[first].names[0], groups[first]["PL"])
     paths = [path for lane in sample.lanes for path in lane.files]
+    inputs = [*paths, *(lane.fastq_umi for lane in sample.lanes)]
     name = layout.alignment_name(sample.name, prepared.options["format"])
     return Task(
         sample.name,
         index,
-        inputs=tuple(literal(path) for path in paths if not objects.is_object(path)),
+        inputs=tuple(literal(path) for path in inputs if path and not objects.is_object(path)),
         outputs=(literal(name), layout.SAMPLE, layout.COMMANDS, layout.CHECKSUMS, layout.STATS),
         units=sum(prepared.files[path].reads for path in paths),
         params={
@@ -169,8 +178,11 @@ def _lane(prepared: Prepared, lane: Lane, group: Mapping[str, str]) -> dict[str,
     # of objects the version belongs to the key; of files the manifest looks itself
     files = prepared.files
     way = pairing.of_lane(lane, prepared.pairings)
+    umi = molecules.source(lane, prepared.options["umi"])
     rule = pairing.rule(lane, way, prepared.library == "long")
     versions = [files[path].version for path in lane.files if objects.is_object(path)]
+    if objects.is_object(lane.fastq_umi):
+        versions.append(objects.version(lane.fastq_umi))
     return {
         "lane": lane.lane,
         "fastq_1": lane.fastq_1,
@@ -180,11 +192,13 @@ def _lane(prepared: Prepared, lane: Lane, group: Mapping[str, str]) -> dict[str,
         "rule": rule._asdict(),
         "read_group": dict(group),
         "versions": versions,
+        **({"umi": umi} if umi else {}),
     }
 
 
 def _describe(sample: Sample) -> dict[str, Any]:
-    return {"sample": sample.name, "lanes": [lane.lane for lane in sample.lanes]}
+    named = {"sarek": said} if (said := sample.for_sarek) else {}
+    return {"sample": sample.name, "lanes": [lane.lane for lane in sample.lanes], **named}
 
 
 def _version(fasta: str) -> str:

@@ -12,6 +12,7 @@ from labkit.workflows.alignment.checks import File
 from labkit.workflows.alignment.pairing import Pairing
 from labkit.workflows.alignment.reference import Reference
 from labkit.workflows.alignment.samplesheet import Sample
+from labkit.workflows.alignment.task_code.regions import Region
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Prepared:
         Of the reference: name to length in bases.
     alt : bytes
         Content of the ``.alt`` file beside the reference, where the aligner reads one.
+    regions : dict of str to list of Region
+        ``targets`` and ``baits``, of those that are given.
     adapters : list of (str, str)
         As sequences.
     aligner, preset, library : str
@@ -59,6 +62,7 @@ class Prepared:
     pairings: dict[str, Pairing] = field(default_factory=dict)
     contigs: dict[str, int] = field(default_factory=dict)
     alt: bytes = b""
+    regions: dict[str, list[Region]] = field(default_factory=dict)
     adapters: list[tuple[str, str]] = field(default_factory=list)
     aligner: str = ""
     preset: str = ""

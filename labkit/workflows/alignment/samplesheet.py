@@ -12,10 +12,16 @@ from typing import Any
 
 from labkit.base.problems import Problem, unknown_name
 from labkit.workflows import sample_table
+from labkit.workflows.alignment.folder import read_folder
 from labkit.workflows.alignment.task_code import objects
 
 REQUIRED = ("sample", "fastq_1")
-OPTIONAL = ("lane", "fastq_2", "library", "platform", "platform_unit", "center", "date")
+OPTIONAL = (
+    *("lane", "fastq_2", "fastq_umi", "library", "platform", "platform_unit", "center", "date"),
+    *("patient", "sex", "status"),
+)
+#: What nf-core/sarek asks of each sample, kept for :meth:`AlignmentJob.to_sarek`.
+SAREK = {"patient": r"\S+", "sex": "XX|XY|NA", "status": "0|1"}
 COLUMNS = (*REQUIRED, *OPTIONAL)
 #: Values of @RG PL (SAM specification, 1.3).
 PLATFORMS = (
@@ -42,6 +48,10 @@ class Lane:
         Absolute paths or ``s3://``; ``fastq_2`` is empty for single-end and long reads.
     library, platform, platform_unit, center, date : str
         The read group's LB, PL, PU, CN and DT; empty where the sheet does not say.
+    fastq_umi : str
+        FASTQ of the UMIs, one for each read or pair; empty where there is none.
+    patient, sex, status : str
+        Whose the sample is, for nf-core/sarek; empty where the sheet does not say.
     """
 
     row: int
@@ -54,6 +64,10 @@ class Lane:
     platform_unit: str = ""
     center: str = ""
     date: str = ""
+    fastq_umi: str = ""
+    patient: str = ""
+    sex: str = ""
+    status: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -91,18 +105,31 @@ class Sample:
     name: str
     lanes: tuple[Lane, ...]
 
+    @property
+    def for_sarek(self) -> dict[str, str]:
+        """``patient``, ``sex`` and ``status``, as far as the sheet says them."""
+        said = {name: {getattr(lane, name) for lane in self.lanes} - {""} for name in SAREK}
+        return {name: min(values) for name, values in said.items() if values}
+
 
 def read_sheet(sheet: Any) -> tuple[list[Sample], list[Problem]]:
     """Read a sample sheet and return everything that is wrong with it.
 
     Parameters
     ----------
-    sheet : path of a CSV or TSV, DataFrame, or list of dict
+    sheet : path of a CSV or TSV, or of a folder of FASTQ files, DataFrame, or list of dict
         Columns ``sample`` and ``fastq_1``, and what is known of ``lane``, ``fastq_2``,
-        ``library``, ``platform``, ``platform_unit``, ``center`` and ``date``. Relative paths count
-        from the file's folder, else from here.
+        ``library``, ``platform``, ``platform_unit``, ``center`` and ``date``, ``fastq_umi``,
+        ``patient``, ``sex`` and ``status``. Relative paths count from the file's folder, else from
+        here. Of a folder see :func:`labkit.workflows.alignment.folder.read_folder`.
     """
-    table, folder, found = sample_table.read(sheet)
+    table: list[dict[str, Any]]
+    folder: Path | None = None
+    if isinstance(sheet, str | os.PathLike) and (place := Path(sheet).expanduser()).is_dir():
+        rows, found = read_folder(place.absolute())
+        table = [dict(row) for row in rows]
+    else:
+        table, folder, found = sample_table.read(sheet)
     problems = [replace(p, where=p.where.replace("over", "samples")) for p in found]
     if not table:
         if not problems:
@@ -121,7 +148,26 @@ def read_sheet(sheet: Any) -> tuple[list[Sample], list[Problem]]:
     samples: dict[str, list[Lane]] = {}
     for lane in lanes:
         samples.setdefault(lane.sample, []).append(lane)
+    problems += _check_sarek(samples)
     return [Sample(name, tuple(members)) for name, members in samples.items()], problems
+
+
+def _check_sarek(samples: Mapping[str, list[Lane]]) -> list[Problem]:
+    """Return samples, and patients, of which the sheet says two things."""
+    problems = []
+    sexes: dict[str, str] = {}
+    for sample, lanes in samples.items():
+        for name in SAREK:
+            values = sorted({getattr(lane, name) for lane in lanes} - {""})
+            if len(values) > 1:
+                text = f"{name} is {' and '.join(values)}."
+                problems.append(Problem(f"sample {sample}", text, "Say one in all its rows."))
+        patient, sex = (next(filter(None, (getattr(lane, n) for lane in lanes)), "")
+                        for n in ("patient", "sex"))  # fmt: skip
+        if sex and sexes.setdefault(patient or sample, sex) != sex:
+            text = f"sex is {sex}, and {sexes[patient or sample]} in another of its samples."
+            problems.append(Problem(f"patient {patient or sample}", text))
+    return problems
 
 
 def _check_columns(row: Mapping[str, Any]) -> list[Problem]:
@@ -160,12 +206,17 @@ def _lane(number: int, row: dict[str, str], folder: Path | None) -> tuple[Lane, 
             date.fromisoformat(day)
         except ValueError:
             problems.append(Problem(f"{where}, date", f"{day!r} is no date.", "Write 2026-11-21."))
+    for name, pattern in SAREK.items():
+        value = row.get(name, "")
+        if value and not re.fullmatch(pattern, value):
+            text = "holds spaces." if name == "patient" else f"is {pattern.replace('|', ', ')}."
+            problems.append(Problem(f"{where}, {name}", f"{value!r}: it {text}"))
     files = {}
-    for name in ("fastq_1", "fastq_2"):
+    for name in ("fastq_1", "fastq_2", "fastq_umi"):
         files[name], text = _place(row.get(name, ""), folder)
         if text:
             problems.append(Problem(f"{where}, {name}", text))
-    given = {name: row.get(name, "") for name in OPTIONAL if name not in ("fastq_2", "platform")}
+    given = {name: row.get(name, "") for name in OPTIONAL if name not in (*files, "platform")}
     return Lane(number, row.get("sample", ""), platform=platform, **files, **given), problems
 
 
@@ -203,7 +254,7 @@ def _check_doubles(lanes: Iterable[Lane]) -> list[Problem]:
             text = f"sample {lane.sample}, lane {lane.lane} stands in row {seen[key]} already."
             problems.append(Problem(f"row {lane.row}", text))
         seen.setdefault(key, lane.row)
-        for name in ("fastq_1", "fastq_2"):
+        for name in ("fastq_1", "fastq_2", "fastq_umi"):
             path = getattr(lane, name)
             where = f"row {lane.row}, {name}"
             if path and path in used:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -50,6 +51,43 @@ class SarekSheet:
     def __repr__(self) -> str:
         first = f"SarekSheet({str(self.path)!r}, step={self.step!r})"
         return "\n".join((first, self.command, *self.notes))
+
+
+class SheetWords(NamedTuple):
+    """What a job's own sample sheet says for sarek; see :meth:`AlignmentJob.to_sarek`."""
+
+    patient: dict[str, str]
+    sex: dict[str, str]
+    status: dict[str, int]
+
+
+def sheet_words(
+    sheet: Iterable[Mapping[str, Any]], samples: Iterable[str], patient: Mapping[str, str]
+) -> SheetWords:
+    """Return what a job's sample sheet says of some of its samples.
+
+    Parameters
+    ----------
+    sheet : iterable of mapping
+        ``samples.json`` of the job.
+    samples : iterable of str
+        Those that are wanted.
+    patient : mapping of str to str
+        Sample -> patient, where it is said otherwise than in the sheet.
+    """
+    wanted = set(samples)
+    words = SheetWords({}, {}, {})
+    for entry in sheet:
+        name, said = entry["sample"], entry.get("sarek", {})
+        if name not in wanted:
+            continue
+        if "patient" in said:
+            words.patient[name] = said["patient"]
+        if "sex" in said:
+            words.sex[patient.get(name, words.patient.get(name, name))] = said["sex"]
+        if "status" in said:
+            words.status[name] = int(said["status"])
+    return words
 
 
 def write_sheet(

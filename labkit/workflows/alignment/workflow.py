@@ -13,8 +13,9 @@ from labkit.jobs.job import Job
 from labkit.jobs.model import Container, Environment
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.index import default_root
-from labkit.workflows.alignment import aligners, checks
+from labkit.workflows.alignment import aligners, checks, molecules
 from labkit.workflows.alignment.alt import read_alt
+from labkit.workflows.alignment.bed import read_bed
 from labkit.workflows.alignment.job import AlignmentJob
 from labkit.workflows.alignment.plans import make_plan
 from labkit.workflows.alignment.prepared import Prepared
@@ -39,8 +40,9 @@ class Alignment(Workflow):
     ----------
     samples : str, Path, DataFrame or list of dict
         The sample sheet, one row per lane: ``sample``, ``lane``, ``fastq_1``, ``fastq_2`` (empty
-        for single-end and long reads), and for the read group ``library``, ``platform``,
-        ``platform_unit``, ``center``, ``date``. Files are paths or ``s3://``.
+        for single-end and long reads), ``fastq_umi``, for the read group ``library``,
+        ``platform``, ``platform_unit``, ``center``, ``date``, and for nf-core/sarek ``patient``,
+        ``sex``, ``status``. Files are paths or ``s3://``. Or a folder of FASTQ files.
     reference : str, Path or Reference
         FASTA, or a :class:`labkit.Reference`.
     aligner : {"bwa-mem2", "bwa", "minimap2"}, optional
@@ -64,6 +66,13 @@ class Alignment(Workflow):
         Pixels; without it as the instrument in the reads' names asks for.
     known_sites : str, Path or list of them
         VCF files of known variants: base qualities are recalibrated with them.
+    umi : {"name"}, optional
+        Each read's name ends with its UMI (``...:ACGT``, ``..._ACGT``, two with ``+``): reads with
+        different UMIs are no duplicates, and the alignment has them as the tag RX. UMIs in a file
+        of their own are the sheet's column ``fastq_umi``.
+    targets, baits : str or Path, optional
+        BED files of a capture panel or exome: how many reads lie on them, and how well each is
+        covered (``job.results("on_target")`` and ``("regions")``).
     uq : bool
         Also write the tag UQ (and NM, MD) by picard. It costs time, and few programs read it.
     format : {"bam", "cram"}
@@ -99,6 +108,9 @@ class Alignment(Workflow):
         mark_duplicates: bool | None = None,
         optical_distance: int | None = None,
         known_sites: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+        umi: str | None = None,
+        targets: str | os.PathLike[str] | None = None,
+        baits: str | os.PathLike[str] | None = None,
         uq: bool = False,
         format: str = "bam",
         depth: bool | None = None,
@@ -116,6 +128,7 @@ class Alignment(Workflow):
             "quality": quality,
             "mark_duplicates": mark_duplicates,
             "optical_distance": optical_distance,
+            "umi": umi,
             "uq": uq,
             "format": format,
             "depth": depth,
@@ -126,6 +139,8 @@ class Alignment(Workflow):
             text if "://" in (text := os.fspath(path)) else str(Path(text).expanduser().absolute())
             for path in sites
         ]
+        given = {"targets": targets, "baits": baits}
+        self.regions = {kind: os.fspath(path) for kind, path in given.items() if path is not None}
         self.environment = environment
         self.name = name
         self.output = os.fspath(output) if output is not None else None
@@ -169,9 +184,14 @@ class Alignment(Workflow):
             found.problems += wrong
         found.problems += checks.check_whole(samples, files, found.pairings, long)
         found.problems += checks.check_library(samples, files, long, aligner)
+        found.problems += molecules.check_umis(samples, files, self.options["umi"])
         if found.contigs:
             for path in self.known_sites:
                 found.problems += checks.check_known_sites(path, found.contigs)
+            for kind, path in self.regions.items():
+                place = path if "://" in path else str(Path(path).expanduser())
+                found.regions[kind], wrong = read_bed(kind, place, found.contigs)
+                found.problems += wrong
         if not any(not problem.warning for problem in found.problems):
             needed = sizes.results(checks.read_bytes(found.samples, found.files))
             root = Path(self.output).expanduser() if self.output else default_root()

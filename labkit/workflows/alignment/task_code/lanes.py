@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from . import fastq, objects, pipe, programs, records
+from . import fastq, objects, pipe, programs, records, umis
 
 # What an aligner says of each batch: how many reads it was given.
 _BATCHES = {
@@ -31,6 +32,8 @@ class Lane:
         ``read_group``, ``name_ends`` and ``rule`` (see ``records.py``).
     settings : dict
         The job's settings.
+    library_tag : str
+        Tag that tells a read's library and UMI, where samples have several libraries; or empty.
     metrics, tmp : Path
         Folders for reports and for FIFOs.
     """
@@ -42,7 +45,9 @@ class Lane:
         settings: dict[str, Any],
         metrics: Path,
         tmp: Path,
+        library_tag: str = "",
     ) -> None:
+        self.library_tag = library_tag
         self.name: str = content["lane"]
         self.group: dict[str, str] = content["read_group"]
         self.files: list[str] = [content[f] for f in ("fastq_1", "fastq_2") if content[f]]
@@ -59,6 +64,7 @@ class Lane:
         rule = records.Rule(**content["rule"])
         ends = [[end.encode() for end in listed] for listed in content["name_ends"]]
         self.checkers = [records.Checker(rule, listed) for listed in ends]
+        self.umi: str = content.get("umi", "")
         self.readers: list[Any] = []
         self.records = 0
 
@@ -123,6 +129,7 @@ class Lane:
             reads,
             interleaved=mates_in_turn,
             batch=self.settings["batch"],
+            tags=bool(self.umi),
         )
         name = f"{self.aligner} of lane {self.name}"
         argv = tools.note(name, argv)
@@ -172,6 +179,9 @@ class Lane:
         checker, pairs = self.checkers[mate], records.Pairs()
         of_file = True  # what is wrong with both files names them itself
         try:
+            molecules = umis.of_lane(self.umi)
+            if molecules is not None:
+                checker.tags = partial(self._tags, molecules)
             source = fastq.Reader(path)
             self.readers.append(source)
             end = pipe.open_fifo(self.fifos[mate], reader, line)
@@ -184,6 +194,8 @@ class Lane:
                 data, names = checker.end() if block is None else checker.take(block)
                 if block is None:
                     checker.check_qualities()
+                    if molecules is not None:
+                        molecules.end()
                 if self.interleaved:
                     pairs.add(names)
                     if block is None:
@@ -199,6 +211,15 @@ class Lane:
             where = f" (lane {self.name}, {path})"
             text = f"{fastq.base_name(path)} {error}" if of_file else str(error)
             raise pipe.Failed(f"{text}{where}", "INPUT") from None
+
+    def _tags(self, molecules: umis.Umis, names: Sequence[bytes]) -> list[bytes]:
+        """Return the SAM tags of reads: the UMI, and where needed the library with it."""
+        found = molecules.take(names)
+        tags = [b"%b:Z:%b" % (umis.TAG.encode(), umi) for umi in found]
+        if self.library_tag:
+            head = f"\t{self.library_tag}:Z:{self.group['LB']} ".encode()
+            tags = [tag + head + umi for tag, umi in zip(tags, found)]  # noqa: B905 -- 3.9
+        return tags
 
     def counts(self) -> dict[str, Any]:
         """Return how many reads each member counted.

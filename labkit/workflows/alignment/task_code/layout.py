@@ -18,6 +18,9 @@
     metrics/depth.tsv.gz                 depth of each base, of small genomes
     metrics/markdup.txt                  samtools markdup -f, where duplicates were marked
     metrics/recalibration/               what base recalibration reports, where it ran
+    metrics/targets.tsv, targets.json    coverage of each target, and of all (see ``regions.py``)
+    metrics/targets.reads.txt            reads that lie on a target; the same of baits
+    metrics/usable.txt                   reads that could: mapped, primary, no duplicates
 
 ``results/reference/<key>/reference.json`` is what the stage before has made: see ``index.py``.
 """
@@ -38,6 +41,7 @@ WINDOWS = "metrics/windows.tsv"
 DEPTH = "metrics/depth.tsv.gz"
 MARKDUP = "metrics/markdup.txt"
 RECALIBRATION = "metrics/recalibration"
+USABLE = "metrics/usable.txt"
 
 #: Columns of ``windows.tsv`` (with a head): where, from 0, half open; the mean depth of all its
 #: bases; the bases with any depth. Windows without any reads are left out.
@@ -48,6 +52,8 @@ DEPTH_COLUMNS = ("contig", "position", "depth")
 
 #: Of the job's files: the reference's ALT contigs, where it has any.
 ALT = "reference.alt"
+#: Of the job's files: regions, by what they are.
+REGIONS = {"targets": "targets.bed", "baits": "baits.bed"}
 
 REFERENCE_STAGE = "reference"
 REFERENCE_KEY = "reference"
@@ -57,6 +63,11 @@ ALIGN_STAGE = "align"
 def lane_metrics(lane: str, tool: str, suffix: str) -> str:
     """Return the file of a lane's report, relative to the sample's folder."""
     return f"{METRICS}/{lane}.{tool}.{suffix}"
+
+
+def region_metrics(kind: str, suffix: str) -> str:
+    """Return the file of what was measured on targets or baits, relative to the sample's folder."""
+    return f"{METRICS}/{kind}.{suffix}"
 
 
 def alignment_name(sample: str, file_format: str) -> str:

@@ -206,6 +206,7 @@ def align_argv(
     *,
     interleaved: bool,
     batch: int,
+    tags: bool = False,
 ) -> list[str]:
     """Return the command of an aligner that writes SAM to its output.
 
@@ -218,11 +219,15 @@ def align_argv(
     batch : int
         Bases that are aligned at once. A number of our own, so that neither cores nor backend
         change the result.
+    tags : bool
+        Behind the names of the reads stand SAM tags, which belong into the alignment.
     """
     if aligner == "minimap2":
         argv = ["minimap2", "-a", "-x", preset, "-t", str(cpu), "-K", str(batch), "--MD"]
+        argv += ["-y"] if tags else []
         return [*argv, "-R", read_group(group), f"{prefix}.mmi", *reads]
     argv = [aligner, "mem", "-t", str(cpu), "-K", str(batch), "-R", read_group(group)]
+    argv += ["-C"] if tags else []
     return [*argv, *(["-p"] if interleaved else []), str(prefix), *reads]
 
 
@@ -296,7 +301,7 @@ def sort_argv(memory: int, threads: int, scratch: Path) -> list[str]:
 
 
 def markdup_argv(
-    report: Path, scratch: Path, *, optical: int, longest: int, library_tag: str
+    report: Path, scratch: Path, *, optical: int, longest: int, molecule_tag: str
 ) -> list[str]:
     """Return the command that marks duplicates.
 
@@ -306,16 +311,28 @@ def markdup_argv(
         Pixels within which duplicates are optical ones; 0: none are looked for.
     longest : int
         Bases of the longest read.
-    library_tag : str
-        Tag that duplicates must share; empty: all are of one library.
+    molecule_tag : str
+        Tag that duplicates must share: their library, their UMI; empty: there is none.
     """
     argv = ["samtools", "markdup", "-S", "-u", "-f", str(report), "-T", str(scratch)]
     argv += ["-l", str(longest)]
     if optical:
         argv += ["-d", str(optical)]
-    if library_tag:
-        argv += ["--barcode-tag", library_tag]
+    if molecule_tag:
+        argv += ["--barcode-tag", molecule_tag]
     return [*argv, "-", "-"]
+
+
+def count_argv(bed: Path | None = None) -> list[str]:
+    """Return the command that counts reads that are mapped, primary and no duplicates.
+
+    Parameters
+    ----------
+    bed : Path, optional
+        Only those with a base in its regions.
+    """
+    flags = "UNMAP,SECONDARY,QCFAIL,DUP,SUPPLEMENTARY"
+    return ["samtools", "view", "-c", "-F", flags, *(["-L", str(bed)] if bed else []), "-"]
 
 
 def uq_argv(jar: str, fasta: Path, scratch: Path, memory: int) -> list[str]:

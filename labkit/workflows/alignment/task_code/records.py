@@ -43,6 +43,9 @@ class Checker:
     ----------
     rule : Rule
         What is asked of them.
+    tags : callable, optional
+        Gets names of records in turn and returns what is written behind each, as a SAM tag; the
+        names' own comments go then.
     ends : tuple of bytes
         What is cut off the names of the file's records in turn: of one, or of two where mates
         follow each other. Empty: names stay as they are.
@@ -57,8 +60,14 @@ class Checker:
         Each quality that occurred.
     """
 
-    def __init__(self, rule: Rule = Rule(), ends: Sequence[bytes] = ()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        rule: Rule = Rule(),  # noqa: B008
+        ends: Sequence[bytes] = (),
+        tags: Callable[[Sequence[bytes]], Sequence[bytes]] | None = None,
+    ) -> None:
         self.rule = rule
+        self.tags = tags
         self.ends = tuple(ends)
         self.count = 0
         self.longest = 0
@@ -141,6 +150,9 @@ class Checker:
                 short = name.removesuffix(end)
                 lines[4 * at] = b"@" + short + heads[at][1 + len(name) :]
                 names[at] = short
+        if self.tags is not None:
+            for at, tag in enumerate(self.tags(names)):
+                lines[4 * at] = b"@%b %b" % (names[at], tag)
         self.count += len(heads)
         return (b"\n".join(lines) + b"\n" if lines else b""), names
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import lanes, layout, pipe, programs, sizes, windows
+from . import lanes, layout, pipe, programs, regions, sizes, umis, windows
 
 _LIBRARY_TAG = "Xl"  # lower case: a tag for end users, left out of what is written
 _SORT_THREADS = 4
@@ -39,15 +39,16 @@ class Stream:
         sample = task.params["sample"]
         metrics = task.out / layout.METRICS
         metrics.mkdir()
+        groups = [content["read_group"] for content in sample["lanes"]]
+        several = len({group["LB"] for group in groups}) > 1
+        self.tag = _LIBRARY_TAG if several and self.settings["mark_duplicates"] else ""
+        self.umis = any(content.get("umi") for content in sample["lanes"])
         self.lanes = [
-            lanes.Lane(number, content, self.settings, metrics, task.tmp)
+            lanes.Lane(number, content, self.settings, metrics, task.tmp, self.tag)
             for number, content in enumerate(sample["lanes"])
         ]
         self.size = max(1, sum(lane.size for lane in self.lanes))
-        groups = [lane.group for lane in self.lanes]
-        several = len({group["LB"] for group in groups}) > 1
-        self.tag = _LIBRARY_TAG if several and self.settings["mark_duplicates"] else ""
-        self.sam = lanes.Sam(groups, self.tag)
+        self.sam = lanes.Sam(groups, "" if self.umis else self.tag)
         self.paired = any(lane.mates == 2 for lane in self.lanes)
         self.line = pipe.Pipe(tools.env, task.tmp)
         self.told = 0.0
@@ -121,7 +122,7 @@ class Stream:
             self.task.tmp / "markdup",
             optical=self.task.params["optical"],
             longest=max(300, 2 * int(self.task.params["longest"])),
-            library_tag=self.tag,
+            molecule_tag=self.tag or (umis.TAG if self.umis else ""),
         )
         return argv
 
@@ -142,6 +143,27 @@ class Stream:
         contigs, window = dict(self.reference.contigs), self.settings["window"]
         work = partial(windows.collect, read, contigs, window, out / layout.WINDOWS, kept)
         self.line.thread("windows", work, close=[read])
+        given = {kind: self.task.files / name for kind, name in layout.REGIONS.items()}
+        given = {kind: path for kind, path in given.items() if path.is_file()}
+        for kind, path in given.items():
+            ends += self._regions(kind, path)
+        if given:
+            ends.append(self._measure("usable", programs.count_argv(), out / layout.USABLE))
+        return ends
+
+    def _regions(self, kind: str, path: Path) -> list[int]:
+        """Start what measures targets or baits; return the ends that the stream is written into."""
+        found, merged = regions.read(path), self.task.tmp / f"{kind}.merged.bed"
+        regions.write(merged, regions.merge(found))
+        out = self.task.out
+        reads = out / layout.region_metrics(kind, "reads.txt")
+        ends = [self._measure(f"reads on {kind}", programs.count_argv(merged), reads)]
+        read, write = pipe.joint()
+        # of two mates that overlap a base counts once: it is one molecule
+        argv = ["samtools", "depth", "-s", "-b", str(merged), "-"]
+        ends.append(self._measure(f"depth of {kind}", argv, write))
+        target = out / layout.region_metrics(kind, "tsv")
+        self.line.thread(kind, partial(regions.collect, read, found, target), close=[read])
         return ends
 
     def _measure(self, name: str, argv: list[str], target: Path | int) -> int:

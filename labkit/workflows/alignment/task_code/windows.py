@@ -37,15 +37,8 @@ def collect(source: int, contigs: dict[str, int], window: int, target: Path, kep
     sums = {name: numpy.zeros(count) for name, count in places.items()}
     covered = {name: numpy.zeros(count, "int64") for name, count in places.items()}
     packed = _Packed(kept) if kept else None
-    rest = b""
-    for block in _blocks(source):
-        if packed:
-            packed.write(block)
-        end = block.rfind(b"\n") + 1
-        if end:
-            _add(rest + block[:end], window, sums, covered)
-            rest = b""
-        rest += block[end:]
+    for lines in whole_lines(source, packed):
+        _add(lines, window, sums, covered)
     if packed:
         packed.close()
     with target.open("w") as file:
@@ -55,6 +48,19 @@ def collect(source: int, contigs: dict[str, int], window: int, target: Path, kep
                 start, end = number * window, min((number + 1) * window, length)
                 mean = sums[name][number] / (end - start)
                 print(name, start, end, f"{mean:.4f}", covered[name][number], sep="\t", file=file)
+
+
+def whole_lines(source: int, packed: _Packed | None = None) -> Iterator[bytes]:
+    """Give what is read from a pipe in blocks of whole lines; pack it, too, where asked for."""
+    rest = b""
+    for block in _blocks(source):
+        if packed:
+            packed.write(block)
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end]
+            rest = b""
+        rest += block[end:]
 
 
 def _blocks(source: int) -> Iterator[bytes]:
@@ -74,14 +80,14 @@ def _blocks(source: int) -> Iterator[bytes]:
 def _add(lines: bytes, window: int, sums: dict[str, Any], covered: dict[str, Any]) -> None:
     """Add lines to the windows that they lie in."""
     numpy = import_module("numpy")
-    for name, position, depth in _contigs(lines):
+    for name, position, depth in contigs_of(lines):
         place = (position - 1) // window
         starts = numpy.flatnonzero(numpy.diff(place, prepend=-1))  # lines are in order
         sums[name][place[starts]] += numpy.add.reduceat(depth, starts)
         covered[name][place[starts]] += numpy.add.reduceat(depth > 0, starts, dtype="int64")
 
 
-def _contigs(lines: bytes) -> Iterator[tuple[str, Any, Any]]:
+def contigs_of(lines: bytes) -> Iterator[tuple[str, Any, Any]]:
     """Give contig, positions and depths of lines; those of a contig are together."""
     csv, pyarrow = map(import_module, ("pyarrow.csv", "pyarrow"))
     names = ["contig", "position", "depth"]

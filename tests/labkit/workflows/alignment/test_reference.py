@@ -169,7 +169,7 @@ def test_what_the_store_holds_is_not_believed_blindly(data: Data, tmp_path: Path
     assert not store.has(digest, "bwa")
     content["files"] = {"../../../escape": 5}
     made.write_text(json.dumps(content))
-    with pytest.raises(pipe.Failed, match=r"names '\.\./\.\./\.\./escape'"):
+    with pytest.raises(pipe.Failed, match=r"is named '\.\./\.\./\.\./escape'"):
         store.get(digest, "bwa")
     assert not (tmp_path / "escape").exists()
 

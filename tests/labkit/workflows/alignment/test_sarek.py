@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from labkit.base.problems import RefusedError
-from labkit.workflows.alignment.sarek import SarekSheet, write_sheet
+from labkit.workflows.alignment.sarek import SarekSheet, sheet_words, write_sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,3 +140,18 @@ def test_bam_and_cram_do_not_mix(tmp_path: Path) -> None:
     table = pd.concat([bams(tmp_path, "a"), bams(tmp_path, "b", kind="cram")])
     with pytest.raises(RefusedError, match="BAM or CRAM, not both"):
         write(table, tmp_path / "sheet.csv")
+
+
+def test_what_the_jobs_own_sheet_says_is_kept() -> None:
+    sheet = [
+        {"sample": "tumor", "sarek": {"patient": "P1", "sex": "XX", "status": "1"}},
+        {"sample": "blood", "sarek": {"patient": "P1"}},
+        {"sample": "alone", "sarek": {"sex": "XY"}},
+        {"sample": "failed", "sarek": {"patient": "P2"}},
+        {"sample": "old"},
+    ]
+    words = sheet_words(sheet, ["tumor", "blood", "alone", "old"], {})
+    assert words.patient == {"tumor": "P1", "blood": "P1"}
+    assert words.sex == {"P1": "XX", "alone": "XY"}
+    assert words.status == {"tumor": 1}
+    assert sheet_words(sheet, ["tumor"], {"tumor": "P9"}).sex == {"P9": "XX"}

@@ -105,3 +105,90 @@ def test_an_unknown_column_is_told_but_does_not_stand_in_the_way() -> None:
     _, problems = read_sheet([{"sample": "a", "fastq_1": "/x.fq", "fastq2": "/y.fq"}])
     assert [p.warning for p in problems] == [True]
     assert "Did you mean 'fastq_2'" in str(problems[0])
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("@r\nA\n+\nI\n")
+    return folder
+
+
+def rows(folder: Path) -> list[tuple[str, str, str, str]]:
+    samples, problems = read_sheet(folder)
+    assert [problem for problem in problems if not problem.warning] == []
+    return [
+        (sample.name, lane.lane, *(Path(p).name if p else "" for p in (lane.fastq_1, lane.fastq_2)))
+        for sample in samples
+        for lane in sample.lanes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("s_S1_L001_R1_001.fastq.gz", "s_S1_L001_R2_001.fastq.gz"),  # bcl-convert
+        ("s_S1_R1_001.fastq.gz", "s_S1_R2_001.fastq.gz"),  # without lane splitting
+        ("s_R1.fq.gz", "s_R2.fq.gz"),
+        ("s.R1.fastq", "s.R2.fastq"),
+        ("s_1.fastq.gz", "s_2.fastq.gz"),  # SRA, ENA
+        ("s.1.FASTQ", "s.2.FASTQ"),
+        ("s_R1_001.fastq.gz", "s_R2_001.fastq.gz"),
+    ],
+)
+def test_a_folder_is_a_sheet(tmp_path: Path, first: str, second: str) -> None:
+    touch(tmp_path, first, second, "notes.txt", ".hidden_R1.fastq")
+    ((sample, _, one, other),) = rows(tmp_path)
+    assert (sample, one, other) == ("s", first, second)
+
+
+def test_lanes_runs_and_single_reads_of_a_folder(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "a_S1_L001_R1_001.fastq.gz", "a_S1_L001_R2_001.fastq.gz",
+        "a_S1_L002_R1_001.fastq.gz", "a_S1_L002_R2_001.fastq.gz",
+        "second run/a_S9_L001_R1_001.fastq.gz", "second run/a_S9_L001_R2_001.fastq.gz",
+        "week_1.fastq", "week_3.fastq",  # no mates: two samples
+        "single_R1.fastq", "my sample (α).fq",
+    )  # fmt: skip
+    assert sorted(rows(tmp_path)) == [
+        ("a", "L001", "a_S1_L001_R1_001.fastq.gz", "a_S1_L001_R2_001.fastq.gz"),
+        ("a", "L001-run2", "a_S9_L001_R1_001.fastq.gz", "a_S9_L001_R2_001.fastq.gz"),
+        ("a", "L002", "a_S1_L002_R1_001.fastq.gz", "a_S1_L002_R2_001.fastq.gz"),
+        ("my-sample-", "L1", "my sample (α).fq", ""),
+        ("single", "L1", "single_R1.fastq", ""),
+        ("week_1", "L1", "week_1.fastq", ""),
+        ("week_3", "L1", "week_3.fastq", ""),
+    ]
+
+
+def test_what_a_folder_has_beside_samples_is_left_out_aloud(tmp_path: Path) -> None:
+    touch(tmp_path, "s_S1_R1_001.fastq.gz", "s_S1_I1_001.fastq.gz",
+          "Undetermined_S0_R1_001.fastq.gz")  # fmt: skip
+    assert [row[2] for row in rows(tmp_path)] == ["s_S1_R1_001.fastq.gz"]
+    (warning,) = read_sheet(tmp_path)[1]
+    assert warning.warning and "2 files are left out: index reads" in str(warning)
+    touch(tmp_path / "half", "t_R2.fastq")
+    (wrong,) = texts(tmp_path / "half")
+    assert "t_R2.fastq has no first mates beside it" in wrong
+    (tmp_path / "empty").mkdir()
+    assert "there are no FASTQ files" in texts(tmp_path / "empty")[0]
+
+
+def test_columns_for_sarek_are_kept_and_checked() -> None:
+    said = {"sample": "a", "fastq_1": "a.fq", "patient": "P1", "sex": "XX", "status": "1"}
+    samples, problems = read_sheet([said, {**said, "sample": "b", "fastq_1": "b.fq"}])
+    assert problems == []
+    assert samples[0].for_sarek == {"patient": "P1", "sex": "XX", "status": "1"}
+    wrong = [
+        {**said, "lane": "1"},
+        {**said, "lane": "2", "fastq_1": "2.fq", "status": "0"},
+        {**said, "sample": "b", "fastq_1": "b.fq", "sex": "XY"},
+        {**said, "sample": "c", "fastq_1": "c.fq", "sex": "f", "status": "2", "patient": "P 1"},
+    ]
+    found = "\n".join(texts(wrong))
+    for text in ("sample a: status is 0 and 1.", "patient P1: sex is XY, and XX in another",
+                 "row 4, sex: 'f': it is XX, XY, NA.", "row 4, status: '2': it is 0, 1.",
+                 "row 4, patient: 'P 1': it holds spaces."):  # fmt: skip
+        assert text in found, found

@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .. import layout, pipe
-from . import metrics, plots, quality, report, schemas
+from . import metrics, plots, quality, report, schemas, targets
 
 _ROW_GROUP = 200_000
 # What a file may raise that is cut off, damaged, or of a program of another version.
@@ -163,6 +163,8 @@ def readers(folder: Path, results: Path) -> Readers:
         "depth_histogram": lambda: sample.stats.depth_histogram(),
         "cycles": lambda: sample.stats.cycles(),
         "recalibration": sample.recalibration,
+        "on_target": lambda: targets.read_sums(folder),
+        "regions": lambda: targets.read_regions(folder),
         **command_readers(folder),
     }
 
@@ -171,7 +173,7 @@ def doubts(folder: Path, results: Path) -> list[str]:
     """Return what makes a sample's result doubtful."""
     sample = Sample(folder, results)
     found: list[str] = quality.warnings(sample.about, sample.summary())
-    return found
+    return found + targets.doubts(folder)
 
 
 class Sample:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from .. import regions
+
 _TEXT, _WHOLE, _REAL, _YES = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 
@@ -22,6 +24,8 @@ _EVERY = {
     "commands": _schema(step=_TEXT, command=_TEXT, seconds=_REAL, cpu_seconds=_REAL),
     "versions": _schema(tool=_TEXT, version=_TEXT),
 }
+
+_COVERED = {f"covered_{least}": _REAL for least in regions.DEPTHS}
 
 ALIGNMENT: dict[str, pa.Schema] = {
     # One row per sample. Fractions are of 1; lengths, insert sizes and depths in bases.
@@ -101,6 +105,29 @@ ALIGNMENT: dict[str, pa.Schema] = {
     # Depth along the reference: windows, from 0, half open.
     "coverage": _schema(
         contig=_TEXT, start=_WHOLE, end=_WHOLE, mean_depth=_REAL, covered_bases=_WHOLE
+    ),
+    # Where targets or baits were given: one row for each of the two, of all their bases; and one
+    # row per region. covered_10 is the share of bases with at least 10 reads.
+    "on_target": _schema(
+        intervals=_TEXT,  # "targets" or "baits"
+        regions=_WHOLE,
+        bases=_WHOLE,  # each once, where regions overlap
+        reads=_WHOLE,  # mapped, primary, no duplicates
+        reads_on=_WHOLE,  # of these, with a base in a region
+        on_fraction=_REAL,
+        mean_depth=_REAL,
+        median_depth=_REAL,
+        **_COVERED,
+    ),
+    "regions": _schema(
+        intervals=_TEXT,
+        contig=_TEXT,
+        start=_WHOLE,
+        end=_WHOLE,
+        name=_TEXT,
+        mean_depth=_REAL,
+        lowest_depth=_WHOLE,
+        **_COVERED,
     ),
     "depth_histogram": _schema(depth=_WHOLE, bases=_WHOLE),
     "cycles": _schema(
