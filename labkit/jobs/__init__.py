@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from labkit.jobs.job import Jobs
+    from labkit.jobs.notebook.jobs import Jobs
 
 
 class _CallablePackage(ModuleType):

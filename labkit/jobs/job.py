@@ -18,6 +18,7 @@ from labkit.jobs import submission as submitting
 from labkit.jobs.backends.base import BackendError
 from labkit.jobs.backends.local_queue import LocalQueue
 from labkit.jobs.model import State
+from labkit.jobs.notebook.jobs import Jobs
 from labkit.jobs.runs import tables
 from labkit.jobs.runs.index import Index, is_run
 from labkit.jobs.runs.store import Run, unreadable
@@ -355,20 +356,6 @@ def _job_class(workflow: str) -> type[Job]:
         warnings.warn(f"This job is shown without what its workflow adds. {error}", stacklevel=3)
         return Job
     return job_class if issubclass(job_class, Job) else Job
-
-
-class Jobs(list[Job]):
-    """Jobs, shown as a table."""
-
-    def __repr__(self) -> str:
-        from labkit.jobs.notebook.text import listing
-
-        return listing(self)
-
-    def _repr_html_(self) -> str:
-        from labkit.jobs.notebook.card import listing
-
-        return listing(self)
 
 
 def jobs(limit: int = 20) -> Jobs:
