@@ -56,6 +56,6 @@ def explain(log: str, *, ended: bool, killed: bool) -> str:
     if ended and "Error" not in log and "Traceback" not in log:
         return (
             "it was ended from outside, without an error of its own, and no kill for want of "
-            "memory was counted: a person may have done it. Call `labkit.cellxgene` again."
+            "memory was counted: a person may have done it. Start it again."
         )
     return "not one labkit knows; the log says more."
