@@ -67,7 +67,10 @@ _NAMED_IN = {
 }
 # What people use in their notebooks beside labkit; what an address in the lab file names.
 _BY_CHOICE = {
-    "notebook": {"dask-gateway", "ipykernel", "ipywidgets", "scanpy"},
+    "notebook": {
+        *("dask-gateway", "ipykernel", "ipywidgets", "loompy", "s3fs", "scanpy", "scikit-image"),
+        "xarray",
+    },
     "hub": {"psycopg"},
 }
 
