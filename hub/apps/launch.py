@@ -103,7 +103,7 @@ class Start:
     def environment(self, values: dict[str, str]) -> dict[str, str]:
         """Return its environment: nothing of the portal's own, but its one secret."""
         service = self.app.service
-        key = read_secret(self.paths, KEY)
+        key = read_secret(self.paths, KEY, self.settings.secrets.mounted)
         library = _LIBRARY if self.boxed else str(REPOSITORY)
         variables = dict(
             zip(service.variables, filled(list(service.variables.values()), values), strict=True)

@@ -12,6 +12,7 @@ from hub.labfile.schema import Settings
 from hub.labfile.slurm import LOOPBACK
 from hub.sandbox.network import GATE_PORT
 from hub.slurm import certificates
+from hub.state import secrets
 from hub.state.paths import REPOSITORY, Paths
 from hub.supervisor.programs import ages, content, digest, program_name, section
 from labkit.base import files
@@ -139,7 +140,7 @@ def _digest(app: App, settings: Settings, paths: Paths) -> str:
     """Return one digest over all that an app is made from."""
     parts = [app.service.model_dump_json(), app.url(settings), settings.storage.model_dump_json()]
     parts += content([paths.envs / app.service.environment / STAMP])
-    parts += ages([paths.secrets / KEY])
+    parts += ages([secrets.place(paths, KEY, settings.secrets.mounted)])
     code = (p for p in app.folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
     parts += ages(sorted(code))
     given = ["labkit", "services/appkit", *(["services/member_apps"] if app.kind else [])]

@@ -87,7 +87,7 @@ def configure(c: Config, settings: Settings, paths: Paths, oauth: OAuth) -> None
     c.JupyterHub.authenticator_class = chosen
     t = c[chosen.__name__]
     t.client_id = oauth.client_id
-    t.client_secret = secrets.read(paths, SECRET, "the client's secret from the provider")
+    t.client_secret = _client_secret(settings, paths)
     t.oauth_callback_url = callback_url(settings)
     t.enable_pkce = True
     t.login_service = oauth.login_service or SERVICES[method]
@@ -130,6 +130,11 @@ def callback_url(settings: Settings) -> str:
     return f"{settings.url}/hub/oauth_callback"
 
 
+def _client_secret(settings: Settings, paths: Paths) -> str:
+    what = "the client's secret from the provider"
+    return secrets.read(paths, SECRET, what, settings.secrets.mounted)
+
+
 def problems(settings: Settings, paths: Paths) -> list[Problem]:
     """Return what keeps people from signing on, as far as the lab file shows it."""
     oauth = settings.authentication.oauth
@@ -138,7 +143,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     method, place = settings.authentication.method, "authentication.oauth"
     found: list[Problem] = []
     try:
-        secrets.read(paths, SECRET, "the client's secret from the provider")
+        _client_secret(settings, paths)
     except ProblemsError as error:
         found.extend(error.problems)
     if oauth.groups_claim and method not in GROUPS_FROM:

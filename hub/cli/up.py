@@ -46,7 +46,7 @@ def up(config: Path | None) -> None:
         raise ProblemsError([p for p in found if not p.warning])
     if create.make_lab_file(paths, config):
         click.echo(f"  The lab file is {paths.lab_file}: edit it, then call `up` again.")
-    create.make_secrets(paths)
+    create.make_secrets(paths, settings.secrets.mounted)
     build(preflight.wanted_environments(settings, paths), paths)
     done = _start(settings, paths)
     _greet(settings, paths, fresh="hub" in done)

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from hub.labfile.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
+from hub.labfile.secrets import Secrets
 from hub.labfile.slurm import Partition, Slurm
 from hub.labfile.webapps import WebApps
 
@@ -257,6 +258,7 @@ class Settings(Frozen):
     apps: tuple[App, ...] = ()
     webapps: WebApps = WebApps()
     storage: Storage = Storage()
+    secrets: Secrets = Secrets()
     culling: Culling = Culling()
     local: Local = Local()
     slurm: Slurm | None = None

@@ -24,6 +24,7 @@ from hub.portal.merge import append, update
 from hub.sandbox import configure as isolation
 from hub.slurm import configure as slurm
 from hub.spawners import spawner_class
+from hub.state import create, secrets
 from hub.state.paths import Paths
 
 
@@ -85,7 +86,7 @@ def before_start(settings: Settings, paths: Paths) -> None:
 def _server(c: Config, settings: Settings, paths: Paths) -> None:
     c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{settings.local.hub_port}"
     c.JupyterHub.db_url = f"sqlite:///{paths.database}"
-    c.JupyterHub.cookie_secret_file = str(paths.secrets / "cookie_secret")
+    _cookie_secret(c, settings, paths)
     c.JupyterHub.pid_file = str(paths.run / "hub.pid")
     # A restart of the hub or the proxy leaves the running servers alone.
     c.JupyterHub.cleanup_servers = False
@@ -101,6 +102,15 @@ def _server(c: Config, settings: Settings, paths: Paths) -> None:
     cookie_options = {"samesite": "Lax", "secure": secure}
     tornado_settings = {"headers": headers, "cookie_options": cookie_options}
     update(c.JupyterHub, "tornado_settings", tornado_settings)
+
+
+def _cookie_secret(c: Config, settings: Settings, paths: Paths) -> None:
+    place = secrets.place(paths, "cookie_secret", settings.secrets.mounted)
+    if place.parent == paths.secrets:
+        c.JupyterHub.cookie_secret_file = str(place)
+    else:  # JupyterHub refuses a file that a group can read
+        text = create.read_secret(paths, "cookie_secret", settings.secrets.mounted)
+        c.JupyterHub.cookie_secret = bytes.fromhex(text)
 
 
 def _proxy(c: Config, settings: Settings) -> None:

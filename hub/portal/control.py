@@ -99,6 +99,7 @@ class Control:
     def __init__(self, settings: Settings, paths: Paths) -> None:
         self._url = f"http://127.0.0.1:{settings.local.hub_port}/hub"
         self._paths = paths
+        self._mounted = settings.secrets.mounted
 
     def call(self, method: str, path: str, timeout: float = 30) -> Any:
         """Call the API and return its answer, or None where it is empty.
@@ -108,7 +109,7 @@ class Control:
         ControlError
             No answer, or an error.
         """
-        token = read_secret(self._paths, "control_token")
+        token = read_secret(self._paths, "control_token", self._mounted)
         request = urllib.request.Request(  # noqa: S310 - always http to 127.0.0.1
             f"{self._url}/api{path}", method=method, headers={"Authorization": f"token {token}"}
         )

@@ -171,7 +171,7 @@ def disk(settings: Settings, paths: Paths) -> Finding:
 
 def permissions(settings: Settings, paths: Paths) -> Finding:
     """Look whether others can read or write what they must not."""
-    found = list(create.secret_problems(paths))
+    found = list(create.secret_problems(paths, settings.secrets.mounted))
     private = [paths.secrets, paths.log, paths.run, paths.backups, paths.database]
     private += paths.secrets.glob("*") if os.access(paths.secrets, os.R_OK) else []
     for path in private:

@@ -37,7 +37,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     from hub.slurm import checks as slurm
 
     found = [
-        *create.secret_problems(paths),
+        *create.secret_problems(paths, settings.secrets.mounted),
         *_target(settings),
         *_environments(settings, paths),
         *_files(settings),

@@ -53,7 +53,7 @@ def command(program: str, settings: Settings, paths: Paths) -> list[str]:
     return culling.culler_command(settings)
 
 
-def environment(program: str, paths: Paths) -> dict[str, str]:
+def environment(program: str, settings: Settings, paths: Paths) -> dict[str, str]:
     """Return a program's secrets, as variables.
 
     Raises
@@ -61,18 +61,22 @@ def environment(program: str, paths: Paths) -> dict[str, str]:
     ProblemsError
         One is missing, open to other accounts or no secret.
     """
+
+    def secret(name: str) -> str:
+        return read_secret(paths, name, settings.secrets.mounted)
+
     if program == "proxy":
-        return {"CONFIGPROXY_AUTH_TOKEN": read_secret(paths, "proxy_token")}
+        return {"CONFIGPROXY_AUTH_TOKEN": secret("proxy_token")}
     if program == "culler":
-        return {"JUPYTERHUB_API_TOKEN": read_secret(paths, "culler_token")}
+        return {"JUPYTERHUB_API_TOKEN": secret("culler_token")}
     if program == "gate":
-        return {jupyterhub_services.TOKEN: read_secret(paths, KEY)}
+        return {jupyterhub_services.TOKEN: secret(KEY)}
     return {
-        "CONFIGPROXY_AUTH_TOKEN": read_secret(paths, "proxy_token"),
-        "JUPYTERHUB_CRYPT_KEY": read_secret(paths, "crypt_key"),
-        "LABHUB_CULLER_TOKEN": read_secret(paths, "culler_token"),
-        control.TOKEN: read_secret(paths, "control_token"),
-        jupyterhub_services.TOKEN: read_secret(paths, KEY),
+        "CONFIGPROXY_AUTH_TOKEN": secret("proxy_token"),
+        "JUPYTERHUB_CRYPT_KEY": secret("crypt_key"),
+        "LABHUB_CULLER_TOKEN": secret("culler_token"),
+        control.TOKEN: secret("control_token"),
+        jupyterhub_services.TOKEN: secret(KEY),
     }
 
 
@@ -125,7 +129,7 @@ def main(program: str) -> None:
     try:
         settings = read.read(paths.lab_file)
         words = command(program, settings, paths)
-        secrets = environment(program, paths)
+        secrets = environment(program, settings, paths)
     except (ProblemsError, BuildError) as error:
         sys.exit(f"labhub: {program} cannot start:\n{error}")
     if program != "culler":

@@ -13,6 +13,7 @@ from hub.apps.app_paths import KEY
 from hub.environments.build import STAMP
 from hub.labfile.schema import Settings
 from hub.runtime.run import command
+from hub.state import secrets
 from hub.state.paths import REPOSITORY, Paths
 from hub.supervisor.client import Supervisor
 from hub.supervisor.programs import SECTION, ages, content, digest, dump, is_app, section
@@ -103,30 +104,33 @@ def up(settings: Settings, paths: Paths) -> dict[str, str]:
 
 def _digest(name: str, settings: Settings, paths: Paths) -> str:
     """Return one digest over all that a program is made from, secrets by their age alone."""
+
+    def secret(name: str) -> Path:
+        return secrets.place(paths, name, settings.secrets.mounted)
+
     parts = [settings.model_dump_json(), *command(name, settings, paths)]
     if name == "proxy":
         parts = parts[2:]  # nor which Node a shell's PATH has first
         parts += content([paths.envs / "proxy" / STAMP])
-        parts += ages([paths.secrets / "proxy_token"])
+        parts += ages([secret("proxy_token")])
         if settings.tls:
             parts += ages([settings.tls.certificate, settings.tls.key])
     elif name == "gate":
         code = (p for n in ("services/gate", "labkit/relay") for p in (REPOSITORY / n).rglob("*"))
         parts = parts[1:] + content(sorted(p for p in code if p.suffix != ".pyc"))
         parts += content([paths.envs / "hub" / STAMP, STATIC / "labhub.css"])
-        parts += ages([paths.secrets / KEY])
+        parts += ages([secret(KEY)])
         # Its apps it takes up by itself, the portal's addresses only at its start.
         parts.append(str(supervisor_config.gate_config([], settings, paths)))
     elif name == "culler":
         parts = parts[1:]
         parts += content([paths.envs / "hub" / STAMP])
-        parts += ages([paths.secrets / "culler_token"])
+        parts += ages([secret("culler_token")])
     else:
         parts += content([paths.envs / "hub" / STAMP])
         parts += content(sorted((paths.state / "config.d").glob("*.py")))
         code = (p for p in (REPOSITORY / "hub").rglob("*") if p.is_file())
         parts += content(sorted(p for p in code if p.suffix != ".pyc"))
         names = ("cookie_secret", "proxy_token", "crypt_key", "culler_token", "control_token", KEY)
-        parts += ages([paths.secrets / name for name in names])
-        parts += ages([paths.secrets / "oauth_client_secret"])
+        parts += ages([secret(name) for name in (*names, "oauth_client_secret")])
     return digest(parts)

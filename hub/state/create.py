@@ -8,6 +8,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from hub.state import secrets as places
 from hub.state.paths import REPOSITORY, Paths
 from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
@@ -78,8 +79,8 @@ def make_lab_file(paths: Paths, source: Path | None = None) -> bool:
     return True
 
 
-def make_secrets(paths: Paths) -> list[str]:
-    """Generate the secrets that are missing; those there are kept.
+def make_secrets(paths: Paths, mounted: Path | None = None) -> list[str]:
+    """Generate the secrets that are missing; those there, or mounted, are kept.
 
     Returns
     -------
@@ -88,18 +89,21 @@ def make_secrets(paths: Paths) -> list[str]:
     """
     made = []
     for name in GENERATED:
-        path = paths.secrets / name
+        path = places.place(paths, name, mounted)
         if not path.exists():
             files.write_atomic(path, secrets.token_hex(_BYTES) + "\n", mode=0o600, sync=True)
             made.append(name)
     return made
 
 
-def secret_problems(paths: Paths) -> list[Problem]:
+def secret_problems(paths: Paths, mounted: Path | None = None) -> list[Problem]:
     """Say what is wrong with the generated secrets that are there, without telling them."""
     found = []
     for name in GENERATED:
-        path = paths.secrets / name
+        path = places.place(paths, name, mounted)
+        hint = f"rm {path}: 'labhub up' makes a new one"
+        if path.parent != paths.secrets:
+            hint = f"correct it where {path} comes from (mode 440 or less)"
         try:
             mode = path.stat().st_mode
             value = path.read_text(encoding="utf-8").strip()
@@ -109,17 +113,17 @@ def secret_problems(paths: Paths) -> list[Problem]:
             reason = getattr(error, "strerror", None) or "it is no text"
             found.append(Problem(str(path), f"cannot be read: {reason}"))
             continue
-        if mode & 0o077:
+        if mode & places.closed_to(path, mounted):
             mode_text = f"{stat.S_IMODE(mode):o}"
             text = f"other accounts can read it (mode {mode_text})"
-            found.append(Problem(str(path), text, f"rm {path}: 'labhub up' makes a new one"))
+            found.append(Problem(str(path), text, hint))
         if not _is_random(value):
             text = f"is no secret: {_BYTES * 2} random hexadecimal digits are needed"
-            found.append(Problem(str(path), text, f"rm {path}: 'labhub up' makes a new one"))
+            found.append(Problem(str(path), text, hint))
     return found
 
 
-def read_secret(paths: Paths, name: str) -> str:
+def read_secret(paths: Paths, name: str, mounted: Path | None = None) -> str:
     """Return one of the generated secrets.
 
     Raises
@@ -127,10 +131,10 @@ def read_secret(paths: Paths, name: str) -> str:
     ProblemsError
         It is missing, open to others, too short or a sample.
     """
-    found = [p for p in secret_problems(paths) if Path(p.where).name == name]
+    found = [p for p in secret_problems(paths, mounted) if Path(p.where).name == name]
     if found:
         raise ProblemsError(found)
-    path = paths.secrets / name
+    path = places.place(paths, name, mounted)
     if not path.exists():
         raise ProblemsError([Problem(str(path), "is missing", "labhub up makes it")])
     return path.read_text(encoding="utf-8").strip()
