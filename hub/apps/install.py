@@ -16,6 +16,7 @@ from hub.apps.declaration import FILE, name_problem, thumbnail_of
 from hub.apps.members import records
 from hub.labfile.schema import OAUTH_METHODS, Settings
 from hub.sandbox.accounts import remove_system_account
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 from hub.supervisor.client import Supervisor
 from labkit.base import files
@@ -156,17 +157,8 @@ def unknown_groups(
 
 
 def _groups_of_hub(paths: Paths) -> set[str]:
-    import sqlite3
-
-    if not paths.database.exists():
-        return set()
-    db = sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True, timeout=5)
-    try:
-        return {str(name) for (name,) in db.execute("SELECT name FROM groups")}
-    except sqlite3.OperationalError:
-        return set()
-    finally:
-        db.close()
+    rows = HubDatabase.in_force(paths).rows("SELECT name FROM groups")
+    return {str(name) for (name,) in rows}
 
 
 def _thumbnail(app: App) -> list[Problem]:

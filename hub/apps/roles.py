@@ -7,19 +7,19 @@ from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.roles import create_role, delete_role, grant_role, strip_role
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from hub.apps.jupyterhub_services import is_ours
 
 
-def before_start(url: str, roles: Sequence[Mapping[str, Any]]) -> list[str]:
+def before_start(db: Session, roles: Sequence[Mapping[str, Any]]) -> list[str]:
     """Take away, before the hub starts, what is no longer declared.
 
     Parameters
     ----------
-    url : str
-        SQLAlchemy address of the hub's database.
+    db : Session
+        A session on the hub's database.
     roles : sequence of mapping
         What `hubside.roles` returns.
 
@@ -28,11 +28,7 @@ def before_start(url: str, roles: Sequence[Mapping[str, Any]]) -> list[str]:
     list of str
         What was taken away, as ``role: holder``.
     """
-    engine = create_engine(url)
-    with Session(engine) as db:
-        gone = take_away(db, roles) if inspect(engine).has_table("roles") else []
-    engine.dispose()
-    return gone
+    return take_away(db, roles) if inspect(db.get_bind()).has_table("roles") else []
 
 
 def take_away(db: Any, roles: Sequence[Mapping[str, Any]]) -> list[str]:

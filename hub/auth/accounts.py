@@ -9,6 +9,7 @@ from hub.auth.names import RULE, is_valid
 from hub.auth.passwords import problems as password_problems
 from hub.labfile.schema import Settings
 from hub.sandbox import AccountError, accounts_of
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
 
@@ -88,9 +89,10 @@ class SignupDirectory:
             return [(p.name, p.approved, homes.get(p.name, "")) for p in known.list()]
 
     def _opened(self) -> Any:
-        if not self._paths.database.exists():
+        database = HubDatabase.in_force(self._paths)
+        if not database.exists():
             text, hint = "the portal has not run yet", "start it once: labhub up"
-            raise ProblemsError([Problem(str(self._paths.database), text, hint)])
+            raise ProblemsError([Problem(database.place, text, hint)])
         return signup_people.opened(self._paths)
 
 

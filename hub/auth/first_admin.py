@@ -11,12 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 from jupyterhub import orm
-from sqlalchemy import create_engine, inspect
-from sqlalchemy.orm import Session
+from sqlalchemy import inspect
 
 from hub.auth import unix
 from hub.auth.signup_people import approved_admins
 from hub.labfile.schema import Settings
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
@@ -95,17 +95,14 @@ def administrators(paths: Paths, settings: Settings) -> list[str]:
     """Return the administrators who can log in; those in the lab file alone may be nobody yet."""
     method = method_of(settings)
     named: list[str] = []
-    if paths.database.exists():
-        engine = create_engine(f"sqlite:///{paths.database}")
-        try:
-            with Session(engine) as db:
-                if method == "signup":
-                    return approved_admins(db)
-                if inspect(engine).has_table(orm.User.__tablename__):
-                    query = db.query(orm.User.name).filter(orm.User.admin)
-                    named = [str(name) for (name,) in query]
-        finally:
-            engine.dispose()
+    database = HubDatabase.of(settings, paths)
+    if database.exists():
+        with database.session() as db:
+            if method == "signup":
+                return approved_admins(db)
+            if inspect(db.get_bind()).has_table(orm.User.__tablename__):
+                query = db.query(orm.User.name).filter(orm.User.admin)
+                named = [str(name) for (name,) in query]
     if method == "signup":
         return []
     if method == "pam":

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from jupyterhub import orm
 from nativeauthenticator.orm import UserInfo
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from hub.auth.passwords import hashed
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 
 
@@ -133,15 +134,12 @@ def opened(paths: Paths) -> Iterator[People]:
     FileNotFoundError
         The hub has not run yet.
     """
-    if not paths.database.exists():
-        raise FileNotFoundError(f"{paths.database} is not there: start the portal once")
-    engine = create_engine(f"sqlite:///{paths.database}")
-    try:
-        make_table(engine)
-        with Session(engine) as db:
-            yield People(db)
-    finally:
-        engine.dispose()
+    database = HubDatabase.in_force(paths)
+    if not database.exists():
+        raise FileNotFoundError(f"{database.place} is not there: start the portal once")
+    with database.session() as db:
+        make_table(db.get_bind())
+        yield People(db)
 
 
 def make_table(bind: object) -> None:

@@ -64,6 +64,31 @@ def read_as(model: type[Model], path: Path, name: str = "") -> Model:
     return validated(model, _text(path), name or path.name)
 
 
+def section(path: Path, key: str, model: type[Model]) -> Model:
+    """Read and validate one section of a lab file alone, whatever is wrong in the others.
+
+    Parameters
+    ----------
+    path : Path
+        The lab file.
+    key : str
+        The section.
+    model : type
+        Its schema.
+
+    Raises
+    ------
+    ProblemsError
+        The file is no YAML, or the section is wrong.
+    """
+    node = _document(_text(path), path.name).get(key)
+    node = CommentedMap() if node is None else node
+    try:
+        return model.model_validate(_plain(node))
+    except ValidationError as error:
+        raise ProblemsError(_problems(model, error, node, path.name, key)) from None
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -73,6 +98,14 @@ def _text(path: Path) -> str:
 
 def validated(model: type[Model], text: str, name: str) -> Model:
     """Validate the text of a YAML file; see `read_as`."""
+    document = _document(text, name)
+    try:
+        return model.model_validate(_plain(document))
+    except ValidationError as error:
+        raise ProblemsError(_problems(model, error, document, name)) from None
+
+
+def _document(text: str, name: str) -> CommentedMap:
     try:
         document = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
@@ -86,10 +119,7 @@ def validated(model: type[Model], text: str, name: str) -> Model:
         document = CommentedMap()
     if not isinstance(document, CommentedMap):
         raise ProblemsError([Problem(name, "must be a list of 'key: value' lines")])
-    try:
-        return model.model_validate(_plain(document))
-    except ValidationError as error:
-        raise ProblemsError(_problems(model, error, document, name)) from None
+    return document
 
 
 def _plain(node: Any) -> Any:
@@ -101,13 +131,17 @@ def _plain(node: Any) -> Any:
 
 
 def _problems(
-    model: type[BaseModel], error: ValidationError, document: CommentedMap, name: str
+    model: type[BaseModel],
+    error: ValidationError,
+    document: CommentedMap,
+    name: str,
+    section: str = "",
 ) -> list[Problem]:
     found = []
     for item in error.errors(include_url=False, include_context=False):
         where = list(item["loc"])
         line = _line(document, where)
-        dotted = ".".join(str(part) for part in where)
+        dotted = ".".join(str(part) for part in ([section] if section else []) + where)
         place = f"{name}:{line}" if line else name
         message = item["msg"].removeprefix("Value error, ")
         hint = ""

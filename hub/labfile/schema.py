@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, PlainValidator, field_validator, model_validator
 
+from hub.labfile.database import Database
 from hub.labfile.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
 from hub.labfile.secrets import Secrets
 from hub.labfile.slurm import Partition, Slurm
@@ -258,6 +259,7 @@ class Settings(Frozen):
     apps: tuple[App, ...] = ()
     webapps: WebApps = WebApps()
     storage: Storage = Storage()
+    database: Database = Database()
     secrets: Secrets = Secrets()
     culling: Culling = Culling()
     local: Local = Local()

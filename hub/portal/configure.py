@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from traitlets.config import Config
 
 from hub import auth
@@ -25,6 +25,7 @@ from hub.sandbox import configure as isolation
 from hub.slurm import configure as slurm
 from hub.spawners import spawner_class
 from hub.state import create, secrets
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 
 
@@ -74,18 +75,19 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
 
 def before_start(settings: Settings, paths: Paths) -> None:
     """Take away what the files no longer give; giving is JupyterHub's own work at its start."""
-    if not paths.database.exists():
+    database = HubDatabase.of(settings, paths)
+    database.use_write_ahead_log()
+    if not database.exists():
         return
-    url = f"sqlite:///{paths.database}"
     # A database of an older JupyterHub: the hub itself says so, and does not start.
-    with contextlib.suppress(OperationalError):
-        groups.follow_lab_file(url, settings.groups)
-        rights.before_start(url, jupyterhub_services.roles(settings, paths))
+    with contextlib.suppress(OperationalError, ProgrammingError), database.session() as db:
+        groups.follow_lab_file(db, settings.groups)
+        rights.before_start(db, jupyterhub_services.roles(settings, paths))
 
 
 def _server(c: Config, settings: Settings, paths: Paths) -> None:
     c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{settings.local.hub_port}"
-    c.JupyterHub.db_url = f"sqlite:///{paths.database}"
+    c.JupyterHub.db_url = HubDatabase.of(settings, paths).for_hub(paths.run)
     _cookie_secret(c, settings, paths)
     c.JupyterHub.pid_file = str(paths.run / "hub.pid")
     # A restart of the hub or the proxy leaves the running servers alone.

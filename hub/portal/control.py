@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
 import urllib.error
 import urllib.parse
@@ -16,6 +15,7 @@ from typing import Any
 from hub.apps import jupyterhub_services
 from hub.labfile.schema import Settings
 from hub.state.create import read_secret
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 from labkit.base.problems import LabkitError
 
@@ -69,20 +69,13 @@ class UserServer:
 
 def user_servers(paths: Paths) -> list[UserServer]:
     """Return the servers that the hub has started, also while it is down."""
-    if not paths.database.exists():
-        return []
     query = (
         "SELECT users.name, spawners.name, spawners.started, spawners.last_activity"
         " FROM spawners JOIN users ON users.id = spawners.user_id"
         " WHERE spawners.server_id IS NOT NULL ORDER BY users.name, spawners.name"
     )
-    db = sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True, timeout=5)
-    try:
-        return [UserServer(*(str(part or "") for part in row)) for row in db.execute(query)]
-    except sqlite3.OperationalError:  # the hub has not made its tables yet
-        return []
-    finally:
-        db.close()
+    rows = HubDatabase.in_force(paths).rows(query)
+    return [UserServer(*(str(part or "") for part in row)) for row in rows]
 
 
 class Control:

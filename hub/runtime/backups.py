@@ -21,7 +21,9 @@ from pathlib import Path, PurePosixPath
 
 from hub.apps import backup
 from hub.labfile import read
+from hub.state import database_copy
 from hub.state.create import make_folders
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
 
@@ -29,7 +31,8 @@ MANIFEST = "labhub-backup.json"
 FORMAT = 1
 _FOLDERS = ("secrets", "config.d")
 _APPS = ("services", "webapps")  # the lab's and the members', with whatever is in them
-_FILES = ("lab.yaml", "jupyterhub.sqlite", "services.yaml")
+_DATABASE = "jupyterhub.sqlite"  # in the archive, wherever the hub keeps it
+_FILES = ("lab.yaml", "services.yaml")
 _NOT_KEPT = {"secrets/login_link.json"}  # works once, for a day
 _LARGEST = 4 << 30  # bytes of one file
 _LARGEST_OF_APPS = 1 << 40
@@ -53,7 +56,8 @@ def create(paths: Paths, target: Path | None = None) -> Path:
     Raises
     ------
     ProblemsError
-        There is nothing to save, or the file cannot be written.
+        There is nothing to save, the file cannot be written, or the database's server does not
+        answer.
     """
     if not paths.lab_file.exists():
         hint = "start it once: labhub up"
@@ -77,10 +81,13 @@ def create(paths: Paths, target: Path | None = None) -> Path:
             manifest.write_text(json.dumps(made))
             archive.add(manifest, MANIFEST, filter=_anonymous)
             for name in _names(paths):
-                source = paths.state / name
-                if name.endswith(".sqlite"):
-                    source = _copy_database(source, Path(scratch, Path(name).name))
-                archive.add(os.path.realpath(source), name, recursive=False, filter=_anonymous)
+                source = os.path.realpath(paths.state / name)
+                archive.add(source, name, recursive=False, filter=_anonymous)
+            database = HubDatabase.in_force(paths)
+            if database.exists():
+                copy = Path(scratch, _DATABASE)
+                database_copy.save(database, copy)
+                archive.add(copy, _DATABASE, filter=_anonymous)
             for name, what in backup.apps(paths):
                 backup.save(paths, name, what, archive)
     except BaseException:
@@ -112,12 +119,8 @@ def restore(paths: Paths, source: Path) -> Path:
         _check(source, fresh)
         aside = paths.backups / time.strftime("before-restore-%Y%m%d-%H%M%S")
         aside.mkdir(mode=0o700)
-        for name in (
-            *_FILES,
-            *_FOLDERS,
-            *_APPS,
-            *(f"jupyterhub.sqlite-{end}" for end in ("wal", "shm")),
-        ):
+        _put_database_back(fresh, paths, aside)
+        for name in (*_FILES, *_FOLDERS, *_APPS):
             old, new = paths.state / name, fresh / name
             if old.exists() or old.is_symlink():
                 old.rename(aside / name)
@@ -126,6 +129,29 @@ def restore(paths: Paths, source: Path) -> Path:
         backup.put_back(paths, fresh, aside)
     make_folders(paths)
     return aside
+
+
+def _put_database_back(fresh: Path, paths: Paths, aside: Path) -> None:
+    """Replace the database that the restored lab file names; what was there goes aside."""
+    copy = fresh / _DATABASE
+    database = HubDatabase.of(read.read(fresh / "lab.yaml"), Paths(fresh, paths.envs))
+    if database.file is None:
+        if copy.is_file():
+            if database.exists():
+                database_copy.save(database, aside / _DATABASE)
+            database_copy.load(copy, database)
+        return
+    file = database.file if database.file.parent != fresh else paths.database
+    if file.exists() and file not in (paths.database, HubDatabase.in_force(paths).file):
+        text = f"its lab file names the database {file}, which is there and not this portal's"
+        raise ProblemsError([Problem("the backup", text, "move that file away first")])
+    for end in ("", "-wal", "-shm"):
+        old = Path(f"{file}{end}")
+        if old.exists():
+            shutil.move(old, aside / f"{_DATABASE}{end}")
+    if copy.is_file():
+        shutil.move(copy, file)
+        file.chmod(0o600)
 
 
 def _names(paths: Paths) -> Iterator[str]:
@@ -143,13 +169,6 @@ def _names(paths: Paths) -> Iterator[str]:
             half_done = place.parts[1].startswith(".")
             if file.is_file() and not file.is_symlink() and not half_done:
                 yield str(place)
-
-
-def _copy_database(source: Path, target: Path) -> Path:
-    """Copy a database as of one moment, by SQLite's own online backup."""
-    with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(target)) as copy:
-        live.backup(copy)
-    return target
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -186,7 +205,7 @@ def _unpack(source: Path, target: Path) -> None:
 
 def _is_ours(member: tarfile.TarInfo) -> bool:
     parts = PurePosixPath(member.name).parts
-    known = member.name in (MANIFEST, *_FILES) or (
+    known = member.name in (MANIFEST, _DATABASE, *_FILES) or (
         len(parts) == 2 and parts[0] in _FOLDERS and parts[1] not in ("..", ".")
     )
     known = known or (len(parts) > 2 and parts[0] in _APPS and not {"..", "."} & set(parts))
@@ -214,7 +233,7 @@ def _check(source: Path, fresh: Path) -> None:
             read.read(fresh / "lab.yaml")
         except ProblemsError as error:
             found += [Problem(f"{place}, {p.where}", p.text, p.hint) for p in error.problems]
-    hubs = fresh / "jupyterhub.sqlite"
+    hubs = fresh / _DATABASE
     for file in (*((hubs,) if hubs.is_file() else ()), *backup.databases(fresh)):
         with closing(sqlite3.connect(file)) as db:
             try:

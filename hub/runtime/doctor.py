@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import re
 import shutil
 import socket
-import sqlite3
 import stat
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from hub.runtime import preflight, ready
 from hub.runtime.supervise import programs
 from hub.sandbox import accounts_of
 from hub.state import create
+from hub.state.database import HubDatabase
 from hub.state.paths import REPOSITORY, Paths
 from hub.supervisor.client import Supervisor
 from labkit.base.problems import Problem, ProblemsError
@@ -172,7 +172,8 @@ def disk(settings: Settings, paths: Paths) -> Finding:
 def permissions(settings: Settings, paths: Paths) -> Finding:
     """Look whether others can read or write what they must not."""
     found = list(create.secret_problems(paths, settings.secrets.mounted))
-    private = [paths.secrets, paths.log, paths.run, paths.backups, paths.database]
+    private = [paths.secrets, paths.log, paths.run, paths.backups]
+    private += _database_files(settings, paths)
     private += paths.secrets.glob("*") if os.access(paths.secrets, os.R_OK) else []
     for path in private:
         found += _open_to_others(path, 0o077)
@@ -186,6 +187,13 @@ def permissions(settings: Settings, paths: Paths) -> Finding:
     unique = {problem.where: problem for problem in reversed(found)}
     detail = f"{paths.state}, {homes} homes" if homes else str(paths.state)
     return Finding("permissions", detail, tuple(reversed(unique.values())))
+
+
+def _database_files(settings: Settings, paths: Paths) -> Iterable[Path]:
+    with contextlib.suppress(ProblemsError):  # `database` says so
+        file = HubDatabase.of(settings, paths).file
+        return [] if file is None else [file, *(Path(f"{file}-{end}") for end in ("wal", "shm"))]
+    return []
 
 
 def clock(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
@@ -257,20 +265,13 @@ def portal(settings: Settings, paths: Paths) -> Finding:
     return Finding("portal", detail, tuple(found))
 
 
-def database(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
-    """Look whether the hub's database is whole."""
-    if not paths.database.exists():
-        return Finding("database", "none yet")
-    with closing(sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True)) as db:
-        try:
-            said = str(db.execute("PRAGMA quick_check").fetchone()[0])
-        except sqlite3.DatabaseError as error:
-            said = str(error)
-    found = []
-    if said != "ok":
-        hint = "labhub down, then labhub restore with the newest backup"
-        found.append(Problem(str(paths.database), f"is damaged: {said}", hint))
-    return Finding("database", format_size(paths.database.stat().st_size), tuple(found))
+def database(settings: Settings, paths: Paths) -> Finding:
+    """Look whether the hub's database is whole, or its server answers."""
+    try:
+        detail, found = HubDatabase.of(settings, paths).look()
+    except ProblemsError as error:
+        return Finding("database", "", error.problems)
+    return Finding("database", detail, tuple(found))
 
 
 def slurm(settings: Settings, paths: Paths) -> Finding:

@@ -10,6 +10,7 @@ from jupyterhub import orm
 from hub.auth.accounts import directory
 from hub.labfile.schema import Settings
 from hub.portal.control import Control, user_servers
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 from hub.supervisor.client import Supervisor
 
@@ -77,9 +78,10 @@ def forget(name: str, settings: Settings, paths: Paths) -> bool:
     """
     if Supervisor(paths).running():
         return Control(settings, paths).delete_user(name)
-    if not paths.database.exists():
+    database = HubDatabase.of(settings, paths)
+    if not database.exists():
         return False
-    with orm.new_session_factory(f"sqlite:///{paths.database}")() as db:
+    with database.session() as db:
         user = orm.User.find(db, name)
         if user is None:
             return False
@@ -90,14 +92,5 @@ def forget(name: str, settings: Settings, paths: Paths) -> bool:
 
 def _hub_users(paths: Paths) -> dict[str, bool]:
     """Return the hub's users, and whether they are administrators."""
-    import sqlite3
-
-    if not paths.database.exists():
-        return {}
-    db = sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True, timeout=5)
-    try:
-        return {name: bool(admin) for name, admin in db.execute("SELECT name, admin FROM users")}
-    except sqlite3.OperationalError:
-        return {}
-    finally:
-        db.close()
+    rows = HubDatabase.in_force(paths).rows("SELECT name, admin FROM users")
+    return {str(name): bool(admin) for name, admin in rows}

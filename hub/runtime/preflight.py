@@ -14,8 +14,9 @@ from hub.environments import build
 from hub.labfile.schema import Settings
 from hub.spawners import spawner_class
 from hub.state import create
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
-from labkit.base.problems import Problem
+from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_size
 
 # For jobs alone, and built where the machine has what they are compiled with.
@@ -39,6 +40,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     found = [
         *create.secret_problems(paths, settings.secrets.mounted),
         *_target(settings),
+        *_database(settings, paths),
         *_environments(settings, paths),
         *_files(settings),
         *_ports(settings, paths),
@@ -89,6 +91,13 @@ def _target(settings: Settings) -> Iterator[Problem]:
         spawner_class(settings.target)
     except LookupError as error:
         yield Problem("target", str(error), "choose one of those")
+
+
+def _database(settings: Settings, paths: Paths) -> list[Problem]:
+    try:
+        return HubDatabase.of(settings, paths).problems()
+    except ProblemsError as error:
+        return list(error.problems)
 
 
 def _environments(settings: Settings, paths: Paths) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from hub.labfile.schema import Settings
 from hub.portal import control
 from hub.slurm import certificates
 from hub.state.create import read_secret
+from hub.state.database import child_environment
 from hub.state.paths import REPOSITORY, Paths
 from labkit.base.problems import ProblemsError
 
@@ -140,6 +141,8 @@ def main(program: str) -> None:
     # The repository is the hub's and nobody else's to import from: user servers would
     # inherit the variable, but not the working folder.
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LABHUB_CONFIG_DIGEST")}
+    if program != "hub":
+        env = child_environment(env)
     if program == "gate":
         env["PYTHONPATH"] = str(REPOSITORY)
     os.chdir(REPOSITORY)

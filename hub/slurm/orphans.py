@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 from pathlib import Path
 
 from hub.sandbox.instance import Instance
 from hub.slurm.commands import run_slurm
 from hub.slurm.poller import COLUMNS, over, parse
+from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 from labkit.slurm.queue import Job
 
@@ -39,19 +39,15 @@ def job_of(paths: Paths, user: str, server: str = "") -> str:
 
 def _jobs(paths: Paths) -> dict[tuple[str, str], str]:
     """Return the servers' jobs, by user and server, also while the hub is down."""
-    if not paths.database.exists():
-        return {}
     query = (
         "SELECT users.name, spawners.name, spawners.state FROM spawners"
         " JOIN users ON users.id = spawners.user_id WHERE spawners.state IS NOT NULL"
     )
     found = {}
-    db = sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True, timeout=5)
-    with contextlib.closing(db), contextlib.suppress(sqlite3.OperationalError):
-        for user, server, state in db.execute(query):
-            job = (json.loads(state) or {}).get("job_id")
-            if job:
-                found[user, server] = str(job)
+    for user, server, state in HubDatabase.in_force(paths).rows(query):
+        job = (json.loads(state) or {}).get("job_id")
+        if job:
+            found[user, server] = str(job)
     return found
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from jupyterhub import orm
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from hub.apps import catalogue, install, jupyterhub_services
 from hub.apps import roles as rights
@@ -150,15 +152,17 @@ def test_rights_are_exactly_what_is_declared(tmp_path: Path) -> None:
             "imaging",
             "other",
         }
-    gone = rights.before_start(url, [{**imaging, "groups": ["imaging"]}])
+    with session() as db:
+        gone = rights.before_start(db, [{**imaging, "groups": ["imaging"]}])
     assert gone == ["app-plates: other"]
     with session() as db:
         rights.give(db, [{**imaging, "groups": ["new"]}])
         assert [group.name for group in orm.Role.find(db, "app-plates").groups] == ["new"]
-    assert rights.before_start(url, []) == ["app-plates: new"]
     with session() as db:
+        assert rights.before_start(db, []) == ["app-plates: new"]
         assert orm.Role.find(db, "app-plates") is None
-    assert rights.before_start(f"sqlite:///{tmp_path}/none.sqlite", []) == []
+    with Session(create_engine(f"sqlite:///{tmp_path}/none.sqlite")) as db:
+        assert rights.before_start(db, []) == []
 
 
 def test_an_added_app_is_a_copy(

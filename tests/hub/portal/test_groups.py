@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
 from jupyterhub import orm
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
-from hub.portal.groups import SOURCE, follow_lab_file
+from hub.portal import groups
+from hub.portal.groups import SOURCE
 
 
 @pytest.fixture
@@ -26,6 +30,11 @@ def url(tmp_path: Path) -> str:
 def members(url: str) -> dict[str, list[str]]:
     with orm.new_session_factory(url)() as db:
         return {g.name: sorted(u.name for u in g.users) for g in db.query(orm.Group)}
+
+
+def follow_lab_file(url: str, members: Mapping[str, Collection[str]]) -> list[str]:
+    with Session(create_engine(url)) as db:
+        return groups.follow_lab_file(db, members)
 
 
 def test_only_the_removed_go(url: str) -> None:

@@ -1,0 +1,75 @@
+"""A whole portal on PostgreSQL: up, login, spawn, restart, backup, restore.
+
+Its password is in no output, log or command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import needs_env
+from tests.support.cli_portal import LabhubPortal
+from tests.support.postgres import Postgres, needs_postgres
+
+pytestmark = [needs_postgres, needs_env("proxy"), needs_env("notebook"), needs_env("cellxgene")]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def portal(server: Postgres) -> Iterator[LabhubPortal]:
+    made = LabhubPortal({"database": {"url": server.url}})
+    file = made.state / "secrets" / "database_password"
+    file.write_text(server.password)
+    file.chmod(0o600)
+    try:
+        made.labhub("up")
+        yield made
+    finally:
+        made.close()
+
+
+def test_it_lives_there_through_restart_backup_and_restore(
+    portal: LabhubPortal, server: Postgres, ada: str, tmp_path: Path
+) -> None:
+    assert not (portal.state / "jupyterhub.sqlite").exists()
+    with portal.browser() as browser:
+        assert "Log out" in browser.login(ada).text
+        assert "PostgreSQL" in portal.labhub("doctor", ok=True).stdout
+        portal.spawn(ada)
+        assert portal.run(ada, "print('here')") == "here\n"
+        portal.labhub("restart", "hub")
+        assert portal.run(ada, "print('here')") == "here\n"
+        assert ada in portal.labhub("status").stdout
+        archive = tmp_path / "portal.tar.gz"
+        portal.labhub("backup", str(archive))
+        portal.labhub("down", "--keep-servers", "--yes")
+        server.sql("DELETE FROM users")
+        portal.labhub("restore", str(archive), "--yes")
+        (kept,) = (portal.state / "backups").glob("before-restore-*/jupyterhub.sqlite")
+        assert kept.stat().st_size
+        portal.labhub("up")
+        assert server.sql("SELECT name FROM users WHERE name LIKE '%ada%'") == ada
+        assert portal.run(ada, "print('here')") == "here\n"
+        assert browser.get("/hub/home").url.path == "/hub/home"
+    _is_nowhere(server.password, portal)
+
+
+def _is_nowhere(password: str, portal: LabhubPortal) -> None:
+    for words in (["check"], ["doctor"], ["render"], ["render", "supervisor"]):
+        done = portal.labhub(*words)
+        assert password not in done.stdout + done.stderr, words
+    for process in psutil.process_iter(["cmdline"]):
+        assert password not in " ".join(process.info["cmdline"] or ())
+    logs = [path for path in (portal.state / "log").rglob("*") if path.is_file()]
+    assert {"hub.log"} <= {path.name for path in logs}
+    for path in logs:
+        assert password not in path.read_text(errors="replace"), path
