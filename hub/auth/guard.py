@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from jupyterhub.auth import Authenticator
+from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 from traitlets import Float, Integer
 
@@ -104,6 +105,10 @@ class PasswordGuard(Authenticator):
                 found = await self.check_password(handler, name, password)
         except RightPasswordError:
             self._succeeded(counters)
+            raise
+        except SQLAlchemyError:
+            for lockout, key in counters:
+                lockout.give_back(key)  # nobody has looked at the password
             raise
         if found is None:
             self.log.warning("Wrong name or password for %s from %s", shown(name), address(handler))

@@ -19,7 +19,7 @@ from hub.apps import jupyterhub_services
 from hub.apps import roles as rights
 from hub.apps.members import handlers as webapps
 from hub.labfile.schema import Settings
-from hub.portal import control, culling, groups, pages, roles
+from hub.portal import control, culling, groups, pages, roles, unavailable
 from hub.portal.merge import append, update
 from hub.sandbox import configure as isolation
 from hub.slurm import configure as slurm
@@ -77,6 +77,7 @@ def before_start(settings: Settings, paths: Paths) -> None:
     """Take away what the files no longer give; giving is JupyterHub's own work at its start."""
     database = HubDatabase.of(settings, paths)
     database.use_write_ahead_log()
+    unavailable.install()
     if not database.exists():
         return
     # A database of an older JupyterHub: the hub itself says so, and does not start.
