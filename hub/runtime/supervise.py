@@ -14,7 +14,7 @@ from hub.environments.build import STAMP
 from hub.labfile.schema import Settings
 from hub.runtime.run import command
 from hub.state import secrets
-from hub.state.database import PASSWORD
+from hub.state.database import keep_variable, password_files
 from hub.state.paths import REPOSITORY, Paths
 from hub.supervisor.client import Supervisor
 from hub.supervisor.programs import SECTION, ages, content, digest, dump, is_app, section
@@ -88,6 +88,7 @@ def up(settings: Settings, paths: Paths) -> dict[str, str]:
     """
     supervisor = Supervisor(paths)
     supervisor_config.prepare(settings, paths)
+    keep_variable(paths)
     supervisor.write(render(settings, paths))
     if not supervisor.running():
         supervisor.launch()
@@ -133,5 +134,6 @@ def _digest(name: str, settings: Settings, paths: Paths) -> str:
         code = (p for p in (REPOSITORY / "hub").rglob("*") if p.is_file())
         parts += content(sorted(p for p in code if p.suffix != ".pyc"))
         names = ("cookie_secret", "proxy_token", "crypt_key", "culler_token", "control_token", KEY)
-        parts += ages([secret(name) for name in (*names, "oauth_client_secret", PASSWORD)])
+        parts += ages([secret(name) for name in (*names, "oauth_client_secret")])
+        parts += ages(password_files(paths, settings.secrets.mounted))
     return digest(parts)

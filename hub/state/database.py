@@ -94,7 +94,8 @@ class HubDatabase:
         if url.startswith("sqlite:"):
             return cls(url, Path(url.removeprefix("sqlite:///")))
         url = f"postgresql+psycopg:{url.partition(':')[2]}"
-        password = os.environ.get(VARIABLE, "")
+        kept = _kept(paths)
+        password = os.environ.get(VARIABLE) or (kept.read_text("utf-8") if kept.exists() else "")
         if secrets.exists(paths, PASSWORD, mounted):
             password = secrets.read(paths, PASSWORD, "the database's password", mounted)
         return cls(url, None, HiddenText(password))
@@ -310,6 +311,27 @@ def is_busy(error: BaseException) -> bool:
     return state is None or str(state).startswith(_LATER)
 
 
+def keep_variable(paths: Paths) -> None:
+    """Keep the password that `labhub up` was given as a variable, where it is another.
+
+    The supervisor goes on with the variables with which it was started, maybe long ago; and
+    backups are made without any.
+    """
+    password = os.environ.get(VARIABLE)
+    file = _kept(paths)
+    if password and not (file.exists() and file.read_text("utf-8") == password):
+        write_atomic(file, password, mode=0o600, sync=True)
+
+
+def password_files(paths: Paths, mounted: Path | None = None) -> list[Path]:
+    """Return where a server's password may be, the first of them first."""
+    return [secrets.place(paths, PASSWORD, mounted), _kept(paths)]
+
+
+def _kept(paths: Paths) -> Path:
+    return paths.run / PASSWORD
+
+
 def child_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return variables without the database's password: for all programs but the hub."""
+    """Return variables without the database's password, which no program inherits."""
     return {name: value for name, value in variables.items() if name != VARIABLE}

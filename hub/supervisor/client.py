@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hub.state.database import child_environment
 from hub.state.paths import Paths
 from hub.supervisor.programs import SECTION, STOP, dump, is_app
 from labkit.base import files
@@ -197,6 +198,7 @@ class Supervisor:
             check=False,
             stdin=subprocess.DEVNULL,
             cwd="/",
+            env=child_environment(os.environ),
         )
         if done.returncode:
             text = f"does not start: {(done.stderr or done.stdout).strip()}"

@@ -79,6 +79,12 @@ class Postgres:
             self.process.wait(30)
             self.process = None
 
+    def change_password(self) -> None:
+        """Give its role another password."""
+        new = secrets.token_urlsafe(16)
+        self.sql(f"ALTER ROLE labhub PASSWORD '{new}'")
+        self.password = new
+
     def sql(self, query: str, database: str = "labhub") -> str:
         """Run a query; returns its rows, a line each."""
         done = self._run(

@@ -14,7 +14,7 @@ from jupyterhub import orm
 
 from hub.labfile.read import parse
 from hub.state import create, database_copy
-from hub.state.database import HubDatabase, is_busy
+from hub.state.database import HubDatabase, is_busy, keep_variable, password_files
 from hub.state.paths import Paths
 from labkit.base.problems import ProblemsError
 from tests.conftest import needs_root
@@ -93,6 +93,32 @@ def test_the_password_comes_from_the_environment(
     monkeypatch.setenv("LABHUB_DATABASE_PASSWORD", SECRET)
     assert server(paths).password == SECRET
     assert SECRET not in repr(server(paths))
+
+
+def test_a_password_from_the_environment_is_kept_for_what_is_started_later(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LABHUB_DATABASE_PASSWORD", raising=False)
+    keep_variable(paths)
+    assert server(paths).password == ""
+    monkeypatch.setenv("LABHUB_DATABASE_PASSWORD", SECRET)
+    keep_variable(paths)
+    (kept,) = (file for file in password_files(paths) if file.exists())
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    written = kept.stat().st_mtime_ns
+    keep_variable(paths)
+    assert kept.stat().st_mtime_ns == written, "the hub would start anew"
+    monkeypatch.delenv("LABHUB_DATABASE_PASSWORD")
+    keep_variable(paths)
+    assert server(paths).password == SECRET
+    monkeypatch.setenv("LABHUB_DATABASE_PASSWORD", "another")
+    assert server(paths).password == "another"
+    keep_variable(paths)
+    assert kept.stat().st_mtime_ns > written
+    monkeypatch.delenv("LABHUB_DATABASE_PASSWORD")
+    assert server(paths).password == "another"
+    password_file(paths)
+    assert server(paths).password == SECRET
 
 
 def test_a_password_that_others_can_read_is_refused(paths: Paths) -> None:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.conftest import needs_env
-from tests.support.cli_portal import LabhubPortal
+from tests.support.cli_portal import LabhubPortal, run
 from tests.support.postgres import Postgres, needs_postgres
 
 pytestmark = [needs_postgres, needs_env("proxy"), needs_env("notebook"), needs_env("cellxgene")]
@@ -60,6 +60,25 @@ def test_it_lives_there_through_restart_backup_and_restore(
         assert server.sql("SELECT name FROM users WHERE name LIKE '%ada%'") == ada
         assert portal.run(ada, "print('here')") == "here\n"
         assert browser.get("/hub/home").url.path == "/hub/home"
+    _is_nowhere(server.password, portal)
+
+
+def test_a_new_password_from_the_environment_restarts_the_hub_alone(
+    portal: LabhubPortal, server: Postgres
+) -> None:
+    (portal.state / "secrets" / "database_password").unlink()
+    server.change_password()
+    assert "password authentication failed" in portal.labhub("doctor", ok=False).stdout
+    given = {**portal.environ, "LABHUB_DATABASE_PASSWORD": server.password}
+    done = run("up", env=given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    restarted = [line for line in done.stdout.splitlines() if "restarted" in line]
+    assert [line.split() for line in restarted] == [["hub", "restarted"]]
+    # All that comes later has no variable: another `up`, the hub's own restart, a backup.
+    assert "Nothing to do" in portal.labhub("up").stdout
+    portal.labhub("restart", "hub")
+    assert "PostgreSQL" in portal.labhub("doctor").stdout
+    portal.labhub("backup")
     _is_nowhere(server.password, portal)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from configparser import RawConfigParser
@@ -20,8 +21,8 @@ def program(seconds: int, **more: str) -> dict[str, str]:
     return {"command": f"sleep {seconds}", "startsecs": "0", **more}
 
 
-@pytest.fixture
-def supervisor() -> Iterator[Supervisor]:
+@contextlib.contextmanager
+def running() -> Iterator[Supervisor]:
     with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
         paths = Paths(Path(folder), Path(folder))
         paths.run.mkdir()
@@ -45,6 +46,24 @@ def supervisor() -> Iterator[Supervisor]:
             yield one
         finally:
             one.shutdown()
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    with running() as one:
+        yield one
+
+
+def test_no_program_inherits_the_databases_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "nobody-else-knows"
+    monkeypatch.setenv("LABHUB_DATABASE_PASSWORD", secret)
+    with running() as one:
+        pids = [one.pid(), *(program.pid for program in one.info().values())]
+        assert len(pids) == 4
+        for pid in pids:
+            variables = Path("/proc", str(pid), "environ").read_bytes()
+            assert b"PATH=" in variables
+            assert secret.encode() not in variables
 
 
 def written(supervisor: Supervisor) -> dict[str, dict[str, str]]:
