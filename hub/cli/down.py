@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from hub.cli.common import read_settings, waiting
+from hub.cli.common import print_problems, read_settings, waiting
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
+
+if TYPE_CHECKING:
+    from hub.portal.control import UserServer
 
 _WAIT = 60  # seconds for all user servers
 
@@ -29,14 +33,13 @@ def down(keep_servers: bool, yes: bool) -> None:
       labhub down
       labhub down --keep-servers && git pull && labhub up    an upgrade
     """  # noqa: D301
-    from hub.portal.control import user_servers
     from hub.supervisor.client import Supervisor
 
     paths = Paths.from_environment()
     supervisor = Supervisor(paths)
     running = supervisor.running()
-    servers = user_servers(paths)
-    if servers and not keep_servers:
+    servers = [] if keep_servers else _known_servers(paths)
+    if servers:
         names = ", ".join(str(server) for server in servers)
         if sys.stdin.isatty() and not yes:
             click.confirm(f"User servers run: {names}. Stop them too?", abort=True)
@@ -50,9 +53,31 @@ def down(keep_servers: bool, yes: bool) -> None:
         click.echo("  The portal was not running.")
     if not keep_servers:
         _remove_walls(paths)
-    left = user_servers(paths) if keep_servers else []
-    if left:
-        names = ", ".join(str(server) for server in left)
+    if keep_servers:
+        _say_what_goes_on(paths)
+
+
+def _known_servers(paths: Paths) -> list[UserServer]:
+    from hub.portal.control import user_servers
+
+    try:
+        return user_servers(paths)
+    except ProblemsError as error:
+        text = "are not known, as the hub's database cannot be read"
+        hint = "leave them running, if there are any: labhub down --keep-servers"
+        raise ProblemsError([*error.problems, Problem("user servers", text, hint)]) from None
+
+
+def _say_what_goes_on(paths: Paths) -> None:
+    from hub.portal.control import user_servers
+
+    try:
+        names = ", ".join(str(server) for server in user_servers(paths))
+    except ProblemsError as error:
+        print_problems(error.problems)
+        click.echo("  User servers go on, if there are any. The next `up` finds them again.")
+        return
+    if names:
         click.echo(f"  User servers go on: {names}. The next `up` finds them again.")
 
 
@@ -69,7 +94,7 @@ def _remove_walls(paths: Paths) -> None:
 
 def _stop_servers(settings: Settings, paths: Paths) -> None:
     """Stop every user server: by the hub, or, where it does not answer, without it."""
-    from hub.portal.control import Control, ControlError, UserServer, user_servers
+    from hub.portal.control import Control, ControlError, user_servers
 
     with waiting("user servers") as say:
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hub.cli.common import json_option, print_json, read_settings
+from hub.cli.common import json_option, print_json, print_problems, read_settings
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 from labkit.base.units import format_duration
+
+if TYPE_CHECKING:
+    from hub.portal.control import UserServer
 
 
 @click.command()
@@ -42,8 +47,14 @@ def status(as_json: bool) -> None:
             "since_seconds": int(now - program.since) if program and program.since else None,
         }
     answers = ready.answers(settings) if settings and found else False
-    servers = user_servers(paths)
-    well = answers and all(row["state"] == "running" for row in rows.values())
+    servers: list[UserServer] | None = None
+    try:
+        servers = user_servers(paths)
+    except ProblemsError as error:  # the programs are shown all the same
+        print_problems(error.problems)
+    well = (
+        answers and servers is not None and all(row["state"] == "running" for row in rows.values())
+    )
     if as_json:
         print_json(
             {
@@ -52,15 +63,7 @@ def status(as_json: bool) -> None:
                 "answers": answers,
                 "state": str(paths.state),
                 "programs": rows,
-                "servers": [
-                    {
-                        "user": server.user,
-                        "name": server.name,
-                        "started": server.started,
-                        "last_activity": server.last_activity,
-                    }
-                    for server in servers
-                ],
+                "servers": None if servers is None else [asdict(one) for one in servers],
             }
         )
         sys.exit(not well)
@@ -76,7 +79,13 @@ def status(as_json: bool) -> None:
         click.echo(f"\n  {settings.url} {'answers' if answers else 'does not answer'}")
     elif not found:
         click.echo("\n  The portal is down; start it with: labhub up")
+    click.echo(f"  User servers: {_listed(servers)}")
+    sys.exit(not well)
+
+
+def _listed(servers: list[UserServer] | None) -> str:
+    if servers is None:
+        return "not known"
     names = ", ".join(str(server) for server in servers[:10])
     more = f" and {len(servers) - 10} more" if len(servers) > 10 else ""
-    click.echo(f"  User servers: {len(servers)}{f' ({names}{more})' if servers else ''}")
-    sys.exit(not well)
+    return f"{len(servers)}{f' ({names}{more})' if servers else ''}"

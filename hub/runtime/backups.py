@@ -134,14 +134,17 @@ def restore(paths: Paths, source: Path) -> Path:
 def _put_database_back(fresh: Path, paths: Paths, aside: Path) -> None:
     """Replace the database that the restored lab file names; what was there goes aside."""
     copy = fresh / _DATABASE
-    database = HubDatabase.of(read.read(fresh / "lab.yaml"), Paths(fresh, paths.envs))
+    settings = read.read(fresh / "lab.yaml")
+    database = HubDatabase.of(settings, Paths(fresh, paths.envs))
+    if not database.password:  # none is in the backup
+        database = HubDatabase.of(settings, paths)
     if database.file is None:
         if copy.is_file():
             if database.exists():
                 database_copy.save(database, aside / _DATABASE)
             database_copy.load(copy, database)
         return
-    file = database.file if database.file.parent != fresh else paths.database
+    file = database.file
     if file.exists() and file not in (paths.database, HubDatabase.in_force(paths).file):
         text = f"its lab file names the database {file}, which is there and not this portal's"
         raise ProblemsError([Problem("the backup", text, "move that file away first")])

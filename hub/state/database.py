@@ -26,6 +26,7 @@ from labkit.base.units import format_size
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.orm import Session
 
 PASSWORD = "database_password"  # noqa: S105 - the secret's name
@@ -36,6 +37,7 @@ _CONNECT = 10  # seconds to wait for a server
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 # PostgreSQL's classes and codes for "not now": connection, resources, shutdown, locks.
 _LATER = ("08", "53", "57P0", "55P03", "40001", "40P01")
+_NO_TABLE = "42P01"  # PostgreSQL's code
 
 
 class HiddenText(str):
@@ -163,7 +165,7 @@ class HubDatabase:
                 with contextlib.closing(db):
                     return list(db.execute(query))
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no such table yet
+                if str(error).startswith("no such table"):
                     return []
                 # Not "nobody is there": a job without a server would count as left over.
                 hint = "try again; labhub doctor says whether the database is whole"
@@ -172,9 +174,12 @@ class HubDatabase:
         from sqlalchemy.exc import ProgrammingError
 
         with self.answering(), self.engine() as engine, engine.connect() as connection:
-            with contextlib.suppress(ProgrammingError):
+            try:
                 return [tuple(row) for row in connection.execute(text(query))]
-            return []
+            except ProgrammingError as error:
+                if getattr(error.orig, "sqlstate", None) == _NO_TABLE:
+                    return []
+                raise ProblemsError([Problem(self.place, _reason(error))]) from None
 
     @contextlib.contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -286,9 +291,12 @@ class HubDatabase:
         try:
             yield
         except OperationalError as error:
-            reason = str(error.orig).strip().partition("\n")[0]
             hint = f"start the server, or correct database.url and secrets/{PASSWORD}"
-            raise ProblemsError([Problem("database.url", reason, hint)]) from None
+            raise ProblemsError([Problem("database.url", _reason(error), hint)]) from None
+
+
+def _reason(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
 
 
 def _keep_references(connection: Any, _record: object) -> None:

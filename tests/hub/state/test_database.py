@@ -201,6 +201,8 @@ def test_what_cannot_be_read_is_not_taken_for_empty(
 ) -> None:
     monkeypatch.setattr("hub.state.database._TIMEOUT", 0.1)
     assert earlier.rows("SELECT * FROM none_such") == []
+    with pytest.raises(ProblemsError, match="no such column"):
+        earlier.rows("SELECT none_such FROM users")
     with closing(sqlite3.connect(paths.database, isolation_level=None)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         with pytest.raises(ProblemsError, match="locked"):
@@ -266,3 +268,19 @@ def test_a_copy_of_a_server_is_whole_and_comes_back(
     with pytest.raises(ProblemsError, match="another version of JupyterHub"):
         database_copy.load(copy, database)
     assert sorted(database.rows("SELECT name FROM users")) == [("ada",), ("bob",)]
+
+
+@needs_root
+@needs_postgres
+def test_what_a_server_does_not_show_is_not_taken_for_empty(
+    postgres: Postgres, paths: Paths
+) -> None:
+    password_file(paths, postgres.password)
+    name = "shut"
+    postgres.sql(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'; CREATE TABLE closed (x int)")
+    assert server(paths, postgres.url).rows("SELECT * FROM closed") == []
+    assert server(paths, postgres.url).rows("SELECT * FROM none_such") == []
+    password_file(paths, name)
+    other = server(paths, postgres.url.replace("labhub@", f"{name}@"))
+    with pytest.raises(ProblemsError, match="permission denied"):
+        other.rows("SELECT * FROM closed")

@@ -5,6 +5,7 @@ Its password is in no output, log or command line.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,11 +65,11 @@ def test_it_lives_there_through_restart_backup_and_restore(
 
 
 def test_a_new_password_from_the_environment_restarts_the_hub_alone(
-    portal: LabhubPortal, server: Postgres
+    portal: LabhubPortal, server: Postgres, tmp_path: Path
 ) -> None:
     (portal.state / "secrets" / "database_password").unlink()
     server.change_password()
-    assert "password authentication failed" in portal.labhub("doctor", ok=False).stdout
+    assert "no password supplied" in portal.labhub("doctor", ok=False).stderr
     given = {**portal.environ, "LABHUB_DATABASE_PASSWORD": server.password}
     done = run("up", env=given)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -78,8 +79,28 @@ def test_a_new_password_from_the_environment_restarts_the_hub_alone(
     assert "Nothing to do" in portal.labhub("up").stdout
     portal.labhub("restart", "hub")
     assert "PostgreSQL" in portal.labhub("doctor").stdout
-    portal.labhub("backup")
+    archive = tmp_path / "portal.tar.gz"
+    portal.labhub("backup", str(archive))
     _is_nowhere(server.password, portal)
+    portal.labhub("down", "--keep-servers", "--yes")
+    portal.labhub("restore", str(archive), "--yes")
+
+
+def test_a_portal_without_its_database_can_be_looked_at_and_stopped(
+    portal: LabhubPortal, server: Postgres
+) -> None:
+    portal.labhub("up")
+    server.stop()
+    status = portal.labhub("status", ok=False)
+    assert "User servers: not known" in status.stdout
+    assert "hub     running" in status.stdout
+    assert "refused" in status.stderr
+    shown = json.loads(portal.labhub("status", "--json", ok=False).stdout)
+    assert shown["servers"] is None and not shown["ok"]
+    refused = portal.labhub("down", "--yes", ok=False)
+    assert "down --keep-servers" in refused.stderr
+    assert "The portal is down" in portal.labhub("down", "--keep-servers").stdout
+    server.start()
 
 
 def _is_nowhere(password: str, portal: LabhubPortal) -> None:
