@@ -66,7 +66,7 @@ class Postgres:
                 group=ACCOUNT,
                 extra_groups=[],
             )
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while self._ready() != 0:
             if time.monotonic() > end or self.process.poll() is not None:
                 raise RuntimeError((self.folder / "log").read_text())
@@ -76,7 +76,7 @@ class Postgres:
         """Stop it, ending all connections."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(30)
+            self.process.wait(300)
             self.process = None
 
     def change_password(self) -> None:
