@@ -14,7 +14,7 @@ from typing import Self
 
 import pytest
 
-from tests.support.portal import free_port
+from labkit.base.ports import free_ports
 
 ACCOUNT = "postgres"  # the server refuses to run as root
 _BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -30,7 +30,7 @@ class Postgres:
         self.bin = _BINARIES[-1].parent
         self.folder = Path(tempfile.mkdtemp(prefix="labhub-pg-", dir="/var/tmp"))
         shutil.chown(self.folder, ACCOUNT, ACCOUNT)
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self.password = secrets.token_urlsafe(16) + ":\\/@ %"  # what addresses must escape
         self.url = f"postgresql://labhub@127.0.0.1:{self.port}/labhub"
         self.process: subprocess.Popen[bytes] | None = None
