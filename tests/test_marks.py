@@ -43,8 +43,8 @@ def test_what_a_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_quick_collects_the_unit_tests_of_every_file() -> None:
-    files = ("hub/labfile/test_schema.py", "security/test_names.py", "hub/auth/test_pam.py")
-    files += ("browser/test_auth_pages.py", "slurm/test_cluster.py")
+    files = ["hub/labfile/test_schema.py", "security/test_names.py", "hub/auth/test_pam.py"]
+    files += ["browser/test_auth_pages.py", "slurm/test_cluster.py"]
     words = ["-p", "no:cacheprovider", "--collect-only", "-q", "-m", "unit"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, *(f"tests/{name}" for name in files)],

@@ -48,12 +48,12 @@ def test_a_run_shows_and_writes_what_each_file_took(
     written = tmp_path / "made" / "durations.json"
     monkeypatch.setattr(schedule, "WRITTEN", written)
     durations, terminal = schedule.Durations(), Terminal()
-    for nodeid, when, seconds in (
-        ("tests/quick/test_a.py::test_x", "call", 0.4),
-        ("tests/slow/test_b.py::test_y[1]", "setup", 40.0),
-        ("tests/slow/test_b.py::test_y[2]", "call", 2.25),
+    for step in (
+        report("tests/quick/test_a.py::test_x", "call", 0.4),
+        report("tests/slow/test_b.py::test_y[1]", "setup", 40.0),
+        report("tests/slow/test_b.py::test_y[2]", "call", 2.25),
     ):
-        durations.pytest_runtest_logreport(report(nodeid, when, seconds))
+        durations.pytest_runtest_logreport(step)
     durations.pytest_terminal_summary(terminal)
     assert terminal.lines[1:] == ["   42.2s slow/test_b.py", "    0.4s quick/test_a.py"]
     assert json.loads(written.read_text()) == {"slow/test_b.py": 42}

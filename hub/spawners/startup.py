@@ -7,7 +7,7 @@ import html
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class Startup:
         """Return the tail of the log, as far as it is of this start."""
         return tail(self.log_file, self._log_start)
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield what JupyterHub's progress stream carries: first all that was, then the new.
 
         Beside JupyterHub's ``progress`` and ``message``, an event has ``at`` and ``elapsed``

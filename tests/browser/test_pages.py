@@ -345,7 +345,7 @@ def test_a_server_that_is_gone_says_so_on_its_own_address(
 
 # -- for everybody --------------------------------------------------------------------
 
-LOOKS = {
+LOOKS: dict[str, dict[str, Any]] = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True},

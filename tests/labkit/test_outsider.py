@@ -45,7 +45,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n{REPOSITORY}\n")
     source = shutil.copytree(OUTSIDER, folder / "source")
     uv = built_envs() / "uv" / "bin" / "uv"
-    install = [uv, "pip", "install", "--offline", "--no-deps", "--no-build-isolation"]
+    install = [str(uv), "pip", "install", "--offline", "--no-deps", "--no-build-isolation"]
     subprocess.run([*install, "--python", found, source], check=True)
     return found
 

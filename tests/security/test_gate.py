@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp import ClientTimeout
 
 from hub.apps.app_paths import KEY, AppPaths
 from hub.state.paths import Paths
@@ -240,13 +241,14 @@ def _at_once(portal: AppPortal, name: str, count: int) -> list[str]:
 
 async def test_another_account_on_the_socket_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
+    brief = ClientTimeout(total=1)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
         for uid, error in ((os.geteuid() + 1, WrongPeerError), (os.geteuid(), TimeoutError)):
             pool = Upstreams(lambda place, uid=uid, **kw: OwnSocket(place, uid, **kw))
             with pytest.raises(error):
-                async with pool.session(str(path)).get("http://localhost/", timeout=1):
+                async with pool.session(str(path)).get("http://localhost/", timeout=brief):
                     pass
             await pool.close()
 

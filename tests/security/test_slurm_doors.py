@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -348,7 +348,7 @@ def test_the_hub_reads_a_log_as_its_owner_may(portal: SlurmPortal, bob: str) -> 
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
 async def test_what_is_no_log_holds_nobody_up(ada: str, kind: str) -> None:
     path = Path(f"/home/{ada}/.labhub-server-{kind}.log")
-    make = {
+    make: dict[str, Callable[[], object]] = {
         "link": lambda: path.symlink_to("/etc/shadow"),
         "fifo": lambda: os.mkfifo(path, 0o666),
         "folder": path.mkdir,

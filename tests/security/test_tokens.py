@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -59,6 +60,10 @@ REMOVED = {("GET", "/api/authorizations/token"), ("POST", "/api/authorizations/t
 DENIED = (401, 403, 404, 405)
 
 
+def _next(names: Iterator[str], _: re.Match[str]) -> str:
+    return next(names)
+
+
 def routes() -> Iterator[tuple[str, str]]:
     """Every method of every route of this JupyterHub, with a victim's names filled in."""
     from jupyterhub.apihandlers import default_handlers
@@ -66,7 +71,7 @@ def routes() -> Iterator[tuple[str, str]]:
     for pattern, handler in default_handlers:
         path = re.sub(r"\(\?:/\(\[\^/\]\+\)\)\?", "", pattern).replace("/?", "/")
         names = iter(_names(path))
-        path = re.sub(r"\(\[\^/\][+*]\)", lambda _, names=names: next(names), path)
+        path = re.sub(r"\(\[\^/\][+*]\)", partial(_next, names), path)
         for method in METHODS:
             if method.lower() in handler.__dict__:
                 yield method, path
@@ -119,7 +124,7 @@ def call(cast: dict[str, Any], token: str | None, method: str, path: str) -> htt
     full = path.replace("VICTIM", cast["victim"]).replace("NAMED", "named")
     full = full.replace("GROUP", "imaging")
     headers = {"Authorization": f"token {token}"} if token else {}
-    body = None if method in ("GET", "DELETE") else {}
+    body: dict[str, Any] | None = None if method in ("GET", "DELETE") else {}
     return httpx.request(
         method, f"{cast['portal'].url}/hub{full}", headers=headers, json=body, timeout=60
     )

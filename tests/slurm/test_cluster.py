@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ def state(cluster: SlurmCluster, job: str) -> str:
     """Return the state of a job that SLURM still remembers."""
     text = cluster.command("scontrol", "-o", "show", "job", job)
     return next(word[9:] for word in text.split() if word.startswith("JobState="))
+
+
+def written(path: Path) -> str:
+    """Return what is in a file; "" while it is not there."""
+    return path.read_text().strip() if path.exists() else ""
 
 
 def processes(folder: Path) -> list[int]:
@@ -74,8 +80,9 @@ def test_users_submit_under_their_own_accounts(
 ) -> None:
     jobs = {name: submit(slurm, "id -un > ~/who; sleep 60", user=name) for name in (ada, bob)}
     for name in jobs:
-        until(lambda who=Path(f"/home/{name}/who"): who.exists() and who.read_text().strip())
-        assert Path(f"/home/{name}/who").read_text().strip() == name
+        who = Path(f"/home/{name}/who")
+        until(partial(written, who))
+        assert written(who) == name
     with pytest.raises(ClusterError, match="Access/permission denied"):
         slurm.command("scancel", jobs[ada], user=bob)
     with pytest.raises(ClusterError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,9 +48,10 @@ def test_the_workflow_runs_on_every_backend(backend: str, lab_home: Path, tmp_pa
     file = tmp_path / "job.json"
     paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     file.write_text(json.dumps({"workflow": "wordcount", "files": paths, "longer_than": 1}))
-    job = load(file).submit(backend).wait(60)
+    job: Any = load(file).submit(backend).wait(60)
+    again: Any = open_job(job.name)
     assert job.counts() == {"a.txt": 3, "b.txt": 1}
-    assert open_job(job.name).counts() == job.counts(), "found again with its own class"
+    assert again.counts() == job.counts(), "found again with its own class"
     assert labkit.WordCount(paths, longer_than=1).submit(backend).path == job.path
     with pytest.raises(RefusedError, match=r"c\.txt: is no file"):
         labkit.WordCount(["c.txt"]).plan(backend)

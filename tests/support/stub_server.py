@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def answer(self, code, body):
+    def answer(self, code: int, body: object) -> None:
         data = json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
@@ -29,10 +29,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.answer(200, {"user": os.environ["JUPYTERHUB_USER"], "path": self.path})
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         code = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         out = io.StringIO()
         ok = True
@@ -44,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 traceback.print_exc(file=out)
         self.answer(200, {"ok": ok, "out": out.getvalue()})
 
-    def log_message(self, *args):
+    def log_message(self, *args: object) -> None:
         pass
 
 
@@ -54,7 +54,7 @@ if os.environ.get("STUB_EXIT"):
     print("stub: the disk is on fire", file=sys.stderr, flush=True)
     sys.exit(int(os.environ["STUB_EXIT"]))
 place = urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"])
-server = http.server.ThreadingHTTPServer((place.hostname, place.port), Handler)
+server = http.server.ThreadingHTTPServer((place.hostname or "", place.port or 0), Handler)
 if place.scheme == "https":
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(os.environ["JUPYTERHUB_SSL_CERTFILE"], os.environ["JUPYTERHUB_SSL_KEYFILE"])

@@ -31,8 +31,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setattr(command, "build", lambda names, _: seen.update(built=names))
-    monkeypatch.setattr(command.environments, "packages_missing", lambda _: [])
-    monkeypatch.setattr(command.toolchain, "node_programs", lambda _: (Path("npm"), Path("node")))
+    monkeypatch.setattr("hub.environments.build.packages_missing", lambda _: [])
+    monkeypatch.setattr(
+        "hub.environments.toolchain.node_programs", lambda _: (Path("npm"), Path("node"))
+    )
     monkeypatch.setattr(os, "execve", execve)
     monkeypatch.setenv("LABHUB_STATE", "/somewhere")
     return seen

@@ -7,6 +7,7 @@ import os
 import pwd
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,8 +97,10 @@ def test_accounts_beyond_the_subnets_size_have_addresses_too(paths: Paths) -> No
 
 @needs_root
 def test_the_rules_are_what_nft_takes(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    for found in (([], None), (["192.168.1.1", "10.0.0.1"], None), ([], "127.0.0.1")):
-        monkeypatch.setattr(network, "resolvers_of_host", lambda found=found: found)
+    cases: list[tuple[list[str], str | None]] = [([], None), ([], "127.0.0.1")]
+    cases.append((["192.168.1.1", "10.0.0.1"], None))
+    for resolvers in cases:
+        monkeypatch.setattr(network, "resolvers_of_host", partial(tuple, resolvers))
         net = Network(
             Instance.of(paths),
             ipaddress.IPv4Network("10.240.9.0/24"),

@@ -76,7 +76,7 @@ def page(doors: Portal, eve: str) -> Iterator[httpx.Client]:
 
 
 def nothing_runs(portal: Portal, name: str) -> bool:
-    return portal.api("GET", f"/users/{name}").json()["servers"] == {}
+    return not portal.api("GET", f"/users/{name}").json()["servers"]
 
 
 @needs_root

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from labkit.jobs.job import Job
 from labkit.jobs.plan import Plan
@@ -21,7 +22,7 @@ class Streams(Alignment):
         return replace(plan, stages=kept)
 
 
-def run(workflow: Alignment, **options: object) -> Job:
+def run(workflow: Alignment, **options: Any) -> Job:
     """Run a job to its end."""
     return workflow.submit("local", **options).wait(150)
 

@@ -156,7 +156,14 @@ def test_a_worker_ends_while_the_next_scheduler_reads_the_run_folder(
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "attempts", slow)
         taken = local_job.Job(job.run, job.run.submissions()[0], 1 << 30, site.folder / "queue")
-    until(lambda: (records(job, "once") and not taken.live) or taken.attend())
+
+    def seen() -> bool:
+        if records(job, "once") and not taken.live:
+            return True
+        taken.attend()
+        return False
+
+    until(seen)
     assert not taken.stages["once"].todo, "it has succeeded"
     assert reasons(job) == ["SUCCEEDED"]
 
@@ -171,15 +178,13 @@ def test_a_disk_that_cannot_be_read_for_a_moment_loses_no_task(
     (live,) = taken.live
     os.kill(live.pid, signal.SIGKILL)
     until(live.gone)
-    read = local_job.read_json
 
     def broken(path: Path) -> Any:
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr(local_job, "read_json", broken)
-    with pytest.raises(OSError, match="Input/output"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(local_job, "read_json", broken)
         taken.attend()
-    monkeypatch.setattr(local_job, "read_json", read)
     assert not taken.over, "it still knows the task"
     taken.attend()
     assert reasons(job) == ["LOST"]
@@ -187,7 +192,7 @@ def test_a_disk_that_cannot_be_read_for_a_moment_loses_no_task(
 
 
 @pytest.fixture
-def look(site: Site) -> Iterator[Callable[[], None]]:
+def look(site: Site) -> Iterator[Callable[[], object]]:
     """Look once as a scheduler does; the test's own process is the scheduler."""
     handler = signal.getsignal(signal.SIGCHLD)
     schedulers: list[Scheduler] = []
@@ -206,7 +211,7 @@ def look(site: Site) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES])
 def test_one_bad_run_folder_ends_no_other_job(
-    site: Site, monkeypatch: pytest.MonkeyPatch, look: Callable[[], None], number: int
+    site: Site, monkeypatch: pytest.MonkeyPatch, look: Callable[[], object], number: int
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(LocalQueue, "ensure_scheduler", lambda self: None)
@@ -236,7 +241,7 @@ def test_one_bad_run_folder_ends_no_other_job(
 
 
 def test_a_job_that_cannot_be_read_says_so(
-    site: Site, monkeypatch: pytest.MonkeyPatch, look: Callable[[], None]
+    site: Site, monkeypatch: pytest.MonkeyPatch, look: Callable[[], object]
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(LocalQueue, "ensure_scheduler", lambda self: None)
@@ -266,7 +271,7 @@ def test_a_manifest_that_a_power_cut_left_empty_hides_no_other_job(site: Site) -
 
 @pytest.mark.parametrize("by", ["a look at the job", "the scheduler"])
 def test_a_queue_entry_that_a_power_cut_left_empty(
-    site: Site, monkeypatch: pytest.MonkeyPatch, look: Callable[[], None], by: str
+    site: Site, monkeypatch: pytest.MonkeyPatch, look: Callable[[], object], by: str
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(LocalQueue, "ensure_scheduler", lambda self: None)

@@ -125,9 +125,9 @@ def test_gc_leaves_what_runs(here: Path, capsys: Out) -> None:
 
 
 def test_yaml_and_json_are_the_same_job(here: Path) -> None:
-    import yaml
+    from ruamel.yaml import YAML as Yaml
 
-    (here / "job.json").write_text(json.dumps(yaml.safe_load(YAML)))
+    (here / "job.json").write_text(json.dumps(Yaml(typ="safe").load(YAML)))
     first = jobfile.load("job.yaml").submit()
     assert jobfile.load("job.json").submit().path == first.path
     first.cancel()

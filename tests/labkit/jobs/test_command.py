@@ -183,7 +183,7 @@ def test_a_script_beside_the_notebook_must_be_declared(
 
 
 def test_a_changed_input_is_other_work(files: Path, lab_home: Path) -> None:
-    command = {"command": "cat {reads}", "over": table(files), "inputs": ["reads"]}
+    command: dict[str, Any] = {"command": "cat {reads}", "over": table(files), "inputs": ["reads"]}
     first = Command(**command).submit().wait(20)
     assert Command(**command).submit().key == first.key
     (files / "one.txt").write_text("changed")

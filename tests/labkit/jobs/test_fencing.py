@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,8 @@ def test_two_that_begin_at_once_leave_one_newest(
 ) -> None:
     job = submitted(site, monkeypatch)
     folder = job.run.folder
-    listed, begun = local_epoch._numbers, []
+    listed = local_epoch._numbers
+    begun: list[Any] = []
 
     def slow(*words: object) -> list[int]:
         names = listed(*words)  # type: ignore[arg-type]

@@ -102,7 +102,7 @@ def test_a_distribution_brings_a_backend_and_a_workflow(install: Install) -> Non
     assert own == ({}, {"queue": "long"}, [])
     workflow = parse({"workflow": "count"}).workflow
     assert type(workflow) is labkit.Count
-    assert labkit.Count.job_class.__name__ == "CountJob"
+    assert vars(labkit.Count)["job_class"].__name__ == "CountJob"
 
 
 def test_two_distributions_with_one_name_are_both_named(install: Install) -> None:

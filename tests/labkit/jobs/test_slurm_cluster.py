@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def site(
     cluster.cancel_all()
 
 
-def small(name: str, *scripts: str, **more: object) -> Stage:
+def small(name: str, *scripts: str, **more: Any) -> Stage:
     return stage(name, *scripts, resources=Resources.of(1, "60 MB"), **more)
 
 
@@ -96,7 +97,7 @@ def test_a_failure_in_a_shared_element_is_its_own(site: Site) -> None:
 
 def test_what_cannot_run_is_refused_with_what_there_is(site: Site) -> None:
     big = Stage("big", small("x", "true").tasks, Resources.of(8, "5 GB", "2h"))
-    cases = {
+    cases: dict[str, dict[str, Any]] = {
         "slurm_partition: the partition closed is DOWN": {"slurm_partition": "closed"},
         "Valid: first, last, main, short": {"slurm_partition": "mian"},
         "at most 4 a node": {},
@@ -175,7 +176,8 @@ def test_a_crash_between_two_arrays_is_completed_and_nothing_doubled(
         small("two", f"echo two >> {site.trace}", depends_on=("one",)),
         small("gather", f"echo gather >> {site.trace}", depends_on=("two",)),
     ]
-    original, done = Sender._sbatch, []
+    original = Sender._sbatch
+    done: list[str] = []
 
     def dying(self: Sender, *words: object) -> str:
         if len(done) == arrays:

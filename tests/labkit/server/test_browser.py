@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from labkit.base.ports import free_port
 from tests.conftest import CHROMIUM, needs_chromium, needs_env
 from tests.labkit.server.conftest import TOKEN, Server
 from tests.support.portal import REPOSITORY
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -53,7 +57,7 @@ def lab() -> Iterator[Server]:
 
 
 @pytest.fixture
-def page(lab: Server, artifacts: Path, request: pytest.FixtureRequest) -> Iterator[object]:
+def page(lab: Server, artifacts: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=CHROMIUM,
@@ -76,7 +80,7 @@ def page(lab: Server, artifacts: Path, request: pytest.FixtureRequest) -> Iterat
         assert errors == []
 
 
-def test_tiles_stand_in_the_launcher(lab: Server, page: object) -> None:
+def test_tiles_stand_in_the_launcher(lab: Server, page: Page) -> None:
     page.goto(f"{lab.base}lab?reset")
     card = page.locator(".jp-LauncherCard", has_text="CellxGene")
     card.wait_for()
@@ -92,7 +96,7 @@ def test_tiles_stand_in_the_launcher(lab: Server, page: object) -> None:
     )
 
 
-def test_keep_and_let_go(lab: Server, page: object) -> None:
+def test_keep_and_let_go(lab: Server, page: Page) -> None:
     page.goto(f"{lab.base}labkit/")
     stops = page.locator("#stops")
     playwright.expect(stops).to_contain_text("If nothing happens, this server stops at")
@@ -108,7 +112,7 @@ def test_keep_and_let_go(lab: Server, page: object) -> None:
 
 
 @needs_env("cellxgene")
-def test_data_of_the_home_opens_in_cellxgene(lab: Server, page: object) -> None:
+def test_data_of_the_home_opens_in_cellxgene(lab: Server, page: Page) -> None:
     page.goto(f"{lab.base}labkit/cellxgene/")
     page.get_by_role("button", name="Open pbmc.h5ad").click()
     page.locator("#steps li").first.wait_for()
@@ -129,7 +133,7 @@ def test_data_of_the_home_opens_in_cellxgene(lab: Server, page: object) -> None:
     assert all("/proxy/" in c["path"] for c in cookies)
 
 
-def test_a_page_for_an_app_that_comes_later(lab: Server, page: object) -> None:
+def test_a_page_for_an_app_that_comes_later(lab: Server, page: Page) -> None:
     from aiohttp import web
 
     from tests.labkit.server.conftest import App

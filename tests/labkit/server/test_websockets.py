@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -145,7 +146,7 @@ async def test_a_browser_that_vanishes_frees_the_app(
     server: Server, app: App, browser: aiohttp.ClientSession
 ) -> None:
     ws = await browser.ws_connect(address(server, app))
-    transport = ws._response.connection.transport  # type: ignore[union-attr]
+    transport: Any = ws._response.connection.transport  # type: ignore[union-attr]
     transport.abort()
     await asyncio.to_thread(wait_for, lambda: app.notes["closed"] is not None)
 

@@ -17,7 +17,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from services.appkit.app import PERSON, create, with_slash
+from services.appkit.app import create, with_slash
+from services.appkit.keys import PERSON
 from services.appkit.launch import Portal
 from services.appkit.pages import Pages
 

@@ -196,7 +196,7 @@ def test_a_failed_first_version_leaves_no_record(publisher: Publisher[Any, Any])
 def test_a_version_of_its_own_never_changes(publisher: Publisher[Any, Any]) -> None:
     dataset = add(publisher, 1, groups=())
     with pytest.raises(ValueError, match="frozen"):
-        dataset.versions[0].author = "eve"
+        dataset.versions[0].author = "eve"  # type: ignore[misc]
     with pytest.raises(OSError, match="not empty"):
         add(publisher, 1)
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -58,10 +58,10 @@ class Notebook:
             for variable, value in self.environ(who).items():
                 patch.setenv(variable, value)
             self.said = []
-            told: dict[str, object] = {"progress": self.said.append, **kwargs}
+            told: dict[str, Any] = {"progress": self.said.append, **kwargs}
             return labkit.publish(data, name, **told)
 
-    def published(self, who: Who = ADA) -> object:
+    def published(self, who: Who = ADA) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             for variable, value in self.environ(who).items():
                 patch.setenv(variable, value)

@@ -51,8 +51,8 @@ ALL = [*OF_A_DATASET, ("GET", ""), ("GET", "_/api/datasets"), ("GET", "_/static/
 
 
 def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
-    body = {} if method in ("GET", "HEAD", "OPTIONS", "DELETE") else {"json": {"title": "Mine"}}
-    return client.request(method, path, **body)
+    body = None if method in ("GET", "HEAD", "OPTIONS", "DELETE") else {"title": "Mine"}
+    return client.request(method, path, json=body)
 
 
 @pytest.mark.parametrize(("method", "path"), OF_A_DATASET)

@@ -54,7 +54,7 @@ def blood(notebook: Notebook, source: Path) -> Published:
 
 
 def test_its_origin_is_on_record(blood: Published, source: Path, service: Service) -> None:
-    rows = blood.versions()
+    rows: Any = blood.versions()
     assert rows.loc[1, "source"] == "my cells.h5ad"
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     assert rows.loc[1, "source_digest"] == f"sha256:{digest}"

@@ -31,7 +31,7 @@ def s3() -> Iterator[Any]:
     """A client of a real S3 server (moto's), by HTTP."""
 
     import boto3
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     port = free_port()
     server = make_server(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from labkit.base.problems import ProblemsError
@@ -21,6 +23,7 @@ from tests.services.docs.conftest import EVIL
 
 PREFIX, SECRET = "/services/docs/", "0123456789abcdef" * 2
 HTML = {"Accept": "text/html"}
+Client = TestClient[web.Request, web.Application]
 NEVER = ("zebrafish", "root:x:0")
 
 
@@ -45,7 +48,7 @@ def sops(folder: Path) -> Section:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """The library's clock, which stands until it is moved."""
     now = [1000.0]
-    monkeypatch.setattr(library.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("services.docs.library.time.monotonic", lambda: now[0])
 
     def forward(seconds: float) -> None:
         now[0] += seconds
@@ -54,9 +57,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 @pytest.fixture
-async def client(
-    documents: Path, clock: Callable[[float], None]
-) -> AsyncIterator[TestClient[object, object]]:
+async def client(documents: Path, clock: Callable[[float], None]) -> AsyncIterator[Client]:
     sections = [
         sops(documents),
         Section(name="site", title="Site", folder=documents / "site", groups=("imaging",)),
@@ -68,13 +69,13 @@ async def client(
         yield client
 
 
-async def text_of(client: TestClient[object, object], path: str, **who: str) -> tuple[int, str]:
+async def text_of(client: Client, path: str, **who: Any) -> tuple[int, str]:
     async with client.get(PREFIX + path, headers=gate(**who)) as answer:
         return answer.status, await answer.text()
 
 
 async def test_a_document_is_shown_with_all_that_markdown_has(
-    client: TestClient[object, object],
+    client: Client,
 ) -> None:
     status, page = await text_of(client, "sops/pcr/01_setup.md")
     assert status == 200
@@ -101,7 +102,7 @@ async def test_a_document_is_shown_with_all_that_markdown_has(
             assert (answer.status, answer.content_type) == (200, kind)
 
 
-async def test_folders_are_pages_too(client: TestClient[object, object]) -> None:
+async def test_folders_are_pages_too(client: Client) -> None:
     async with client.get(
         f"{PREFIX}sops/pcr?x=//evil", headers=gate(), allow_redirects=False
     ) as answer:
@@ -146,7 +147,7 @@ async def test_folders_are_pages_too(client: TestClient[object, object]) -> None
         "_/other",
     ],
 )
-async def test_nothing_else_is_shown(client: TestClient[object, object], path: str) -> None:
+async def test_nothing_else_is_shown(client: Client, path: str) -> None:
     from yarl import URL
 
     url = URL(f"http://127.0.0.1:{client.port}{PREFIX}{path}", encoded=True)
@@ -156,7 +157,9 @@ async def test_nothing_else_is_shown(client: TestClient[object, object], path: s
     assert not [word for word in NEVER if word in text]
 
 
-async def test_what_is_not_shown_is_not_found(client: TestClient[object, object]) -> None:
+async def test_what_is_not_shown_is_not_found(
+    client: Client,
+) -> None:
     for words in ("zebrafish", "secret", "hidden", "config"):
         _, page = await text_of(client, f"_/search?q={words}")
         assert "No document has all these words" in page, words
@@ -166,7 +169,7 @@ async def test_what_is_not_shown_is_not_found(client: TestClient[object, object]
 
 
 async def test_search_finds_words_their_beginnings_and_no_accents(
-    client: TestClient[object, object],
+    client: Client,
 ) -> None:
     for words in ("buffer", "muller mix", "MÜLLER", "reag", "rotors free", "pcr/01_setup"):
         _, page = await text_of(client, f"_/search?q={words}")
@@ -181,7 +184,9 @@ async def test_search_finds_words_their_beginnings_and_no_accents(
         assert "<b>x</b>" not in page
 
 
-async def test_a_section_is_for_its_groups_alone(client: TestClient[object, object]) -> None:
+async def test_a_section_is_for_its_groups_alone(
+    client: Client,
+) -> None:
     for who in ({"groups": "plants"}, {"groups": ""}, {"groups": "imaging2"}):
         assert (await text_of(client, "site/", **who))[0] == 404
         assert (await text_of(client, "site/gel.png", **who))[0] == 404
@@ -193,7 +198,9 @@ async def test_a_section_is_for_its_groups_alone(client: TestClient[object, obje
         assert answer.status == 200
 
 
-async def test_only_the_gate_may_ask_and_only_to_read(client: TestClient[object, object]) -> None:
+async def test_only_the_gate_may_ask_and_only_to_read(
+    client: Client,
+) -> None:
     for headers in (
         HTML,
         {**gate(), "X-Labhub-App-Secret": "0" * 32},
@@ -219,7 +226,7 @@ def test_no_html_of_a_document_acts() -> None:
 
 
 @pytest.mark.parametrize("path", ["sops/evil.md", "site/index.html", "site/evil.svg", "site/", ""])
-async def test_no_answer_lets_a_script_run(client: TestClient[object, object], path: str) -> None:
+async def test_no_answer_lets_a_script_run(client: Client, path: str) -> None:
     async with client.get(PREFIX + path, headers=gate()) as answer:
         rules = dict(
             rule.strip().partition(" ")[::2]
@@ -239,7 +246,7 @@ async def test_no_answer_lets_a_script_run(client: TestClient[object, object], p
 
 
 async def test_scripts_of_a_site_are_text_and_the_unknown_is_a_download(
-    client: TestClient[object, object],
+    client: Client,
 ) -> None:
     async with client.get(f"{PREFIX}site/evil.js", headers=gate()) as answer:
         assert answer.content_type == "text/plain"
@@ -251,7 +258,9 @@ async def test_scripts_of_a_site_are_text_and_the_unknown_is_a_download(
 
 
 async def test_changes_show_without_a_restart(
-    client: TestClient[object, object], documents: Path, clock: Callable[[float], None]
+    client: Client,
+    documents: Path,
+    clock: Callable[[float], None],
 ) -> None:
     page = documents / "sops" / "pcr" / "02_run.md"
     _, found = await text_of(client, "_/search?q=press+start")
@@ -353,7 +362,7 @@ def test_changed_settings_are_taken_up_and_wrong_ones_are_not(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def write(*sections: dict[str, object]) -> None:
+    def write(*sections: Mapping[str, object]) -> None:
         (tmp_path / FILE).write_text(json.dumps({"sections": sections}))
         clock(60)
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -313,7 +314,7 @@ def test_pictures_of_a_cellprofiler_job_come_with_their_wells(
 ) -> None:
     """A real job on a small plate: its outlines are annotated, and the wells come back."""
     images, _ = example.make_plate(tmp_path / "plate", 2, 1)
-    job = labkit.CellProfiler(example.ANALYSIS, images).submit(output=str(tmp_path / "runs"))
+    job: Any = labkit.CellProfiler(example.ANALYSIS, images).submit(output=str(tmp_path / "runs"))
     job.wait(170)
     client = person(app, app.member)
     project = make(

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -69,7 +70,7 @@ def project(studio: Studio, title: str) -> int:
     return int(told["id"])
 
 
-def tasks(studio: Studio, number: int) -> list[dict[str, object]]:
+def tasks(studio: Studio, number: int) -> list[dict[str, Any]]:
     return list(studio.ask("GET", f"/api/tasks?project={number}&fields=all")["tasks"])
 
 

@@ -51,7 +51,7 @@ class Answers:
 
     @property
     def schema(self) -> dict[str, Any]:
-        return self.json("schema")["schema"]
+        return dict(self.json("schema")["schema"])
 
     def column(self, name: str) -> list[Any]:
         """Return a column of obs."""

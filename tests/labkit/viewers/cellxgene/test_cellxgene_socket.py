@@ -58,7 +58,7 @@ def test_a_viewer_listens_on_a_socket_that_nobody_else_can_enter(
         assert client.get(f"proxy/{port}/health").status_code == 200
         assert client.get(f"proxy/{port}/api/v0.2/schema").json()["schema"] == Answers(card).schema
         assert client.get(f"labkit/api/port/{port}").json() == {"listening": True}
-    words = [sys.executable, "-c", CONNECT, path]
+    words = [sys.executable, "-c", CONNECT, str(path)]
     assert subprocess.run(words, check=False).returncode == 0  # its owner
     tried = subprocess.run(
         ["/usr/bin/python3", *words[1:]], user=65534, group=65534, capture_output=True, check=False

@@ -257,11 +257,11 @@ def test_a_read_group_without_a_usable_read_keeps_its_qualities_and_is_told(
     random = np.random.default_rng(3)
     for path in sorted(made.folder.glob("tumbler_L*_R?.fastq.gz")):
         if all_lanes or "_L2_" in path.name:  # reads that lie nowhere
-            lines = gzip.decompress(path.read_bytes()).splitlines()
-            lines[1::4] = [
-                random.choice(list("ACGT"), 100).astype("S1").tobytes() for _ in lines[1::4]
+            records = gzip.decompress(path.read_bytes()).splitlines()
+            records[1::4] = [
+                random.choice(list("ACGT"), 100).astype("S1").tobytes() for _ in records[1::4]
             ]
-            path.write_bytes(gzip.compress(b"\n".join(lines) + b"\n"))
+            path.write_bytes(gzip.compress(b"\n".join(records) + b"\n"))
     workflow = labkit.Alignment(
         made.samples, made.reference, aligner="bwa", known_sites=made.known_sites, adapters=None
     )

@@ -290,11 +290,11 @@ def test_a_disk_too_small_for_the_results_is_refused_with_both_numbers(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = shutil.disk_usage("/")._replace(free=2 * 1024**2)
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: small)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: small)
     found = refused(data.rows, data.fasta)
     assert "the results will take about 17.7 MB, 2 MB are free" in found
-    huge = shutil.disk_usage("/")._replace(free=30 * 1024**2)
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: huge)
+    huge = small._replace(free=30 * 1024**2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: huge)
     assert "temporary files of the largest sample" in refused(data.rows, data.fasta)
 
 

@@ -342,7 +342,7 @@ def test_filters_work_without_adapters(
     data: Data, mates: tuple[list[Record], ...], tmp_path: Path
 ) -> None:
     short = [(head, bases[:30], plus, quality[:30]) for head, bases, plus, quality in mates[0][:10]]
-    unknown = [(head, b"N" * 60 + bases[60:], *rest) for head, bases, *rest in mates[0][10:15]]
+    unknown = [(h, b"N" * 60 + bases[60:], plus, q) for h, bases, plus, q in mates[0][10:15]]
     low = [(h, bases, plus, quality[:-20] + b"#" * 20) for h, bases, plus, quality in mates[0][15:]]
     path = write(tmp_path / "reads.fq", [*short, *unknown, *low])
 

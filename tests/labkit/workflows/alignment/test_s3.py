@@ -139,7 +139,9 @@ def test_a_stream_goes_on_where_its_connection_broke(
             return {**answer, "Body": Broken(answer["Body"], next(breaks))}
 
     monkeypatch.setattr(objects, "_clients", {"s3": Client()})
-    monkeypatch.setattr(objects.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(
+        "labkit.workflows.alignment.task_code.objects.time.sleep", lambda seconds: None
+    )
     with objects.open_bytes(f"s3://{BUCKET}/reads") as file:
         assert file.read() == content
     assert next(breaks, None) is None

@@ -339,6 +339,7 @@ def test_a_job_file_describes_the_same(tmp_path: Path) -> None:
     assert [stage.name for stage in plan.stages] == ["analysis", "gather"]
     assert [task.params["rows"] for task in plan.stage("analysis").tasks] == ["1", "2"]
     wrong = jobfile.parse({**content, "pipeline": 3, "images": 4})
+    assert isinstance(wrong.workflow, labkit.CellProfiler)
     assert {problem.where for problem in wrong.workflow.check()} == {"images", "pipeline"}
 
 

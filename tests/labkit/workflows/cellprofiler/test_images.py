@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import pytest
@@ -117,7 +117,7 @@ def test_nothing_that_matches_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_rules(tmp_path: Path, rule: str, name: str, fits: bool) -> None:
-    assert rules.parse(rule)(tmp_path / name) is fits
+    assert rules.parse(rule)(PurePosixPath(tmp_path / name)) is fits
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from labkit.workflows.cellprofiler.task_code.integrity import problem
 
 
-def tiff(path: Path, **options: object) -> Path:
+def tiff(path: Path, **options: Any) -> Path:
     pixels = np.random.default_rng(1).integers(0, 60000, (200, 150), dtype=np.uint16)
     Image.fromarray(pixels).save(path, **options)
     return path

@@ -77,7 +77,7 @@ def plates(module_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Plate
 
 
 def test_bad_sites_fail_alone_by_name(plates: Plates) -> None:
-    found = plates.first_failed.set_index("image_number")
+    found: Any = plates.first_failed.set_index("image_number")
     assert list(found.index) == [3, 6]
     assert list(found.loc[3, ["plate", "well", "site", "reason"]]) == ["P1", "A02", "1", "INPUT"]
     assert list(found.loc[6, ["plate", "well", "site", "reason"]]) == ["P2", "A01", "2", "EXIT"]
@@ -139,11 +139,12 @@ def test_saved_images_are_indexed_and_shown(plates: Plates) -> None:
 
 def test_heat_map_shows_the_dose(plates: Plates) -> None:
     figure = plates.job.heatmap("Nuclei_AreaShape_Area")
-    grid = figure.axes[0].images[0].get_array()
+    grid: Any = figure.axes[0].images[0].get_array()
     truth = plates.truth[plates.truth["plate"] == "P1"].groupby("well")["area"].median()
     assert grid[0, 0] == truth["A01"] and grid[0, 1] == truth["A02"]
     assert np.ma.count(grid) == 2
-    counts = plates.job.heatmap("Count_Nuclei", plate="P2").axes[0].images[0].get_array()
+    other = plates.job.heatmap("Count_Nuclei", plate="P2")
+    counts: Any = other.axes[0].images[0].get_array()
     assert counts[0, 0] == 28 and counts[0, 1] == 16
     with pytest.raises(LabkitError, match="no feature"):
         plates.job.heatmap("Nucleus_Area")
