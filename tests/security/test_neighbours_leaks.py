@@ -7,7 +7,6 @@ import os
 import pwd
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,10 +59,8 @@ def gone(portal: Portal, who: str) -> bool:
 def test_after_a_stop(portal: Portal, ada: str, sandboxes: Sandboxes, sandbox: str) -> None:
     # What ignores SIGTERM, has a session of its own and closed its streams goes all the same.
     portal.run(ada, STUBBORN)
-    began = time.monotonic()
     portal.stop_server(ada)
     assert traces(sandboxes, sandbox) == []
-    assert time.monotonic() - began < 5
     assert not subprocess.run(["pgrep", "-u", ada], capture_output=True, text=True).stdout
 
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -214,10 +213,8 @@ def test_nothing_is_left_when_the_test_is_killed(number: signal.Signals) -> None
         assert test.stdout is not None
         folder = Path(test.stdout.readline().strip())
         assert len(processes(folder)) > 4
-        begun = time.monotonic()
         test.send_signal(number)
     until(lambda: not folder.exists() and not processes(folder))
-    assert time.monotonic() - begun < 10
 
 
 def test_missing_slurm_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def start_now(cluster: SlurmCluster) -> None:
 
     Not at once: a node refuses what is started within the second of its requeue.
     """
-    until(lambda: element(cluster)[1] == "PENDING", 60)
+    until(lambda: element(cluster)[1] == "PENDING")
     cluster.command("scontrol", "update", f"JobId={element(cluster)[0]}", "StartTime=now+2")
 
 
@@ -149,11 +149,11 @@ def test_the_controller_is_down_for_a_minute(site: Site, slurm: SlurmCluster) ->
     )
     doomed = site.submit(stage("doomed", "sleep 600"))
     running(site)
-    until(lambda: workers_of(hungry.path) and workers_of(doomed.path), 30)
+    until(lambda: workers_of(hungry.path) and workers_of(doomed.path))
     slurm.stop_controller()
     begun = os.times().elapsed
     go.touch()
-    until(lambda: records(job, "once") and records(hungry, "hungry"), 30)
+    until(lambda: records(job, "once") and records(hungry, "hungry"))
     late = stage("late", f"echo late >> {site.trace}")
     with pytest.raises(BackendError):
         site.submit(late)
@@ -209,7 +209,7 @@ def test_munge_is_down_for_a_while(site: Site, slurm: SlurmCluster) -> None:
     running(site)
     slurm.stop_munge()
     assert job.refresh().state is State.RUNNING
-    until(lambda: not job.refresh().known, 20)
+    until(lambda: not job.refresh().known)
     assert job.refresh().state is State.RUNNING, "a query that fails says nothing"
     late = stage("late", f"echo late >> {site.trace}")
     with pytest.raises(LabkitError, match=r"(?i)munge"):
@@ -266,7 +266,7 @@ def test_all_nodes_lose_their_power(site: Site, slurm: SlurmCluster) -> None:
         slurm.kill_node(name)
     assert not workers_of(job.path)
     # BatchStartTimeout and MessageTimeout: so long a job may be missing from its node at its start.
-    until(lambda: time.monotonic() > begun + 21, 30)
+    until(lambda: time.monotonic() > begun + 21)
     for name in slurm.nodes:
         slurm.start_node(name)
     # A node that came back tells that it does not have the job; SLURM puts it into the queue again.
@@ -341,8 +341,8 @@ def test_the_run_folder_vanishes_and_comes_back(site: Site, slurm: SlurmCluster)
     (site.folder / "runs").rename(away)
     with pytest.raises(LabkitError, match="is gone"):
         job.refresh()
-    until(lambda: not workers_of(job.path), 60)
-    until(lambda: not any("RUNNING" in line for line in slurm.queue()), 60)
+    until(lambda: not workers_of(job.path))
+    until(lambda: not any("RUNNING" in line for line in slurm.queue()))
     away.rename(site.folder / "runs")
     assert job.wait(60).state is State.FAILED
     assert job.failed()["reason"][0] == "LOST"
@@ -359,8 +359,8 @@ def test_a_deleted_run_folder_ends_its_job_alone(site: Site, slurm: SlurmCluster
     other = site.submit(stage("other", "sleep 1; echo x > y"))
     shutil.rmtree(job.path)
     assert other.wait(60).state is State.SUCCEEDED
-    until(lambda: not workers_of(job.path), 60)
-    until(lambda: not slurm.queue(), 60)
+    until(lambda: not workers_of(job.path))
+    until(lambda: not slurm.queue())
     assert site.submit(once(site, 0.1)).wait(60).state is State.SUCCEEDED
 
 
@@ -399,7 +399,7 @@ def test_cancelled_by_scancel(site: Site, slurm: SlurmCluster) -> None:
     assert job.failed()["reason"][0] == "CANCELLED"
     until(lambda: not slurm.queue())
     assert site.submit(*stages).path == job.path
-    until(lambda: len(ran(site.trace)) == 2, 30)
+    until(lambda: len(ran(site.trace)) == 2)
     job.cancel().wait(60)
 
 

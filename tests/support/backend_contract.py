@@ -176,7 +176,7 @@ class BackendContract:
         job = site.submit(
             stage("first", "echo well > a.txt"), stage("last", "sleep 60", depends_on=("first",))
         )
-        until(lambda: job.refresh().count(State.RUNNING) == 1 and records(job, "first"), 30)
+        until(lambda: job.refresh().count(State.RUNNING) == 1 and records(job, "first"))
         job.cancel().wait(site.patience)
         assert job.state is State.CANCELLED
         assert (job.path / "results/first/t0/a.txt").exists()
@@ -188,7 +188,7 @@ class BackendContract:
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         job = site.submit(stage("slow", f"echo ran >> {site.trace}; sleep 60"))
-        until(lambda: ran(site.trace), 30)
+        until(lambda: ran(site.trace))
 
         def away(*_: object) -> None:
             raise BackendError("the scheduler is down")
@@ -208,7 +208,7 @@ class BackendContract:
         gate = site.folder / "gate"
         wait = f"echo ran >> {site.trace}; while [ ! -e {gate} ]; do sleep 0.1; done"
         job = site.submit(stage("wait", wait))
-        until(lambda: ran(site.trace), 30)
+        until(lambda: ran(site.trace))
         job.cancel().wait(site.patience)
         gate.touch()
         again = site.run(stage("wait", wait))
@@ -338,7 +338,7 @@ class BackendContract:
     ) -> None:
         work = stage("slow", f"echo ran >> {site.trace}; sleep 1.5")
         job = site.submit(work)
-        until(lambda: ran(site.trace) and job.refresh().count(State.RUNNING) == 1, 30)
+        until(lambda: ran(site.trace) and job.refresh().count(State.RUNNING) == 1)
 
         def blind(_: object, runs: list[Run]) -> dict[Run, Sightings]:
             return {run: Sightings(known=False, text="the scheduler is down") for run in runs}

@@ -33,7 +33,7 @@ def once(site: Site, seconds: float = 1.5) -> Stage:
     )
 
 
-def running(site: Site, seconds: float = 20.0) -> None:
+def running(site: Site, seconds: float = 120.0) -> None:
     """Wait until the task has begun."""
     until(lambda: ran(site.trace), seconds)
 

@@ -55,7 +55,7 @@ def stage(name: str, *scripts: str, outputs: tuple[str, ...] = (), **more: objec
     return Stage(name=name, tasks=tasks, **more)  # type: ignore[arg-type]
 
 
-def until(what: Callable[[], object], seconds: float = 20.0, every: float = 0.05) -> object:
+def until(what: Callable[[], object], seconds: float = 120.0, every: float = 0.05) -> object:
     """Wait until something is true, and return it."""
     deadline = time.monotonic() + seconds
     while True:

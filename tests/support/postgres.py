@@ -94,7 +94,7 @@ class Postgres:
         return done.strip()
 
     def _ready(self) -> int:
-        words = [self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        words = [str(self.bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(words, check=False).returncode
 
     def _run(self, program: str, *words: str) -> str:

@@ -137,10 +137,8 @@ def test_the_hub_is_built_from_nothing(folder: Path) -> None:
     assert json.loads(done.stdout)["title"]
     assert "hub: installing" in done.stderr
     assert "ready after" in done.stderr
-    start = time.monotonic()
     again = run("schema", env=env)
-    assert again.stderr == ""
-    assert time.monotonic() - start < 10
+    assert again.stderr == ""  # a build would say so
     python = folder / "state" / "envs" / "hub" / "bin" / "python"
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")

@@ -322,10 +322,8 @@ async def test_a_refusal_differs_from_silence(said: str, kind: type[Exception]) 
 
 
 async def test_a_program_that_hangs_is_killed() -> None:
-    began = time.monotonic()
     with pytest.raises(SlurmUnavailableError, match="did not answer"):
-        await execute(["/bin/sleep", "60"], {}, timeout=0.2)
-    assert time.monotonic() - began < 5
+        await execute(["/bin/sleep", "86400"], {}, timeout=0.2)
 
 
 async def test_what_could_not_be_cancelled_is_kept_and_tried_again(

@@ -71,7 +71,7 @@ def test_two_jobs_share_the_cores(site: Site) -> None:
 def test_no_more_tasks_than_memory(site: Site) -> None:
     third = capacity().memory // 3 + MB
     job = site.submit(busy(site, 4, cpu=0.01, memory=third))  # type: ignore[arg-type]
-    until(lambda: "memory" in job.refresh().text, 10)
+    until(lambda: "memory" in job.refresh().text)
     job.wait(30)
     assert most_at_once(site.trace) <= 2
 
@@ -92,7 +92,7 @@ def test_a_job_that_finds_no_room_is_in_nobodys_way(site: Site) -> None:
     try:
         until(lambda: queue.scheduler_pid() == process.pid)
         large = site.submit(busy(site, 1, memory=capacity().memory))  # type: ignore[arg-type]
-        until(lambda: "are free" in large.refresh().text, 10)
+        until(lambda: "are free" in large.refresh().text)
         small = site.submit(busy(site, 2, cpu=0.5, memory="50 MB"))  # type: ignore[arg-type]
         assert small.wait(30).state.value == "SUCCEEDED"
         assert large.refresh().state.value == "PENDING"

@@ -313,7 +313,7 @@ def test_what_a_killed_submitter_left_in_the_queue_goes_with_the_job(site: Site)
     half = queue / f".{name}.json.77.00aa"
     half.touch()
     job.wait(60)
-    until(lambda: not list(queue.iterdir()), 60)
+    until(lambda: not list(queue.iterdir()))
 
 
 def test_a_job_elsewhere_is_found_by_its_place_in_the_queue(site: Site, lab_home: Path) -> None:

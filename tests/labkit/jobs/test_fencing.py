@@ -174,12 +174,12 @@ def test_a_frozen_scheduler_wakes_up_after_another_has_taken_over(
     assert other.path != frozen.path
     again = open_job(job.path)
     again.refresh()
-    until(lambda: other.scheduler_pid() and len(ran(site.trace)) >= 3, 60)
+    until(lambda: other.scheduler_pid() and len(ran(site.trace)) >= 3)
     os.kill(pid, signal.SIGCONT)
     try:
         again.wait(120)
         assert again.state is State.SUCCEEDED
-        until(lambda: "was taken over" in frozen.log.read_text(), 60)
+        until(lambda: "was taken over" in frozen.log.read_text())
         assert not frozen.names()
     finally:
         end_scheduler()

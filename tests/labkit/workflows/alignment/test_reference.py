@@ -111,7 +111,7 @@ def test_a_maker_that_is_killed_leaves_nothing_half_and_the_next_goes_on(
         stdout=subprocess.DEVNULL,
     )
     try:
-        until(mark.is_file, 60)
+        until(mark.is_file)
         assert list(refs.glob(".making-*"))
     finally:
         os.killpg(maker.pid, signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -143,7 +143,7 @@ def test_bam_and_cram_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_what_the_jobs_own_sheet_says_is_kept() -> None:
-    sheet = [
+    sheet: list[dict[str, Any]] = [
         {"sample": "tumor", "sarek": {"patient": "P1", "sex": "XX", "status": "1"}},
         {"sample": "blood", "sarek": {"patient": "P1"}},
         {"sample": "alone", "sarek": {"sex": "XY"}},

@@ -115,11 +115,15 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
+def name_of(path: str | None) -> str:
+    return Path(path).name if path else ""
+
+
 def rows(folder: Path) -> list[tuple[str, str, str, str]]:
     samples, problems = read_sheet(folder)
     assert [problem for problem in problems if not problem.warning] == []
     return [
-        (sample.name, lane.lane, *(Path(p).name if p else "" for p in (lane.fastq_1, lane.fastq_2)))
+        (sample.name, lane.lane, name_of(lane.fastq_1), name_of(lane.fastq_2))
         for sample in samples
         for lane in sample.lanes
     ]

@@ -75,7 +75,12 @@ def test_depth_of_regions_that_overlap(tmp_path: Path) -> None:
     # in the reference's order, as samtools writes it
     lines = "chr2\t7\t40\n" + "".join(f"chr1\t{at + 1}\t{at}\n" for at in range(1, 20))
     read, write = os.pipe()
-    feed = threading.Thread(target=lambda: (os.write(write, lines.encode()), os.close(write)))
+
+    def give() -> None:
+        os.write(write, lines.encode())
+        os.close(write)
+
+    feed = threading.Thread(target=give)
     feed.start()
     regions.collect(read, found, tmp_path / "targets.tsv")
     feed.join()
