@@ -23,7 +23,7 @@ from labkit.portal.annotating.project import Project, find, make
 from labkit.workflows.cellprofiler import example
 from tests.browser.test_apps import log_in
 from tests.conftest import CHROMIUM, needs_chromium, needs_env, needs_root
-from tests.labkit.workflows.cellprofiler.conftest import lab_home
+from tests.labkit.workflows.conftest import lab_home
 from tests.notebooks.test_notebooks import Tutor, tutor
 from tests.support.app_contract import AppCase, AppContract
 from tests.support.gated_portal import AppPortal, eventually

@@ -1,3 +1,5 @@
+"""Homes for jobs that run in the environments of a lab."""
+
 from __future__ import annotations
 
 import os
@@ -21,6 +23,7 @@ def lab_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             monkeypatch.setenv(name, value)
 
     env("LABHUB_ENVS", str(built_envs()))
+    env("LABKIT_REFERENCES", None)
     with job_helpers.home(tmp_path / "home", env) as folder:
         yield folder
 
@@ -37,6 +40,7 @@ def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             os.environ[name] = value
 
     env("LABHUB_ENVS", str(built_envs()))
+    env("LABKIT_REFERENCES", None)
     try:
         with job_helpers.home(tmp_path_factory.mktemp("lab") / "home", env) as folder:
             yield folder
