@@ -119,7 +119,7 @@ def check_options(options: Mapping[str, Any]) -> list[Problem]:
     if options["umi"] not in (None, "name"):
         hint = "UMIs in a file of their own are the sheet's column fastq_umi."
         problems.append(Problem("umi", f"must be 'name' or None, not {options['umi']!r}.", hint))
-    for name in ("mark_duplicates", "depth", "uq"):
+    for name in ("mark_duplicates", "depth", "uq", "picard_metrics"):
         if not isinstance(options[name], (bool, type(None))):
             problems.append(Problem(name, f"must be True or False, not {options[name]!r}."))
     return problems

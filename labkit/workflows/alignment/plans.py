@@ -106,6 +106,7 @@ def _settings(prepared: Prepared) -> dict[str, Any]:
         **aligners.filters(options, bool(prepared.adapters)),
         "mark_duplicates": prepared.library != "long" if marks is None else marks,
         "uq": options["uq"],
+        "picard_metrics": options["picard_metrics"],
         "format": options["format"],
         "known_sites": prepared.known_sites,
         "batch": BATCH,

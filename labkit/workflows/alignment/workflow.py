@@ -75,6 +75,9 @@ class Alignment(Workflow):
         covered (``job.results("on_target")`` and ``("regions")``).
     uq : bool
         Also write the tag UQ (and NM, MD) by picard. It costs time, and few programs read it.
+    picard_metrics : bool
+        Also write metrics in picard's own formats: alignment summary, duplicates, and insert sizes
+        with their histogram as PDF.
     format : {"bam", "cram"}
         Of the result.
     depth : bool, optional
@@ -112,6 +115,7 @@ class Alignment(Workflow):
         targets: str | os.PathLike[str] | None = None,
         baits: str | os.PathLike[str] | None = None,
         uq: bool = False,
+        picard_metrics: bool = False,
         format: str = "bam",
         depth: bool | None = None,
         environment: str | Container = ENVIRONMENT,
@@ -130,6 +134,7 @@ class Alignment(Workflow):
             "optical_distance": optical_distance,
             "umi": umi,
             "uq": uq,
+            "picard_metrics": picard_metrics,
             "format": format,
             "depth": depth,
         }

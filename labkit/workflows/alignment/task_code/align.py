@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import cache, checksums, layout, pipe, programs, stream
+from . import cache, checksums, layout, picard, pipe, programs, stream
 from . import recalibrate as recalibration
 
 
@@ -53,6 +53,10 @@ def main(task: Any) -> None:
     else:
         flow.run(target, file_format)
     reads = check_reads(task, tools, flow, target, reference)
+    if settings["picard_metrics"]:
+        memory = task.memory // 2
+        picard.collect(tools, target, reference.fasta, task.out, task.tmp, paired=flow.paired,
+                       memory=memory)  # fmt: skip
     content = {
         "sample": name,
         "key": task.params["key"],

@@ -18,6 +18,7 @@
     metrics/depth.tsv.gz                 depth of each base, of small genomes
     metrics/markdup.txt                  samtools markdup -f, where duplicates were marked
     metrics/recalibration/               what base recalibration reports, where it ran
+    metrics/picard/<sample>.*            metrics in picard's formats, where asked for
     metrics/targets.tsv, targets.json    coverage of each target, and of all (see ``regions.py``)
     metrics/targets.reads.txt            reads that lie on a target; the same of baits
     metrics/usable.txt                   reads that could: mapped, primary, no duplicates

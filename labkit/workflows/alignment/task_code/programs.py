@@ -368,7 +368,7 @@ def picard_jar(env: Mapping[str, str]) -> str:
     for path in tried:
         if path.is_file():
             return str(path)
-    raise pipe.Failed("uq=True needs picard, which is not installed here", "INPUT")
+    raise pipe.Failed("picard is needed for that, and is not installed here", "INPUT")
 
 
 def write_argv(

@@ -12,6 +12,7 @@ import pytest
 
 from labkit.jobs.job import Job
 from labkit.jobs.model import State
+from labkit.workflows.alignment.task_code import histogram
 from tests.conftest import needs_env
 from tests.labkit.alignment import helpers
 from tests.labkit.workflows.alignment import simulate, stepwise
@@ -170,7 +171,9 @@ def test_the_same_job_again_is_the_same_job(job: Job, data: Data) -> None:
 def test_bwa_mem2_in_cram_with_uq_says_what_bwa_and_picard_say(
     job: Job, data: Data, steps: Path, module_home: Path
 ) -> None:
-    workflow = helpers.Streams(data.rows, data.fasta, aligner="bwa-mem2", format="cram", uq=True)
+    workflow = helpers.Streams(
+        data.rows, data.fasta, aligner="bwa-mem2", format="cram", uq=True, picard_metrics=True
+    )
     other = helpers.run(workflow)
     assert other.state is State.SUCCEEDED, other.failed().to_dict("records")
     folder = helpers.sample(other, "s")
@@ -183,6 +186,37 @@ def test_bwa_mem2_in_cram_with_uq_says_what_bwa_and_picard_say(
 
     assert seen(found) == seen(wanted)
     assert not stepwise.unlike(found, wanted)
+    check_picard_metrics(folder, found)
+
+
+def picard_row(path: Path, number: int = 0) -> dict[str, str]:
+    """Return a row of a metrics file of picard's."""
+    lines = path.read_text().splitlines()
+    head = next(at for at, line in enumerate(lines) if line.startswith("## METRICS CLASS")) + 1
+    names, values = (lines[at].split("\t") for at in (head, head + 1 + number))
+    return dict(zip(names, values, strict=False))
+
+
+def check_picard_metrics(folder: Path, found: list[stepwise.Record]) -> None:
+    """Compare picard's files with what the alignment itself holds."""
+    start = str(folder / "metrics/picard/s")
+    primary = [record for record in found if record.primary]
+    pair = picard_row(Path(f"{start}.alignment_summary_metrics.txt"), 2)
+    assert pair["CATEGORY"] == "PAIR"
+    assert int(pair["TOTAL_READS"]) == len(primary)
+    assert int(pair["PF_READS_ALIGNED"]) == sum(not r.flag & 4 for r in primary)
+    copies = picard_row(Path(f"{start}.duplicate_metrics.txt"))
+    told = 2 * int(copies["READ_PAIR_DUPLICATES"]) + int(copies["UNPAIRED_READ_DUPLICATES"])
+    assert told == sum(stepwise.duplicates(found).values()) > 0
+    sizes = Path(f"{start}.insert_size_metrics.txt")
+    assert int(picard_row(sizes)["READ_PAIRS"]) > 1000
+    names, columns = histogram.read(sizes)
+    assert names[0] == "insert_size"
+    assert sum(columns[1]) <= int(picard_row(sizes)["READ_PAIRS"])
+    pdf = Path(f"{start}.insert_size_histogram.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-") and pdf.rstrip().endswith(b"%%EOF") and len(pdf) > 5000
+    sums = (folder / "checksums.sha256").read_text()
+    assert "metrics/picard/s.insert_size_histogram.pdf" in sums
 
 
 def test_long_reads_are_aligned_by_minimap2(data: Data, module_home: Path, tmp_path: Path) -> None:
