@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hub.labfile.parallelcluster import GIB, ParallelCluster
 from hub.slurm.prices import prices
+from labkit.base.units import format_size
 
 HOURS = 730  # of a month, as AWS counts
 TABLE = Path(__file__).with_name("prices.csv")
@@ -85,13 +86,13 @@ def idle_costs(cluster: ParallelCluster) -> Costs:
         items.append((f"login node {cluster.login.instance}", month(cluster.login.instance)))
         items.append(("its load balancer", other["load_balancer"] * HOURS))
         disks += 40 * GIB  # ParallelCluster's own size
-    items.append((f"disks, {disks // GIB} GB", disks / GIB * other["disk_gp3"]))
+    items.append((f"disks, {format_size(disks)}", disks / GIB * other["disk_gp3"]))
     items.append(("the public address", other["public_address"] * HOURS))
     for queue in cluster.queues:
         if queue.min_nodes:
             what = f"{queue.min_nodes} x {queue.instances[0]} always on in {queue.name}"
             items.append((what, month(queue.instances[0], queue.min_nodes)))
     if cluster.scratch:
-        size = cluster.scratch.size / GIB
-        items.append((f"scratch, {size:.0f} GB", size * other["scratch_fsx"]))
+        size = cluster.scratch.size
+        items.append((f"scratch, {format_size(size)}", size / GIB * other["scratch_fsx"]))
     return Costs(tuple(items), min(table.day, day), table.region)

@@ -118,7 +118,7 @@ def test_the_idle_month_is_counted_up() -> None:
     plain = month()
     assert plain["head node t3.xlarge"] == pytest.approx(0.1664 * 730)
     assert plain["disks, 160 GB"] == pytest.approx(12.8)
-    assert month(scratch={"size": "1200G"})["scratch, 1200 GB"] == pytest.approx(168)
+    assert month(scratch={"size": "1200G"})["scratch, 1.17 TB"] == pytest.approx(168)
     always = {"name": "servers", "purpose": "servers", "instances": ["m6i.2xlarge"], "min_nodes": 2}
     queues = [
         always,

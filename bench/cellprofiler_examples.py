@@ -1,0 +1,161 @@
+"""CellProfiler's own example pipelines by labkit and by one plain run, compared in every cell.
+
+``python -m bench.cellprofiler_examples CHECKOUT WORK [words ...]``, with a checkout of
+CellProfiler/examples and a folder to work in. With words only pipelines whose paths hold one of
+them run. Each runs with one image set a task, or whole where a module looks across image sets;
+what is done stays in WORK, and is not done again. The table goes to the output, as Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import labkit
+from labkit.base.problems import LabkitError
+from labkit.jobs.model import State
+from labkit.viewers.paths import program
+from labkit.workflows.cellprofiler.job import CellProfilerJob
+from tests.labkit.workflows.cellprofiler.pipelines import ONE_THREAD, VOLATILE
+
+_LONGEST = 3600.0  # seconds of a plain run, and of a job
+_OLD = "CellProfiler3Pipelines"
+# Pipelines of version 3 lie beside each other; these have their images under another name.
+_IMAGES_OF = {
+    "ExampleUntangleAndStraightenWorms": "ExampleStraightenWorms",
+    "ExampleVitra": "ExampleVitraImages",
+    "ExampleFlyURL": "ExampleFly",
+}
+
+
+def images_of(pipeline: Path, checkout: Path) -> Path:
+    """Return the folder of a pipeline's images."""
+    folder = pipeline.parent
+    if folder.name == _OLD:
+        name = _IMAGES_OF.get(pipeline.stem, pipeline.stem)
+        folder = checkout / ("ExampleIlluminationCorrection" if "Illum" in name else name)
+    return folder / "images" if (folder / "images").is_dir() else folder
+
+
+def run_plainly(pipeline: Path, images: Path, out: Path) -> str:
+    """Run CellProfiler once over everything; return what it says at the end."""
+    if (out / "status").is_file():
+        return (out / "status").read_text()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    argv = [str(program("cellprofiler", "cellprofiler")), "-c", "-r", "-p", str(pipeline)]
+    argv += ["-o", str(out), "-d", str(out / "done"), "-i", str(images)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, errors="replace", timeout=_LONGEST, env=ONE_THREAD
+    )
+    status = (out / "done").read_text().strip() if (out / "done").exists() else "no end"
+    failed = [line for line in done.stderr.splitlines() if "Error detected" in line]
+    status = "; ".join([status, *failed[:1]])
+    (out / "status").write_text(status)
+    return status
+
+
+def run_by_labkit(pipeline: Path, images: Path, out: Path) -> tuple[CellProfilerJob | None, str]:
+    """Run it as a job; return the job, and whether it ran whole, or why it was refused."""
+    workflow = labkit.CellProfiler(pipeline, images, chunk_size=1, profiles=False, output=out)
+    refused = [str(problem) for problem in workflow.check() if not problem.warning]
+    whole = bool(refused) and all("looks across" in text for text in refused)
+    if whole:
+        count = len(workflow.prepared.sets)
+        workflow = labkit.CellProfiler(
+            pipeline, images, chunk_size=count, profiles=False, output=out
+        )
+        refused = [str(problem) for problem in workflow.check() if not problem.warning]
+    if refused:
+        return None, "; ".join(refused)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        job = workflow.submit("local")
+    job.wait(_LONGEST)
+    count = len(workflow.prepared.sets)
+    return job, f"{count} in one task" if whole else f"{count} in {count} tasks"
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a table of a plain run; a file that two kinds of objects share has two heads."""
+    table = pd.read_csv(path, float_precision="round_trip")
+    if len(table) and "ImageNumber" not in table and "ImageNumber" in map(str, table.iloc[0]):
+        table = pd.read_csv(path, float_precision="round_trip", header=[0, 1])
+        table.columns = [b if a in ("", "Image") else f"{a}_{b}" for a, b in table.columns]
+    return table
+
+
+def differences(job: CellProfilerJob, out: Path) -> list[str]:
+    """Return in what a job's tables differ from a plain run's."""
+    settings = json.loads((job.run.folder.files / "gather.json").read_text())
+    found = []
+    for path in sorted(out.rglob("*.csv")):
+        name = path.stem
+        for prefix in settings["prefixes"]:
+            name = name.removeprefix(prefix)
+        if name == "Experiment" or not path.stat().st_size:
+            continue
+        theirs = read_table(path)
+        try:
+            ours = job.results(name, places=False)
+        except LabkitError as error:
+            found.append(f"{name}: {error}")
+            continue
+        columns = [column for column in theirs if not column.startswith(VOLATILE)]
+        # where a run has saved its own images: what lies there is compared by its name
+        own = [c for c in columns if theirs[c].astype(str).str.contains(str(out)).any()]
+        columns = [column for column in columns if column not in own]
+        try:
+            pd.testing.assert_frame_equal(
+                ours[columns].reset_index(drop=True),
+                theirs[columns].reset_index(drop=True),
+                check_dtype=False,
+                check_exact=True,
+            )
+        except (AssertionError, KeyError) as error:
+            found.append(f"{name}: {' '.join(str(error).split())[:200]}")
+    return found
+
+
+def compare(pipeline: Path, checkout: Path, work: Path) -> dict[str, Any]:
+    """Run one pipeline both ways; return its row."""
+    name = pipeline.relative_to(checkout).with_suffix("").as_posix()
+    kept = work / "rows" / f"{name.replace('/', '.')}.json"
+    if kept.is_file():
+        row: dict[str, Any] = json.loads(kept.read_text())
+        return row
+    images = images_of(pipeline, checkout)
+    plain = run_plainly(pipeline, images, work / "plain" / name)
+    job, how = run_by_labkit(pipeline, images, work / "runs")
+    row = {"pipeline": name, "plain run": plain, "image sets": how, "labkit": "refused"}
+    if job is not None:
+        tables = len(list((work / "plain" / name).rglob("*.csv")))
+        texts = [str(text) for text in job.failed()["text"]]
+        unlike = differences(job, work / "plain" / name) if job.state is State.SUCCEEDED else texts
+        row["labkit"] = "; ".join(unlike) or f"equal in {tables} tables"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(row))
+    return row
+
+
+def main() -> None:
+    """Run the pipelines and print the table."""
+    checkout, work = (Path(word).absolute() for word in sys.argv[1:3])
+    words = sys.argv[3:]
+    columns = ("pipeline", "image sets", "plain run", "labkit")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    for pipeline in sorted(checkout.glob("*/*.cppipe")):
+        if not words or any(word in str(pipeline) for word in words):
+            row = compare(pipeline, checkout, work)
+            print(f"| {' | '.join(row[column] for column in columns)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
