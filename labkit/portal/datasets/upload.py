@@ -26,6 +26,7 @@ from labkit.viewers.cellxgene.clean import Cleaned, clean
 from labkit.viewers.cellxgene.errors import DataRefusedError
 from labkit.viewers.cellxgene.memory import BASE_BYTES
 from labkit.viewers.cellxgene.source import Source, read_source
+from labkit.viewers.cellxgene.unforeseen import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,15 +73,24 @@ def publish_data(
     if groups is not None:
         refuse(RULES.check_groups(list(groups), me["groups"], admin=me["admin"], kept=kept))
     progress("Reading and checking the data …")
+    called = "the data" if not isinstance(data, str | Path) else Path(data).name
     with _local(data, progress) as (place, kind):
-        source = read_source(place)
-        cleaned = clean(source, gene_names)
+        with explained(called, _less_memory):
+            source = read_source(place)
+            cleaned = clean(source, gene_names)
         if cleaned.problems or source.x is None:
             raise DataRefusedError(f"'{source.title}'", cleaned.problems)
         if color is not None and color not in cleaned.obs.columns:
             there = ", ".join(map(str, cleaned.obs.columns)) or "no columns at all"
             refuse([Problem("color", f"obs has no column {color!r}.", f"It has: {there}.")])
         return _publish(client, wanted, known, source, cleaned, kind, timeout, progress)
+
+
+def _less_memory() -> str:
+    return (
+        "Next step: publish fewer genes, `adata[:, adata.var.highly_variable]`, or fewer cells; or "
+        "take a server with more memory."
+    )
 
 
 @contextmanager
@@ -90,17 +100,22 @@ def _local(data: Any, progress: Progress) -> Iterator[tuple[Any, str]]:
         yield data, "memory"
         return
     if not str(data).startswith("s3://"):
-        yield data, "folder" if Path(data).suffix == ".zarr" else "file"
+        yield data, "folder" if Path(data).suffix.lower() == ".zarr" else "file"
         return
     bucket, _, key = str(data).removeprefix("s3://").partition("/")
-    if not bucket or not key.endswith(".h5ad"):
+    if not bucket or not key.lower().endswith(".h5ad"):
         refuse([Problem("data", f"{data!r} is no address like s3://bucket/key.h5ad.")])
     import boto3
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
     with tempfile.TemporaryDirectory(prefix="labkit-publish-") as folder:
         path = Path(folder) / Path(key).name
         progress(f"Fetching {data} …")
-        boto3.client("s3").download_file(bucket, key, str(path))
+        try:
+            boto3.client("s3").download_file(bucket, key, str(path))
+        except (BotoCoreError, ClientError) as error:
+            hint = "Are bucket and key right, and may your keys (~/.aws) read there?"
+            refuse([Problem("data", f"{data} cannot be fetched: {error}.", hint)])
         yield path, "s3"
 
 
@@ -114,11 +129,12 @@ def _publish(
     timeout: float,
     progress: Progress,
 ) -> Published:
-    identity = copies.identity(source, cleaned)
-    file = copies.existing(identity)
-    if file is None:
-        progress("Writing a copy that CellxGene can read …")
-        file = copies.write(source, cleaned, identity, ())
+    with explained(source.title, _less_memory):
+        identity = copies.identity(source, cleaned)
+        file = copies.existing(identity)
+        if file is None:
+            progress("Writing a copy that CellxGene can read …")
+            file = copies.write(source, cleaned, identity, ())
     progress("Computing the digest …")
     sha256 = _sha256(file)
     texts = {key: text for key, text in wanted.texts.items() if text is not None}
@@ -132,7 +148,8 @@ def _publish(
     if known is None:
         texts = _from_obs(cleaned) | {"title": wanted.name} | texts
     progress("Drawing the picture …")
-    picture = thumbnail.draw(cleaned, wanted.color or thumbnail.choose_color(cleaned))
+    with explained(source.title, _less_memory):
+        picture = thumbnail.draw(cleaned, wanted.color or thumbnail.choose_color(cleaned))
     size = file.stat().st_size
     announced = {
         **texts,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.base.ports import BLOCKED
-from labkit.base.problems import LabkitError, Problem
 from labkit.base.units import format_size
 from labkit.viewers import paths
 from labkit.viewers.cellxgene import copies, labels, memory, process, values
@@ -24,6 +21,7 @@ from labkit.viewers.cellxgene.errors import (
 )
 from labkit.viewers.cellxgene.process import Progress
 from labkit.viewers.cellxgene.source import Matrix, Source, read_source
+from labkit.viewers.cellxgene.unforeseen import explained
 
 # Above this share of what is left, the user is told before it gets tight.
 _TIGHT = 0.8
@@ -55,10 +53,10 @@ def open_cellxgene(
     _check_arguments(data, port, title, timeout)
     python = paths.program("cellxgene", "python")
     progress("Reading and checking the data …")
-    with _explained(title or "the data"):
+    with explained(title or "the data", _less_memory):
         source = read_source(data)
     source.title = title or source.title
-    with _explained(source.title):
+    with explained(source.title, _less_memory):
         cleaned = clean(source, gene_names)
         if cleaned.problems or source.x is None:
             raise DataRefusedError(f"'{source.title}'", cleaned.problems)
@@ -78,7 +76,7 @@ def open_cellxgene(
         process.stop(one)
 
     plan = _plan(source, source.x, cleaned, copies.existing(content), force)
-    with _explained(source.title):
+    with explained(source.title, _less_memory):
         if source.x.dtype.kind == "f" and (note := source.look_at_x(values.note)):
             plan.notes.append(note)
         served = _served(source, cleaned, content, plan, progress)
@@ -125,29 +123,6 @@ def open_cellxgene(
             continue
         progress(f"Ready: {link(started.port)}")
         return Card(started)
-
-
-@contextmanager
-def _explained(title: str) -> Iterator[None]:
-    """Turn what nobody foresaw into words: the reader of a notebook wants the next step."""
-    try:
-        yield
-    except (LabkitError, ImportError):
-        raise
-    except MemoryError as error:
-        raise NotEnoughMemoryError(
-            f"Preparing '{title}' needed more memory than there is.\n{_less_memory()}"
-        ) from error
-    except Exception as error:  # whatever unusual data makes pandas, anndata or h5py raise
-        text = next(iter(str(error).strip().splitlines()), "no message")
-        problem = Problem(
-            "data",
-            f"Something in it was not foreseen: {type(error).__name__}: {text}",
-            "leave out what the message names, or build a small AnnData of what is to be shown: "
-            "`anndata.AnnData(adata.X, adata.obs[['cell_type']], adata.var[[]], "
-            "obsm={'X_umap': adata.obsm['X_umap']})`.",
-        )
-        raise DataRefusedError(f"'{title}'", [problem]) from error
 
 
 def _lineage(source: Source, cleaned: Cleaned, annotations: bool | str | Path) -> str:

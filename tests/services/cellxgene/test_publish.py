@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from labkit.base.problems import RefusedError
+from labkit.portal.datasets import thumbnail
 from labkit.portal.datasets.client import Client, PublishError
 from labkit.portal.datasets.dataset import Published
+from labkit.viewers.cellxgene import clean
 from labkit.viewers.cellxgene.errors import DataRefusedError
 from services.appkit.person import Person
 from tests.conftest import needs_env
@@ -154,6 +156,30 @@ def test_data_that_cannot_be_drawn_is_refused_here(notebook: Notebook) -> None:
     del data.obsm["X_umap"]
     with pytest.raises(DataRefusedError, match="no 2-D embedding"):
         notebook.publish(data, "undrawn", groups=[])
+
+
+def test_what_nobody_foresaw_is_told_in_words(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise KeyError("a raw one")
+
+    for module, name in ((clean, "_clean_embeddings"), (thumbnail, "draw")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fails)
+            with pytest.raises(DataRefusedError, match=r"(?s)not foreseen: KeyError"):
+                notebook.publish(make(seed=77), "unforeseen", groups=[])
+
+
+def test_an_object_that_cannot_be_fetched_is_told_in_words(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(RefusedError, match=r"s3://bucket/a.H5AD cannot be fetched.*Are bucket"):
+        notebook.publish("s3://bucket/a.H5AD", "away", groups=[])
 
 
 def test_a_colour_that_is_no_column(notebook: Notebook) -> None:
