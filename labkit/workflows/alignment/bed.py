@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ _HINT = "A BED has contig, start (from 0) and end, and may have a name, separate
 
 
 def read_bed(
-    name: str, path: str, contigs: Mapping[str, int]
+    name: str, given: object, contigs: Mapping[str, int]
 ) -> tuple[list[regions.Region], list[Problem]]:
     """Return the regions of a BED file, in the reference's order, and what is wrong with it.
 
@@ -26,15 +27,18 @@ def read_bed(
     ----------
     name : str
         What it is for: ``"targets"`` or ``"baits"``.
-    path : str
+    given : str or Path
         The file, plain or gzip.
     contigs : mapping of str to int
         Of the reference: name and length in bases.
     """
-    if address := address_problem(name, path):
+    if not isinstance(given, (str, os.PathLike)):
+        return [], [Problem(name, f"must be the path of a BED file, not {given!r}.")]
+    if address := address_problem(name, given):
         return [], [address]
+    path = Path(given).expanduser()
     try:
-        content = Path(path).read_bytes()
+        content = path.read_bytes()
         text = (gzip.decompress(content) if content.startswith(_GZIP) else content).decode()
     except FileNotFoundError:
         return [], [Problem(name, f"there is no file {path}.")]
@@ -53,7 +57,7 @@ def read_bed(
         elif isinstance(region, regions.Region):
             found.append(region)
     if len(problems) > _SHOWN:
-        text = f"… and {len(problems) - _SHOWN:,} more lines of {Path(path).name} are wrong."
+        text = f"… and {len(problems) - _SHOWN:,} more lines of {path.name} are wrong."
         problems = [*problems[:_SHOWN], Problem(name, text)]
     if not found and not problems:
         problems.append(Problem(name, f"{path} has no regions.", _HINT))

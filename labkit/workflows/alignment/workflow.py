@@ -145,7 +145,7 @@ class Alignment(Workflow):
             for path in sites
         ]
         given = {"targets": targets, "baits": baits}
-        self.regions = {kind: os.fspath(path) for kind, path in given.items() if path is not None}
+        self.regions = {kind: path for kind, path in given.items() if path is not None}
         self.environment = environment
         self.name = name
         self.output = os.fspath(output) if output is not None else None
@@ -193,9 +193,8 @@ class Alignment(Workflow):
         if found.contigs:
             for path in self.known_sites:
                 found.problems += checks.check_known_sites(path, found.contigs)
-            for kind, path in self.regions.items():
-                place = path if "://" in path else str(Path(path).expanduser())
-                found.regions[kind], wrong = read_bed(kind, place, found.contigs)
+            for kind, bed in self.regions.items():
+                found.regions[kind], wrong = read_bed(kind, bed, found.contigs)
                 found.problems += wrong
         if not any(not problem.warning for problem in found.problems):
             needed = sizes.results(checks.read_bytes(found.samples, found.files))

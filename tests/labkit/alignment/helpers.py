@@ -24,7 +24,7 @@ class Streams(Alignment):
 
 def run(workflow: Alignment, **options: Any) -> Job:
     """Run a job to its end."""
-    return workflow.submit("local", **options).wait(150)
+    return workflow.submit("local", **options).wait(400)
 
 
 def sample(job: Job, name: str) -> Path:

@@ -66,6 +66,8 @@ def test_many_wrong_lines_are_counted_and_addresses_refused(tmp_path: Path) -> N
     assert "94 more lines of panel.bed are wrong" in problems[-1]
     (address,) = read_bed("targets", "https://host/panel.bed", CONTIGS)[1]
     assert "is an address" in address.text
+    (no_path,) = read_bed("baits", ["a.bed"], CONTIGS)[1]
+    assert str(no_path) == "baits: must be the path of a BED file, not ['a.bed']."
     (missing,) = read_bed("targets", str(tmp_path / "none.bed"), CONTIGS)[1]
     assert "there is no file" in missing.text
 
