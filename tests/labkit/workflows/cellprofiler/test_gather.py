@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.request import pathname2url
 
 import pandas as pd
 import pyarrow as pa
@@ -40,6 +41,24 @@ def test_numbers_types_and_order(tmp_path: Path, memory: int) -> None:
     assert list(table["B"]) == ["7", "8", "x", "y"]
     assert table["C"].isna().all() and list(table["D"].dropna()) == [1, 2]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_saved_images_are_told_where_they_lie_now(tmp_path: Path) -> None:
+    """CellProfiler records the folder that it saved into: an attempt's, which is gone then."""
+    folder = tmp_path / r"a \1 job" / "results/analysis/000001"
+    folder.mkdir(parents=True)
+    ran = "/mnt/home/run/attempts/analysis/0.2/part-1"
+    content = (
+        "ImageNumber,PathName_Out,PathName_Raw,PathName_None,URL_Out\n"
+        f"1,{ran}/sub,/data/attempts/x,,file:{ran}/o.png\n"
+        f"2,{ran},/data,,file://{ran}/o.png\n"
+    )
+    table = gather(folder, part(folder, "part-1", content, (1, 2), {1, 2}))
+    now = folder / "part-1"
+    assert list(table["PathName_Out"]) == [f"{now}/sub", str(now)]
+    assert list(table["PathName_Raw"]) == ["/data/attempts/x", "/data"]
+    assert list(table["URL_Out"]) == [f"file:{pathname2url(f'{now}/o.png')}",
+                                      f"file://{pathname2url(f'{now}/o.png')}"]  # fmt: skip
 
 
 def test_parts_with_different_columns_are_a_failure(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from urllib.request import pathname2url
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -145,6 +146,7 @@ def _read(part: Part, path: Path, delimiter: str, planned: Mapping[str, pa.Array
             taken = pc.take(numbers, pc.if_else(valid, values, 0))
             place = table.column_names.index(name)
             table = table.set_column(place, name, pc.if_else(valid, taken, values))
+    table = _with_places(table, part.folder)
     good = pa.array(sorted(part.good), pa.int64())
     if len(part.good) < len(part.numbers):
         table = table.filter(pc.is_in(table[key], value_set=good))
@@ -153,6 +155,19 @@ def _read(part: Part, path: Path, delimiter: str, planned: Mapping[str, pa.Array
         if name in table.column_names:
             place = table.column_names.index(name)
             table = table.set_column(place, name, pc.take(values, where))
+    return table
+
+
+def _with_places(table: pa.Table, folder: Path) -> pa.Table:
+    """Return a table whose saved images lie where they are now, no more where the task ran."""
+    # the folder of an attempt, whatever the run folder was called on that node
+    attempt = rf"^(file:(?://)?)?/.*/attempts/[^/]+/[0-9]+\.[0-9]+/{re.escape(folder.name)}(/.*)?$"
+    for place, name in enumerate(table.column_names):
+        if name.startswith(("PathName_", "URL_")) and pa.types.is_string(table[name].type):
+            now = pathname2url(str(folder)) if name.startswith("URL_") else str(folder)
+            now = now.replace("\\", r"\\")
+            moved = pc.replace_substring_regex(table[name], attempt, rf"\1{now}\2")
+            table = table.set_column(place, name, moved)
     return table
 
 
