@@ -9,14 +9,16 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any
 
-_NAMES = {
-    "open", "rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir", "write", "fsync",
-    "ftruncate", "flock", "listdir", "scandir", "fork_exec", "kill", "utime", "__exit__", "execute",
-    "commit", "stat", "symlink",
+# Whoever dies between two others of these leaves the disk as before the second.
+CHANGES = {
+    "rename", "replace", "link", "symlink", "unlink", "remove", "mkdir", "mkfifo", "rmdir", "write",
+    "flush", "fsync", "ftruncate", "utime", "fork_exec", "kill", "execute", "commit",
 }  # fmt: skip
+_ALL = CHANGES | {"__exit__", "open", "flock", "listdir", "scandir", "stat"}
 _HOMES = ("posix", "io", "_io", "fcntl", "_posixsubprocess", "sqlite3")
 
 
@@ -41,23 +43,40 @@ def arm(folder: str, role: str = "") -> None:
         os.unlink(mine)  # noqa: PTH108
     except OSError:
         return
-    left = [int(at)]
+
+    def done(called: str, where: str) -> None:
+        points = os.open(f"{folder}/points", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(points, f"{role} {at} {what} {called} {where}\n".encode())
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(float(what))
+
+    before(int(at), done)
+
+
+def before(at: int, do: Callable[[str, str], None], names: Collection[str] = _ALL) -> None:
+    """Do something right before this thread's ``at``-th file operation from now on.
+
+    Parameters
+    ----------
+    at : int
+        From 1.
+    do : callable
+        Is given the name of the operation, and the line of code that asks for it.
+    names : collection of str
+        Which operations count.
+    """
+    left = [at]
 
     def profile(frame: FrameType, event: str, called: Any) -> None:
-        if event != "c_call" or getattr(called, "__name__", "") not in _NAMES:
+        if event != "c_call" or getattr(called, "__name__", "") not in names:
             return
         owner = getattr(called, "__self__", None)
         home = getattr(called, "__module__", None) or type(owner).__module__
         if home not in _HOMES or frame.f_code.co_filename.startswith("<frozen"):
             return
         left[0] -= 1
-        if left[0]:
-            return
-        where = f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
-        points = os.open(f"{folder}/points", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(points, f"{role} {at} {what} {called.__name__} {where}\n".encode())
-        if what == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(float(what))
+        if left[0] == 0:
+            do(called.__name__, f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}")
 
     sys.setprofile(profile)

@@ -150,6 +150,7 @@ def fork(function: Callable[..., None], *words: object) -> int:
         return pid
     code = 1
     try:
+        os.closerange(3, 4096)  # SLURM's keepers end when nobody holds their pipes any more
         function(*words)
         code = 0
     except BaseException:

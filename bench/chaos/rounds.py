@@ -39,7 +39,7 @@ class Round(ABC):
 
     folder: Path
     rng: random.Random
-    patience: float = 240.0
+    patience: float = 400.0
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
 
     backend: ClassVar[str]

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 #: v1 writes a number near 2**63 for "no limit".
 UNLIMITED = 1 << 60
 _SELF = Path("/proc/self")
 
 
-@dataclass(frozen=True)
-class MemoryUse:
+class MemoryUse(NamedTuple):
     """One memory limit above this process.
 
     Attributes

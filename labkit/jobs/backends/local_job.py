@@ -114,6 +114,7 @@ class Job:
         lost = []
         for (index, attempt), beat in beats.items():
             if records.get((index, attempt)) is not None:
+                self._clear(stage, index, attempt)  # its worker was killed at its very end
                 continue
             if beat.get("submission") != self.submission.number:
                 continue
@@ -132,6 +133,10 @@ class Job:
                 self._after(left, ended[index])
         for live in lost:
             self._settle(left, live, "its worker ended while no scheduler ran")
+
+    def _clear(self, stage: str, index: int, attempt: int) -> None:
+        reap.clear(self.run.path, stage, index, attempt)
+        self.run.sweep(stage, index, attempt)
 
     def _beats(
         self, stage: str, attempts: Iterable[tuple[int, int]]
@@ -172,6 +177,8 @@ class Job:
         late = read_json_anew(beat)
         if late is not None and reap.lives(late, beat):  # on another machine: until it ends
             left.live[index] = Live.of(self.run.folder, *where, late)
+        else:
+            self.run.sweep(*where)
 
     def next_stage_tasks(self) -> StageLeft | None:
         """Return a stage that has a task to start now."""
@@ -286,6 +293,8 @@ class Job:
         beat = {} if record else read_json(folder.running(*where)) or {}
         if record is None:
             record = reap.settled(folder, beat, *where)
+            if record is not None:  # its worker was killed after its commit
+                reap.clear(self.run.path, *where)
         if record is not None and record.get("began") is not False:
             self._count(record)
         if record is None or record["state"] != State.SUCCEEDED:

@@ -362,8 +362,8 @@ class Run:
         """Remove what an attempt that has ended needs no more; what it wrote stays."""
         with suppress(OSError):
             self.folder.attempt(stage, index, attempt).rmdir()  # it wrote nothing
-        self.folder.running(stage, index, attempt).unlink(missing_ok=True)
         self.folder.reserved(stage, index, attempt).unlink(missing_ok=True)
+        self.folder.running(stage, index, attempt).unlink(missing_ok=True)
 
 
 def unreadable(path: Path, error: OSError) -> LabkitError:

@@ -139,7 +139,7 @@ class Execution:
             files.sync_path(place.parent)
         else:
             print(f"labkit: {place} was given up before it began", file=sys.stderr)
-        for path in (beat, reserved):
+        for path in (reserved, beat):  # a heartbeat that is left says that something is
             path.unlink(missing_ok=True)
         return (read_json(place) or {}).get("state") == "SUCCEEDED"
 

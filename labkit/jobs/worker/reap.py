@@ -139,7 +139,7 @@ def earlier_lives(folder: Folder, stage: str, index: int, attempt: int, submissi
             late = read_json_anew(path)
             if late is not None and lives(late, path):
                 return number
-        for left in (path, folder.reserved(*where)):
+        for left in (folder.reserved(*where), path):
             left.unlink(missing_ok=True)
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM", "BLIS", "ITK_
 _PRIVATE = ("JUPYTERHUB_", "JPY_", "PYTHON", "LABKIT_")
 
 
-@dataclass(frozen=True)
 class Setting:
     """Where and with what an attempt's program runs.
 
@@ -33,15 +31,28 @@ class Setting:
         The attempt's folder, and its temporary one.
     """
 
-    folder: Folder
-    manifest: dict[str, Any]
-    stage: dict[str, Any]
-    task: dict[str, Any]
-    number: int
-    cpu: float
-    memory: int
-    out: Path
-    tmp: Path
+    # No dataclass: its import takes a third of all that a worker takes.
+    def __init__(
+        self,
+        folder: Folder,
+        manifest: dict[str, Any],
+        stage: dict[str, Any],
+        task: dict[str, Any],
+        number: int,
+        cpu: float,
+        memory: int,
+        out: Path,
+        tmp: Path,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.stage = stage
+        self.task = task
+        self.number = number
+        self.cpu = cpu
+        self.memory = memory
+        self.out = out
+        self.tmp = tmp
 
     @property
     def _cores(self) -> str:

@@ -192,16 +192,16 @@ class Element:
         self._reap((self.stage, index, number), verdict)
 
     def _reap(self, where: tuple[str, int, int], verdict: tuple[str, str, str]) -> None:
-        if read_json(self.folder.record(*where)) is not None:
-            return
         reap.clear(self.folder.path, *where)
         beat = read_json(self.folder.running(*where)) or {}
-        if reap.settled(self.folder, beat, *where) is None:
+        if read_json(self.folder.record(*where)) is None and (
+            reap.settled(self.folder, beat, *where) is None
+        ):
             beat = beat or {"memory": self.granted or self.asked}
             record = reap.record(beat, where, self.submission, verdict, "slurm")
             if not write_record(self.folder.record(*where), record):
                 return
-        for path in (self.folder.running(*where), self.folder.reserved(*where)):
+        for path in (self.folder.reserved(*where), self.folder.running(*where)):
             path.unlink(missing_ok=True)
 
     def _terminated(self, *_: object) -> None:

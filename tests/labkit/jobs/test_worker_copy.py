@@ -147,3 +147,15 @@ def test_slurm_starts_the_worker_of_new_and_of_old_run_folders(
         capture_output=True, text=True, env={}, check=True,
     )  # fmt: skip
     assert done.stdout.split() == [f"{package.replace('/', '.')}.slurm", "7"]
+
+
+def test_it_imports_nothing_that_takes_long(run: Run) -> None:
+    """One start of a worker is paid for each task: ``dataclasses`` alone is a third of it."""
+    code = f"import sys; sys.path.insert(0, {str(run.path / 'worker')!r}); " + (
+        "from labkit.jobs.worker import main; print(*sys.modules)"
+    )
+    words = [sys.executable, "-I", "-S", "-c", code]
+    loaded = set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    slow = {"dataclasses", "inspect", "ast", "asyncio", "logging", "socket", "urllib", "tempfile"}
+    assert "labkit.jobs.worker.execute" in loaded
+    assert not loaded & slow
