@@ -44,7 +44,7 @@ def read_bed(
         return [], [Problem(name, f"there is no file {path}.")]
     except (OSError, EOFError, UnicodeDecodeError) as error:
         return [], [Problem(name, f"{path} cannot be read: {error}.")]
-    found: list[regions.Region] = []
+    listed: list[regions.Region] = []
     problems: list[Problem] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith(("#", "track", "browser", "@")):
@@ -55,19 +55,19 @@ def read_bed(
             where = f"{name}, line {number}"
             problems.append(Problem(where, wrong, _hint(region, contigs)))
         elif isinstance(region, regions.Region):
-            found.append(region)
+            listed.append(region)
     if len(problems) > _SHOWN:
         text = f"… and {len(problems) - _SHOWN:,} more lines of {path.name} are wrong."
         problems = [*problems[:_SHOWN], Problem(name, text)]
-    if not found and not problems:
+    if not listed and not problems:
         problems.append(Problem(name, f"{path} has no regions.", _HINT))
     order = {contig: place for place, contig in enumerate(contigs)}
-    found.sort(key=lambda region: (order[region.contig], region.start, region.end))
-    bases = sum(end - start for _, start, end in regions.merge(found))
+    listed.sort(key=lambda region: (order[region.contig], region.start, region.end))
+    bases = sum(end - start for _, start, end in regions.merge(listed))
     if bases > MOST:
         text = f"has {bases:,} bases; at most {MOST:,} are measured, as of exomes and panels."
         problems.append(Problem(name, text))
-    return found, problems
+    return listed, problems
 
 
 def _region(line: str) -> regions.Region | str:

@@ -114,9 +114,11 @@ def _name_lanes(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     seen: dict[str, set[str]] = {}
     for row in rows:
         taken = seen.setdefault(row["sample"], set())
-        lane, number = row["lane"] or "L1", 1
-        while row["lane"] in taken or not row["lane"]:
-            row["lane"] = lane if number == 1 and lane not in taken else f"{lane}-run{number}"
+        name = lane = row["lane"] or "L1"
+        number = 1
+        while name in taken:
             number += 1
-        taken.add(row["lane"])
+            name = f"{lane}-run{number}"
+        row["lane"] = name
+        taken.add(name)
     return rows

@@ -49,8 +49,8 @@ def make_plan(prepared: Prepared, backend: str) -> Plan:
     if backend == "slurm":
         scratch = 0  # most clusters do not say what disk their nodes have, and refuse --tmp
     memory = sizes.task_memory(prepared.aligner, length, cpu, largest)
-    memory += sum(_REGION_BYTES * (end - start) for found in prepared.regions.values()
-                  for _, start, end in regions.merge(found))  # fmt: skip
+    memory += sum(_REGION_BYTES * (end - start) for listed in prepared.regions.values()
+                  for _, start, end in regions.merge(listed))  # fmt: skip
     environment = prepared.environment
     where = Environment(environment) if isinstance(environment, str) else environment
     align = Stage(
@@ -68,9 +68,9 @@ def make_plan(prepared: Prepared, backend: str) -> Plan:
     }
     if prepared.alt:
         files[layout.ALT] = prepared.alt
-    for kind, found in prepared.regions.items():
+    for kind, listed in prepared.regions.items():
         files[layout.REGIONS[kind]] = "".join(
-            "\t".join(map(str, region)) + "\n" for region in found
+            "\t".join(map(str, region)) + "\n" for region in listed
         )
     return Plan(
         name=safe_key(prepared.name or "alignment")[:60],

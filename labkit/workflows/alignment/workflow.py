@@ -165,62 +165,62 @@ class Alignment(Workflow):
     @cached_property
     def prepared(self) -> Prepared:
         """Everything that can be read and checked before the submit."""
-        found = Prepared(
+        inputs = Prepared(
             self.reference, self.options, self.known_sites, self.environment, self.name
         )
-        found.samples, found.problems = read_sheet(self.sheet)
-        found.problems += aligners.check_options(self.options)
-        found.adapters, wrong = aligners.read_adapters(self.adapters)
-        found.problems += wrong
+        inputs.samples, inputs.problems = read_sheet(self.sheet)
+        inputs.problems += aligners.check_options(self.options)
+        inputs.adapters, problems = aligners.read_adapters(self.adapters)
+        inputs.problems += problems
         if isinstance(self.environment, str):
             try:
                 Environment(self.environment)
             except ValueError as error:
-                found.problems.append(Problem("environment", f"{error}."))
-        found.contigs, wrong = read_contigs(self.reference.fasta)
-        found.problems += wrong
-        found.files, wrong = checks.look_at_files(found.samples)
-        found.problems += wrong
-        self._choose(found)
-        long = found.library == "long"
-        samples, files, aligner = found.samples, found.files, found.aligner
+                inputs.problems.append(Problem("environment", f"{error}."))
+        inputs.contigs, problems = read_contigs(self.reference.fasta)
+        inputs.problems += problems
+        inputs.files, problems = checks.look_at_files(inputs.samples)
+        inputs.problems += problems
+        self._choose(inputs)
+        long = inputs.library == "long"
+        samples, files, aligner = inputs.samples, inputs.files, inputs.aligner
         if aligner != "minimap2":
-            found.alt, wrong = read_alt(self.reference.fasta, found.contigs)
-            found.problems += wrong
-        found.problems += checks.check_whole(samples, files, found.pairings, long)
-        found.problems += checks.check_library(samples, files, long, aligner)
-        found.problems += molecules.check_umis(samples, files, self.options["umi"])
-        if found.contigs:
+            inputs.alt, problems = read_alt(self.reference.fasta, inputs.contigs)
+            inputs.problems += problems
+        inputs.problems += checks.check_whole(samples, files, inputs.pairings, long)
+        inputs.problems += checks.check_library(samples, files, long, aligner)
+        inputs.problems += molecules.check_umis(samples, files, self.options["umi"])
+        if inputs.contigs:
             for path in self.known_sites:
-                found.problems += checks.check_known_sites(path, found.contigs)
+                inputs.problems += checks.check_known_sites(path, inputs.contigs)
             for kind, bed in self.regions.items():
-                found.regions[kind], wrong = read_bed(kind, bed, found.contigs)
-                found.problems += wrong
-        if not any(not problem.warning for problem in found.problems):
-            needed = sizes.results(checks.read_bytes(found.samples, found.files))
+                inputs.regions[kind], problems = read_bed(kind, bed, inputs.contigs)
+                inputs.problems += problems
+        if not any(not problem.warning for problem in inputs.problems):
+            needed = sizes.results(checks.read_bytes(inputs.samples, inputs.files))
             root = Path(self.output).expanduser() if self.output else default_root()
-            found.problems += checks.check_disk(root, needed, "the results")
-        return found
+            inputs.problems += checks.check_disk(root, needed, "the results")
+        return inputs
 
-    def _choose(self, found: Prepared) -> None:
+    def _choose(self, inputs: Prepared) -> None:
         """Choose aligner, preset and library type."""
         preset = self.options["preset"]
-        found.aligner = self.options["aligner"] or ("minimap2" if preset else default_aligner())
-        if found.aligner == "minimap2":
-            platforms = {lane.platform for sample in found.samples for lane in sample.lanes}
+        inputs.aligner = self.options["aligner"] or ("minimap2" if preset else default_aligner())
+        if inputs.aligner == "minimap2":
+            platforms = {lane.platform for sample in inputs.samples for lane in sample.lanes}
             known = {platform: name for name, platform in reversed(aligners.PRESETS.items())}
             guess = known.get(next(iter(platforms), ""), "") if len(platforms) == 1 else ""
-            found.preset = preset or guess
-            if not found.preset:
+            inputs.preset = preset or guess
+            if not inputs.preset:
                 hint = "Say preset='map-ont', 'map-hifi', 'map-pb' or, for short reads, 'sr'."
-                found.problems.append(Problem("preset", "minimap2 needs one.", hint))
-        if found.preset in aligners.LONG_PRESETS:
-            found.library = "long"
-            found.adapters = []
+                inputs.problems.append(Problem("preset", "minimap2 needs one.", hint))
+        if inputs.preset in aligners.LONG_PRESETS:
+            inputs.library = "long"
+            inputs.adapters = []
             return
-        found.pairings, wrong = checks.read_pairings(found.samples, found.files)
-        found.problems += wrong
-        in_turn = any(pairing.interleaved for pairing in found.pairings.values())
-        lanes = [lane for sample in found.samples for lane in sample.lanes]
+        inputs.pairings, problems = checks.read_pairings(inputs.samples, inputs.files)
+        inputs.problems += problems
+        in_turn = any(pairing.interleaved for pairing in inputs.pairings.values())
+        lanes = [lane for sample in inputs.samples for lane in sample.lanes]
         paired = in_turn or any(lane.fastq_2 for lane in lanes)
-        found.library = "paired" if paired else "single"
+        inputs.library = "paired" if paired else "single"

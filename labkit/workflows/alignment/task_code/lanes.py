@@ -214,11 +214,11 @@ class Lane:
 
     def _tags(self, molecules: umis.Umis, names: Sequence[bytes]) -> list[bytes]:
         """Return the SAM tags of reads: the UMI, and where needed the library with it."""
-        found = molecules.take(names)
-        tags = [b"%b:Z:%b" % (umis.TAG.encode(), umi) for umi in found]
+        sequences = molecules.take(names)
+        tags = [b"%b:Z:%b" % (umis.TAG.encode(), umi) for umi in sequences]
         if self.library_tag:
             head = f"\t{self.library_tag}:Z:{self.group['LB']} ".encode()
-            tags = [tag + head + umi for tag, umi in zip(tags, found)]  # noqa: B905 -- 3.9
+            tags = [tag + head + umi for tag, umi in zip(tags, sequences)]  # noqa: B905 -- 3.9
         return tags
 
     def counts(self) -> dict[str, Any]:

@@ -23,32 +23,32 @@ class Region(NamedTuple):
     name: str = ""
 
 
-def write(path: Path, found: Iterable[Sequence[object]]) -> None:
+def write(path: Path, listed: Iterable[Sequence[object]]) -> None:
     """Write regions as BED."""
     with path.open("w", encoding="utf-8") as file:
-        for region in found:
+        for region in listed:
             print(*region, sep="\t", file=file)
 
 
 def read(path: Path) -> list[Region]:
     """Read what :func:`write` wrote."""
-    found = []
+    listed = []
     for line in path.read_text(encoding="utf-8").splitlines():
         contig, start, end, *name = line.split("\t")
-        found.append(Region(contig, int(start), int(end), *name))
-    return found
+        listed.append(Region(contig, int(start), int(end), *name))
+    return listed
 
 
-def merge(found: Iterable[Region]) -> list[tuple[str, int, int]]:
+def merge(listed: Iterable[Region]) -> list[tuple[str, int, int]]:
     """Join regions that overlap or touch, so that no base is counted twice.
 
     Parameters
     ----------
-    found : iterable of Region
+    listed : iterable of Region
         Those of a contig together, by start.
     """
     merged: list[tuple[str, int, int]] = []
-    for contig, start, end, _ in found:
+    for contig, start, end, _ in listed:
         if merged and merged[-1][0] == contig and start <= merged[-1][2]:
             merged[-1] = (contig, merged[-1][1], max(merged[-1][2], end))
         else:
@@ -56,7 +56,7 @@ def merge(found: Iterable[Region]) -> list[tuple[str, int, int]]:
     return merged
 
 
-def collect(source: int, found: Sequence[Region], target: Path) -> None:
+def collect(source: int, listed: Sequence[Region], target: Path) -> None:
     """Write the coverage of regions, and of all their bases together.
 
     Parameters
@@ -64,14 +64,14 @@ def collect(source: int, found: Sequence[Region], target: Path) -> None:
     source : int
         End of a pipe: contig, position from 1, depth, as ``samtools depth -b`` writes it of the
         merged regions.
-    found : sequence of Region
+    listed : sequence of Region
         In the reference's order.
     target : Path
         For one line per region; a file of the same name with ``.json`` has the sums. See
         ``layout.py``.
     """
     numpy = import_module("numpy")
-    depth = _Depth(merge(found))
+    depth = _Depth(merge(listed))
     for block in windows.whole_lines(source):
         for contig, position, counts in windows.contigs_of(block):
             depth.add(contig, position - 1, counts)
@@ -79,14 +79,14 @@ def collect(source: int, found: Sequence[Region], target: Path) -> None:
     with target.open("w", encoding="utf-8") as file:
         print("contig", "start", "end", "name", "mean_depth", "lowest_depth", *shares, sep="\t",
               file=file)  # fmt: skip
-        for region in found:
+        for region in listed:
             part = depth.of(region)
             covered = [f"{float(numpy.mean(part >= least)):.6f}" for least in DEPTHS]
             mean = f"{float(part.mean()):.4f}"
             print(*region, mean, int(part.min()), *covered, sep="\t", file=file)
     every = depth.values
     sums = {
-        "regions": len(found),
+        "regions": len(listed),
         "bases": int(every.size),
         "mean_depth": float(every.mean()),
         "median_depth": float(numpy.median(every)),

@@ -153,8 +153,8 @@ class Stream:
 
     def _regions(self, kind: str, path: Path) -> list[int]:
         """Start what measures targets or baits; return the ends that the stream is written into."""
-        found, merged = regions.read(path), self.task.tmp / f"{kind}.merged.bed"
-        regions.write(merged, regions.merge(found))
+        listed, merged = regions.read(path), self.task.tmp / f"{kind}.merged.bed"
+        regions.write(merged, regions.merge(listed))
         out = self.task.out
         reads = out / layout.region_metrics(kind, "reads.txt")
         ends = [self._measure(f"reads on {kind}", programs.count_argv(merged), reads)]
@@ -163,7 +163,7 @@ class Stream:
         argv = ["samtools", "depth", "-s", "-b", str(merged), "-"]
         ends.append(self._measure(f"depth of {kind}", argv, write))
         target = out / layout.region_metrics(kind, "tsv")
-        self.line.thread(kind, partial(regions.collect, read, found, target), close=[read])
+        self.line.thread(kind, partial(regions.collect, read, listed, target), close=[read])
         return ends
 
     def _measure(self, name: str, argv: list[str], target: Path | int) -> int:

@@ -32,8 +32,8 @@ class Umis(Protocol):
 
 def of_name(name: bytes) -> bytes:
     """Return the UMI at the end of a read's name; nothing where there is none."""
-    found = _IN_NAME.search(fastq.mate_name(name))
-    return found[1].upper().replace(b"+", b"-") if found else b""
+    match = _IN_NAME.search(fastq.mate_name(name))
+    return match[1].upper().replace(b"+", b"-") if match else b""
 
 
 class FromNames:
@@ -50,15 +50,15 @@ class FromNames:
         FastqError
             A name has none.
         """
-        found = [of_name(name) for name in names]
-        if b"" in found:
-            at = found.index(b"")
+        umis = [of_name(name) for name in names]
+        if b"" in umis:
+            at = umis.index(b"")
             number = self._count + at + 1
             raise fastq.FastqError(
                 f"has a read without UMI: read {number:,} is {records.show(names[at])}"
             )
-        self._count += len(found)
-        return found
+        self._count += len(umis)
+        return umis
 
     def end(self) -> None:
         """Note the end of the file."""
@@ -90,12 +90,12 @@ class FromFile:
         FastqError
             The names are not those of its records, or a record is no UMI.
         """
-        found = []
+        umis = []
         for name in map(fastq.mate_name, names):
             if name != self._now[0]:
                 self._now = self._next(name)
-            found.append(self._now[1])
-        return found
+            umis.append(self._now[1])
+        return umis
 
     def end(self) -> None:
         """Note the end of the reads, and close the file.

@@ -206,8 +206,8 @@ def check_picard_metrics(folder: Path, found: list[stepwise.Record]) -> None:
     assert int(pair["TOTAL_READS"]) == len(primary)
     assert int(pair["PF_READS_ALIGNED"]) == sum(not r.flag & 4 for r in primary)
     copies = picard_row(Path(f"{start}.duplicate_metrics.txt"))
-    told = 2 * int(copies["READ_PAIR_DUPLICATES"]) + int(copies["UNPAIRED_READ_DUPLICATES"])
-    assert told == sum(stepwise.duplicates(found).values()) > 0
+    marked = 2 * int(copies["READ_PAIR_DUPLICATES"]) + int(copies["UNPAIRED_READ_DUPLICATES"])
+    assert marked == sum(stepwise.duplicates(found).values()) > 0
     sizes = Path(f"{start}.insert_size_metrics.txt")
     assert int(picard_row(sizes)["READ_PAIRS"]) > 1000
     names, columns = histogram.read(sizes)

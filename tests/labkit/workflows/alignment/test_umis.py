@@ -98,8 +98,8 @@ class Molecules:
         with path.open("wb") as file:
             for name, umi, *mates in chosen:
                 head = name + (end % umi if b"%b" in end else end)
-                told = b"%b %d:N:0:AC" % (head, mate + 1)
-                file.write(b"@%b\n%b\n+\n%b\n" % (told, mates[mate], b"I" * 100))
+                line = b"%b %d:N:0:AC" % (head, mate + 1)
+                file.write(b"@%b\n%b\n+\n%b\n" % (line, mates[mate], b"I" * 100))
         return path
 
 
