@@ -37,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: key(files[item.path]))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let pages take their time: what a browser test expects of one may come a minute later."""
+    if item.get_closest_marker("browser") is not None and CHROMIUM is not None:
+        from playwright.sync_api import expect
+
+        expect.set_options(timeout=60_000)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Add up how long each file takes; with workers, where they report to."""
     if not hasattr(config, "workerinput"):

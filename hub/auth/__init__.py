@@ -1,7 +1,9 @@
 """Who is let in: Unix accounts, sign-up, sign-on by OIDC/OAuth, or the owner alone.
 
 One module per method (`pam`, `signup`, `oauth`, `owner`), over what all share: `names` (which
-names there are), `guard` and `lockout` (wrong passwords), `first_admin` (the one-time link).
+names there are), `strict_names` (logging in under them), `guard` and `lockout` (wrong passwords),
+`first_admin` (the one-time link). They are imported where they are used: JupyterHub and all
+methods' libraries cost more than a second, which commands like ``labhub check`` do without.
 """
 
 from __future__ import annotations
@@ -11,12 +13,7 @@ from typing import Any
 
 from traitlets.config import Config
 
-from hub.auth.first_admin import PAGE, method_of
-from hub.auth.link_page import LinkHandler
 from hub.auth.names import is_valid
-from hub.auth.owner import OwnerAuthenticator, owner_name
-from hub.auth.pam import UnixAuthenticator
-from hub.auth.signup import SignupAuthenticator
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
@@ -30,10 +27,14 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     ProblemsError
         With all that keeps people from logging in.
     """
+    from hub.auth.owner import OwnerAuthenticator, owner_name
+    from hub.auth.pam import UnixAuthenticator
+    from hub.auth.signup import SignupAuthenticator
+
     found = [problem for problem in problems(settings, paths) if not problem.warning]
     if found:
         raise ProblemsError(found)
-    method = method_of(settings)
+    method = settings.authentication.effective_method
     if settings.isolation == "subdomain":
         c.StrictNames.address = settings.url
     if method == "owner":
@@ -55,20 +56,22 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
 
 def handlers(settings: Settings, paths: Paths) -> list[Any]:
     """Return the one-time link's page, for ``JupyterHub.extra_handlers``."""
+    from hub.auth.first_admin import PAGE
+    from hub.auth.link_page import LinkHandler
+
     return [(rf"/{PAGE}", LinkHandler, {"settings": settings, "paths": paths})]
 
 
 def template_vars(settings: Settings) -> dict[str, Any]:
     """Return what the pages know about logging in, for ``JupyterHub.template_vars``."""
-    return {"login_method": method_of(settings)}
+    return {"login_method": settings.authentication.effective_method}
 
 
 def problems(settings: Settings, paths: Paths) -> list[Problem]:
     """Return what keeps people from logging in, for ``configure`` and ``labhub check``."""
-    method = method_of(settings)
+    method = settings.authentication.effective_method
     found: list[Problem] = []
     if settings.authentication.oauth is not None:
-        # Imported where it is used: all providers' libraries cost more than a second.
         from hub.auth import oauth
 
         found += oauth.problems(settings, paths)

@@ -13,7 +13,8 @@ from traitlets import List, Unicode, default
 
 from hub.auth import unix
 from hub.auth.first_admin import Promises
-from hub.auth.names import RULE, StrictNames, is_valid, shown
+from hub.auth.names import RULE, is_valid, shown
+from hub.auth.strict_names import StrictNames
 
 SESSION_DAYS = 1.0
 _DOT_INSIDE = re.compile(r"(?<=[a-z0-9])\.(?=[a-z0-9])")

@@ -8,9 +8,10 @@ from typing import Any
 from jupyterhub.handlers.base import BaseHandler
 
 from hub.auth import first_admin, unix
-from hub.auth.names import RULE, is_valid, refuse_elsewhere
+from hub.auth.names import RULE, is_valid
 from hub.auth.passwords import SHORTEST, hashed, matches, problems
 from hub.auth.signup_pages import two_passwords
+from hub.auth.strict_names import refuse_elsewhere
 from hub.labfile.schema import Settings
 from hub.sandbox import AccountError, accounts_of
 from hub.state.paths import Paths

@@ -10,7 +10,8 @@ from jupyterhub.auth import Authenticator
 from tornado import web
 from traitlets import Unicode, default
 
-from hub.auth.names import StrictNames, is_valid
+from hub.auth.names import is_valid
+from hub.auth.strict_names import StrictNames
 
 
 def owner_name() -> str:

@@ -12,7 +12,7 @@ from traitlets import Unicode, default
 
 from hub.auth import unix
 from hub.auth.guard import PasswordGuard, RightPasswordError
-from hub.auth.names import StrictNames
+from hub.auth.strict_names import StrictNames
 
 # PAM takes as long for a name that does not exist as for a wrong password. This one has a
 # character that no account can have.

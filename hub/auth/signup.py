@@ -12,10 +12,11 @@ from traitlets import Unicode, default
 from hub.auth import unix
 from hub.auth.guard import PasswordGuard, RightPasswordError
 from hub.auth.lockout import Lockout
-from hub.auth.names import RULE, StrictNames
+from hub.auth.names import RULE
 from hub.auth.passwords import matches
 from hub.auth.signup_pages import PasswordHandler, PeopleHandler, SignupHandler
 from hub.auth.signup_people import People, make_table
+from hub.auth.strict_names import StrictNames
 
 SIGNUPS = 10  # from one address ...
 SIGNUPS_WAIT = 3600.0  # ... within an hour

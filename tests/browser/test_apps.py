@@ -54,7 +54,7 @@ def test_an_app_opens_from_the_home_page(
     page.screenshot(path=artifacts / "apps-starting.png")
     wait.unlink()
     # By itself: the app, its script, its WebSocket and its upload.
-    expect(page.locator("#who")).to_have_text(ada, timeout=30_000)
+    expect(page.locator("#who")).to_have_text(ada)
     expect(page.locator("#out")).to_have_text("ping 1000")
     assert page.url.startswith(portal.app_url("testapp"))
     assert "service-testapp" not in page.evaluate("document.cookie")
@@ -108,7 +108,7 @@ def test_a_page_on_another_origin_gets_nothing(
     portal, chromium, ada, _ = scene
     page = log_in(chromium, portal, ada)
     page.goto(portal.app_url("testapp"))
-    expect(page.locator("#who")).to_have_text(ada, timeout=30_000)
+    expect(page.locator("#who")).to_have_text(ada)
     page.goto(f"{portal.url}/hub/home")
     for request in (
         "fetch(url, {credentials: 'include'}).then(a => a.text())",

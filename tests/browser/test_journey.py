@@ -68,7 +68,7 @@ class Journey:
         self.name = name
         self.context = browser.new_context(viewport={"width": 1400, "height": 900})
         self.page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.failed: list[str] = []
         self.context.on("response", self._note)
         self._artifacts = artifacts
@@ -139,7 +139,7 @@ def test_start_a_server(journey: Journey) -> None:
     page.wait_for_url("**/hub/spawn-pending/**")
     expect(page.get_by_text("Waiting for the server to answer")).to_be_visible()
     journey.picture("pending")
-    page.wait_for_url(re.compile(re.escape(journey.url("lab"))), timeout=60_000)
+    page.wait_for_url(re.compile(re.escape(journey.url("lab"))))
     page.locator(".jp-Launcher").wait_for()
 
 
@@ -199,7 +199,7 @@ def test_the_card_leads_to_cells_in_cellxgene(journey: Journey) -> None:
 
 def test_a_cell_runs_a_job_within_the_servers_limits(journey: Journey) -> None:
     output = journey.run(JOB)
-    expect(output).to_contain_text("SUCCEEDED with 6 records of 4 GiB", timeout=60_000)
+    expect(output).to_contain_text("SUCCEEDED with 6 records of 4 GiB")
     journey.picture("job")
 
 

@@ -71,7 +71,7 @@ def log_in(chromium: Browser, portal: Portal) -> Iterator[LogIn]:
         context = chromium.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{portal.url}/hub/login")
         page.get_by_label("User name").fill(name)

@@ -77,7 +77,7 @@ def page(portal: Portal, chromium: Browser, ada: str) -> Iterator[Page]:
 
 def log_in(chromium: Browser, portal: Portal, name: str) -> Page:
     page = chromium.new_context(viewport={"width": 1300, "height": 900}).new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     page.goto(f"{portal.url}/hub/login")
     page.get_by_label("User name").fill(name)
     page.get_by_label("Password").fill(PASSWORD)
@@ -161,7 +161,7 @@ def test_a_shiny_app_runs_from_its_tile(portal: Portal, page: Page, artifacts: P
     expect(tile.locator("#summary")).to_contain_text("1 found")
     tile.screenshot(path=artifacts / "r-shiny-tile.png")
     tile.get_by_role("button", name="Run").first.click()
-    expect(tile.locator("#doubled")).to_have_text("twice: 20", timeout=60_000)
+    expect(tile.locator("#doubled")).to_have_text("twice: 20")
     tile.locator(".irs-handle").first.focus()
     tile.locator(".irs-line").first.click()
     expect(tile.locator("#doubled")).not_to_have_text("twice: 20")

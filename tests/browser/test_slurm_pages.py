@@ -87,7 +87,7 @@ def portal(
 def page(chromium: Browser, portal: SlurmPortal, people: People) -> Iterator[Page]:
     errors: list[str] = []
     page = chromium.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{portal.url}/hub/login")
     owner = people.add("ada")
@@ -181,7 +181,7 @@ def test_a_full_partition_is_said_to_be_full_and_the_wait_is_shown_until_it_ends
     expect(wait).to_contain_text(
         re.compile("Other jobs are before it|has not looked at it|waits until enough")
     )
-    expect(wait.locator("time")).to_have_text(re.compile(r"\(in \d+ min\)"), timeout=40_000)
+    expect(wait.locator("time")).to_have_text(re.compile(r"\(in \d+ min\)"))
     page.screenshot(path=artifacts / "slurm-waiting.png", full_page=True)
     assert page.evaluate(FAULTS, True) == []
     page.emulate_media(color_scheme="dark")
@@ -191,7 +191,7 @@ def test_a_full_partition_is_said_to_be_full_and_the_wait_is_shown_until_it_ends
     page.reload()  # the hub tells it again
     expect(wait).to_be_visible()
     cluster.command("scancel", *jobs)
-    page.wait_for_url(portal.user_url(page.owner), timeout=60_000)  # type: ignore[attr-defined]
+    page.wait_for_url(portal.user_url(page.owner))  # type: ignore[attr-defined]
 
 
 def test_a_start_by_keyboard_alone(page: Page, portal: SlurmPortal) -> None:
@@ -203,7 +203,7 @@ def test_a_start_by_keyboard_alone(page: Page, portal: SlurmPortal) -> None:
     assert visible_focus(page)
     press_until(page, "Tab", "button[type=submit]")
     page.keyboard.press("Enter")
-    page.wait_for_url(portal.user_url(page.owner), timeout=60_000)  # type: ignore[attr-defined]
+    page.wait_for_url(portal.user_url(page.owner))  # type: ignore[attr-defined]
     model = portal.server(page.owner)  # type: ignore[attr-defined]
     assert model["user_options"] == {"profile": "card", "partition": "gpu"}
 

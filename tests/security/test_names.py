@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from hub.auth import first_admin
-from hub.auth.names import StrictNames, is_valid, shown
+from hub.auth.names import is_valid, shown
+from hub.auth.strict_names import StrictNames
 from hub.labfile.read import read
 from hub.state.paths import Paths
 from tests.conftest import needs_root

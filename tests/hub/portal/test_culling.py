@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -215,8 +216,8 @@ def test_idle_servers_go_and_busy_ones_stay(portal: Culled, people: People) -> N
         people.add(n) for n in ("idle", "kernel", "held", "kept", "tab")
     )
     everybody = {idle, kernel, held, kept, tab}
-    for name in sorted(everybody):
-        portal.spawn(name, "notebook")
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda name: portal.spawn(name, "notebook"), sorted(everybody)))
     with client_of(portal, kernel) as client:
         first = client.post("api/kernels", json={"name": "python3"}).json()["id"]
         silent = kernel_run_at(
@@ -237,7 +238,7 @@ def test_idle_servers_go_and_busy_ones_stay(portal: Culled, people: People) -> N
         third = client.post("api/kernels", json={"name": "python3"}).json()["id"]
         open_tab = kernel_run_at(portal.user_url(tab), token_of(portal, tab), third, "1")
     portal.start_culler()
-    wait_for(lambda: idle not in portal.servers() and tab not in portal.servers(), 90)
+    wait_for(lambda: idle not in portal.servers() and tab not in portal.servers(), 240)
     open_tab.close()
     time.sleep(IDLE + 5)
     assert portal.servers() == {kernel, held, kept}, portal.culler_log()
@@ -248,7 +249,7 @@ def test_idle_servers_go_and_busy_ones_stay(portal: Culled, people: People) -> N
         client.delete(f"api/kernels/{second}")
     with client_of(portal, kept) as client:
         assert client.delete("labkit/api/keep").status_code == 204
-    wait_for(lambda: not portal.servers(), 90)
+    wait_for(lambda: not portal.servers(), 240)
     assert "Error" not in portal.culler_log()
     assert "Traceback" not in portal.culler_log()
 

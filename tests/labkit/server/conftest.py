@@ -182,7 +182,7 @@ class App:
         self._thread.join(10)
 
 
-def wait_for(check: Callable[[], Any], timeout: float = 15) -> Any:
+def wait_for(check: Callable[[], Any], timeout: float = 120) -> Any:
     """Wait until something is true; return it."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:

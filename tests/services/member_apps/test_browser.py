@@ -30,9 +30,9 @@ def test_a_dash_app_from_its_card_to_its_figure(
     page = log_in(chromium, scene.portal, scene.ada)
     page.screenshot(path=artifacts / "webapps-home.png", full_page=True)
     page.locator("a.card", has_text="doses").click()
-    expect(page.locator("#who")).to_have_text(f"{scene.ada} looks at compound A", timeout=60_000)
+    expect(page.locator("#who")).to_have_text(f"{scene.ada} looks at compound A")
     line = page.locator("#curve .scatterlayer path.js-line")
-    expect(line).to_have_count(1, timeout=60_000)  # plotly's script has 5 MB
+    expect(line).to_have_count(1)  # plotly's script has 5 MB
     assert page.url == scene.portal.app_url("doses")
     page.screenshot(path=artifacts / "webapps-dash.png")
     page.context.close()
@@ -42,12 +42,12 @@ def test_a_dash_app_from_its_card_to_its_figure(
 def test_a_shiny_app_follows_its_slider(scene: Scene, chromium: Browser, artifacts: Path) -> None:
     page = log_in(chromium, scene.portal, scene.ada)
     page.goto(scene.portal.app_url("waves"))
-    expect(page.locator("#who")).to_have_text(f"{scene.ada} looks at 2 periods", timeout=60_000)
+    expect(page.locator("#who")).to_have_text(f"{scene.ada} looks at 2 periods")
     track = page.locator(".irs-line")
     box = track.bounding_box()
     assert box is not None
     track.click(position={"x": 0.76 * box["width"], "y": box["height"] / 2}, force=True)
-    expect(page.locator("#who")).to_have_text(f"{scene.ada} looks at 7 periods", timeout=20_000)
+    expect(page.locator("#who")).to_have_text(f"{scene.ada} looks at 7 periods")
     plot = page.locator("#plot img")
     expect(plot).to_be_visible()
     assert plot.evaluate("img => img.naturalWidth > 100")

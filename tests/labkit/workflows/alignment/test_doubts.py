@@ -12,7 +12,6 @@ import labkit
 from labkit.jobs.model import State
 from labkit.workflows.alignment import aligners
 from labkit.workflows.alignment.task_code import pipe
-from labkit.workflows.alignment.task_code.gather import gather, schemas
 from tests.conftest import needs_env
 from tests.labkit.alignment import helpers
 from tests.labkit.workflows.alignment import simulate
@@ -108,6 +107,8 @@ def test_reads_that_are_nowhere_and_reads_that_were_all_dropped_are_told(
 
 
 def test_parts_with_other_columns_are_no_table(tmp_path: Path) -> None:
+    from labkit.workflows.alignment.task_code.gather import gather, schemas
+
     tables = gather.Tables(tmp_path, schemas.ALIGNMENT)
     tables.add("contigs", "a", [{"contig": "chr1", "mapped": 3}])
     tables.add("contigs", "b", [{"contig": "chr1", "mapped": None}])
