@@ -182,9 +182,10 @@ def test_a_node_dies_with_its_jobs(slurm: SlurmCluster) -> None:
 
 
 def test_a_dead_slurmd_leaves_its_jobs_alone(slurm: SlurmCluster, tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    job = submit(slurm, f"while [ ! -e {go} ]; do sleep 0.1; done", "-w", "node2")
-    until(lambda: state(slurm, job) == "RUNNING")
+    go, began = tmp_path / "go", tmp_path / "began"
+    script = f"touch {began}; while [ ! -e {go} ]; do sleep 0.1; done"
+    job = submit(slurm, script, "-w", "node2")
+    until(began.exists)  # RUNNING says only that the node was told
     slurm.kill_node("node2", jobs=False)
     slurm.start_node("node2")
     assert state(slurm, job) == "RUNNING"
