@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.conftest import needs_env, needs_root
-from tests.support.http import LocalhostTransport
+from tests.support.http_client import LocalhostTransport
 from tests.support.portal import Browser, Portal
 
 pytestmark = [needs_root, needs_env("notebook")]

@@ -13,7 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from hub.state.paths import Paths
 from tests.support.cli_portal import LabhubPortal, eventually
-from tests.support.http import LocalhostTransport
+from tests.support.http_client import LocalhostTransport
 from tests.support.portal import Browser
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

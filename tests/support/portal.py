@@ -25,7 +25,7 @@ from hub.labfile.read import read
 from hub.sandbox import remove_all, sandboxes_of
 from hub.state.paths import Paths
 from labkit.base.ports import free_ports
-from tests.support.http import LocalhostTransport, client
+from tests.support.http_client import LocalhostTransport, client
 from tests.support.start_report import start_report
 
 SUPPORT = Path(__file__).resolve().parent

@@ -25,7 +25,7 @@ from hub.portal.cull_policy import CullPolicy
 from hub.state.paths import Paths
 from tests.conftest import needs_env, needs_root
 from tests.labkit.server.conftest import kernel_run_at, wait_for
-from tests.support.http import LocalhostTransport
+from tests.support.http_client import LocalhostTransport
 from tests.support.portal import REPOSITORY, People, Portal
 
 IDLE = 12

@@ -23,7 +23,7 @@ import pytest
 from aiohttp import web
 
 from labkit.base.ports import free_port
-from tests.support.http import no_authorities
+from tests.support.http_client import no_authorities
 from tests.support.portal import REPOSITORY
 
 TOKEN = "0f" * 20

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.conftest import needs_env, needs_root
 from tests.support.app_contract import LARGE, REVOKED_WITHIN, AppCase, AppContract, refused
 from tests.support.gated_portal import HTML, AppPortal, eventually
-from tests.support.http import LocalhostTransport
+from tests.support.http_client import LocalhostTransport
 from tests.support.portal import People
 
 pytestmark = [needs_root, needs_env("proxy")]
