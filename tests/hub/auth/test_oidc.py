@@ -56,7 +56,7 @@ class Provider:
         self.process = subprocess.Popen(
             [sys.executable, str(program), str(self.port), str(self.file)], env=self.env
         )
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             with contextlib.suppress(httpx.HTTPError):
                 httpx.get(f"{self.issuer}/jwks", timeout=2).raise_for_status()
