@@ -214,7 +214,7 @@ class SlurmCluster:
             f"--pid-file={run}/munged.pid",
             "--force",  # of a folder above ours, /tmp for one, munged would complain
         )
-        self._until(lambda: answers(self.folder / "munge/socket"), "munged answers", 10.0)
+        self._until(lambda: answers(self.folder / "munge/socket"), "munged answers", 60.0)
 
     def stop_munge(self, *, kill: bool = False) -> None:
         """Stop the authentication daemon: every command of SLURM then fails, after 2 s of trying.
@@ -234,7 +234,7 @@ class SlurmCluster:
         if self._controller is None or not self._controller.running:
             self._controller = self._keep("slurmctld", "-D", "-f", str(self.conf))
         if wait:
-            self._until(self._controller_answers, "slurmctld answers", 30.0)
+            self._until(self._controller_answers, "slurmctld answers", 90.0)
 
     def stop_controller(self, *, kill: bool = False) -> None:
         """Stop slurmctld; jobs run on.
@@ -259,7 +259,7 @@ class SlurmCluster:
             words = ["-D", "-N", name, "-f", str(self.conf), *fresh]
             living.append(self._keep("slurmd", *words, name=name))
         if wait:
-            self._until(lambda: self._awake(name), f"{name} is up", 30.0)
+            self._until(lambda: self._awake(name), f"{name} is up", 90.0)
 
     def kill_node(self, name: str, *, jobs: bool = True) -> None:
         """Kill a node.

@@ -269,7 +269,7 @@ def assert_cells_are_drawn(page: Page) -> None:
     """Colour the cells by their type; there must be many pixels in many colours."""
     expect(page.get_by_text("bulk_labels")).to_be_visible(timeout=30_000)
     page.get_by_test_id("colorby-bulk_labels").click()
-    end = time.monotonic() + 15
+    end = time.monotonic() + 120
     while (drawn := colours_drawn(page))[1] < 8 and time.monotonic() < end:
         page.wait_for_timeout(300)
     pixels, colours = drawn

@@ -69,7 +69,7 @@ def served(host: str, port: int, *, namespace: str = "") -> Iterator[None]:
         process.wait()
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 15, pause: float = 0.05) -> None:
+def wait_for(condition: Callable[[], object], timeout: float = 120, pause: float = 0.05) -> None:
     """Wait until something is true.
 
     Raises

@@ -43,7 +43,7 @@ def test_a_real_queue_is_read(slurm: SlurmCluster) -> None:  # noqa: F811
         "sbatch", "--parsable", "--array=0-1,5%1", "--job-name=a|b", "--time=10",
         "--output=/dev/null", "--wrap", "sleep 60",
     )  # fmt: skip
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     jobs: list[Job] = []
     while not any(job.state == "RUNNING" for job in jobs) and time.monotonic() < end:
         jobs = ALL.parse(commands.run("squeue", "--noheader", f"--format={ALL.format}"))
