@@ -1,6 +1,7 @@
 """Kill whatever runs jobs, at random moments, and count what is lost or doubled.
 
-``python -m bench.chaos {local,slurm} [--kills 1000] [--seed 1] [--seconds S] [--keep FOLDER]``
+``python -m bench.chaos {local,slurm,disks} [--kills 1000] [--seed 1] [--seconds S] [--keep DIR]``
 
+``disks``: on this machine, while the disk of runs, queue or temporary files is full or read-only.
 It prints a table, and ends with 1 where anything was lost, doubled, replaced or left.
 """

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import os
 import random
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import bench.chaos
+from bench.chaos.disks import HOW, WHICH, DiskRound
 from bench.chaos.local import LocalRound
 from bench.chaos.rounds import Round
 from bench.chaos.slurm import SlurmRound, cluster
@@ -35,7 +37,11 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def play(
-    kind: type[Round], folder: Path, seed: int, kills: int, seconds: float
+    kind: Callable[[Path, random.Random], Round],
+    folder: Path,
+    seed: int,
+    kills: int,
+    seconds: float,
 ) -> tuple[collections.Counter[str], collections.Counter[str], int, float]:
     """Play rounds until so many kills are done, or so much time has passed.
 
@@ -54,7 +60,7 @@ def play(
         faults += bad
         number += 1
         print(
-            f"round {number}: {a_round.work.kind}, {a_round.kills.total()} kills, "
+            f"round {number}: {a_round}, {a_round.kills.total()} kills, "
             f"{done.total()} in all, {time.monotonic() - began:.0f} s"
             + (f", FAULTS {dict(bad)} kept in {a_round.folder}" if bad else ""),
             flush=True,
@@ -65,7 +71,7 @@ def play(
 def main() -> int:
     """Play, and print the table."""
     parser = argparse.ArgumentParser(description=bench.chaos.__doc__)
-    parser.add_argument("backend", choices=("local", "slurm"))
+    parser.add_argument("backend", choices=("local", "slurm", "disks"))
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"))
@@ -75,7 +81,10 @@ def main() -> int:
     os.chdir("/")
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(options.keep))
-        kind: type[Round] = LocalRound
+        kind: Callable[[Path, random.Random], Round] = LocalRound
+        if options.backend == "disks":
+            each = itertools.cycle(itertools.product(WHICH, HOW))
+            kind = lambda folder, rng: DiskRound(folder, rng, *next(each))  # noqa: E731
         if options.backend == "slurm":
             kind = SlurmRound
             stack.enter_context(cluster())

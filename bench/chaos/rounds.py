@@ -51,6 +51,9 @@ class Round(ABC):
     most: ClassVar[tuple[int, int]]
     pause: ClassVar[tuple[float, float]]
 
+    def __str__(self) -> str:
+        return self.work.kind
+
     @abstractmethod
     def act(self, kind: str) -> int:
         """Do one of the backend's own kinds; return how many were hit."""
@@ -58,12 +61,25 @@ class Round(ABC):
     def between(self) -> None:  # noqa: B027 -- not every backend has something to do
         """Do what must be done between two kills."""
 
+    def prepare(self, place: Place) -> None:  # noqa: B027
+        """Do what must be done before the first submit."""
+
+    def clean(self) -> None:  # noqa: B027
+        """Undo it."""
+
     def settle(self) -> None:  # noqa: B027
         """Bring back what was stopped, and wait until the backend has nothing more of the job."""
 
     def play(self) -> collections.Counter[str]:
         """Play it; return the faults."""
         self.place = Place(self.folder)
+        self.prepare(self.place)
+        try:
+            return self._play()
+        finally:
+            self.clean()
+
+    def _play(self) -> collections.Counter[str]:
         self.ledger = Ledger()
         self.work = Work.drawn(self.rng, *self.tasks, self.longest)
         self.most_now = self.rng.randint(*self.most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 import warnings
 from collections.abc import Generator, Iterator
@@ -370,11 +371,14 @@ def jobs(limit: int = 20) -> Jobs:
     """
     found = Jobs()
     index = Index()
-    for path in LocalQueue().runs():  # also where the index was lost, and output= is elsewhere
-        if is_run(path):
-            with contextlib.suppress(LabkitError, ValueError, KeyError):
-                index.add(Run(path))
-    for run in index.runs()[:limit]:
+    # Also where the index was lost, and output= is elsewhere.
+    queued = [Run(path) for path in LocalQueue().runs() if is_run(path)]
+    for run in queued:
+        with contextlib.suppress(LabkitError, ValueError, KeyError, sqlite3.Error, OSError):
+            index.add(run)
+    listed = index.runs()
+    listed += [run for run in queued if run not in listed]
+    for run in listed[:limit]:
         try:  # the others are listed all the same
             _reconcile(run)
             found.append(open_job(run))

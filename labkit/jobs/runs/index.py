@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from labkit.base.problems import LabkitError
 from labkit.jobs.runs.store import Run
 from labkit.jobs.worker.folder import MANIFEST
 from labkit.viewers.paths import state_folder
 
+_SELECT = "SELECT path, created FROM runs"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     path TEXT PRIMARY KEY,
@@ -58,14 +60,22 @@ class Index:
 
         What lies in the default place is found even where the file was lost.
         """
-        with self._open() as database:
-            rows = database.execute("SELECT path, created FROM runs").fetchall()
-        known = {Path(path): created for path, created in rows}
+        known = {Path(path): created for path, created in self._rows()}
         for run in scan([default_root()]):
             if run.path not in known:
                 known[run.path] = self._found(run)
         there = [path for path in known if is_run(path)]
         return [Run(path) for path in sorted(there, key=lambda path: known[path], reverse=True)]
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Return what is listed; nothing where that cannot be read: it is only an index."""
+        with suppress(sqlite3.Error, OSError), self._open() as database:
+            return database.execute(_SELECT).fetchall()
+        with suppress(sqlite3.Error, OSError):  # its disk is full, or can only be read
+            address = f"file:{quote(str(self.path))}?immutable=1"
+            with closing(sqlite3.connect(address, uri=True)) as database:
+                return database.execute(_SELECT).fetchall()
+        return []
 
     def rebuild(self, roots: Iterable[Path] = ()) -> int:
         """Write the list anew from the folders below these places and the default one.
@@ -85,10 +95,12 @@ class Index:
     def _found(self, run: Run) -> str:
         """Add a run that was found, and return when it was made; nothing where it is unreadable."""
         try:
-            self.add(run)
-            return run.manifest.created
+            created = run.manifest.created
         except (LabkitError, ValueError, KeyError):
             return ""
+        with suppress(sqlite3.Error, OSError):  # listed all the same
+            self.add(run)
+        return created
 
     def find(self, name: str) -> Run:
         """Return the run of this name, start of a name or key, or path.
@@ -122,6 +134,8 @@ class Index:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             database = self._connect()
+        except sqlite3.OperationalError:  # a full disk, one that can only be read: it is well
+            raise
         except sqlite3.DatabaseError:  # broken: it is only an index
             self.path.unlink(missing_ok=True)
             database = self._connect()

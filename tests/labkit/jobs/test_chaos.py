@@ -376,6 +376,21 @@ def test_what_dead_attempts_left_on_a_machine_is_cleared_and_the_living_kept(
     assert job.wait(60).state is State.SUCCEEDED
 
 
+@needs_root
+def test_jobs_are_listed_while_the_disk_of_the_state_is_full(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(site.folder / "disk") as disk:
+        monkeypatch.setenv("XDG_STATE_HOME", str(disk / "state"))
+        job = Staged(once(site, 0.1), output=site.folder / "elsewhere").submit().wait(60)
+        end_scheduler()
+        fill(disk)
+        assert [found.path for found in labkit.jobs()] == [job.path]
+        assert open_job(job.name).state is State.SUCCEEDED
+        (disk / "filler").unlink()
+        assert [found.path for found in labkit.jobs()] == [job.path], "nothing was lost"
+
+
 def test_a_clock_that_is_set_back_gives_no_negative_time() -> None:
     later = {"started": time.time() + 3600}
     lost = reap.record(later, ("one", 0, 1), 1, ("FAILED", "LOST", "gone"), "supervisor")
