@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from labkit.base.units import format_size
 from labkit.portal.datasets.rules import THUMBNAIL_BYTES, THUMBNAIL_PIXELS, is_thumbnail
 from services.appkit.published import statements
 from services.appkit.published.records import Digest
@@ -69,7 +70,7 @@ class Announcement(statements.Statement):
             content = b""
         if not is_thumbnail(content):
             raise ValueError(
-                f"a PNG of at most {THUMBNAIL_PIXELS} pixels a side and {THUMBNAIL_BYTES // 1000} "
-                "kB is needed"
+                f"a PNG of at most {THUMBNAIL_PIXELS} pixels a side and "
+                f"{format_size(THUMBNAIL_BYTES)} is needed"
             )
         return content

@@ -15,7 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from labkit.base import files
-from labkit.base.units import format_size
+from labkit.base.units import GB, format_size
 from labkit.viewers import paths
 from labkit.viewers.cellxgene.clean import Cleaned
 from labkit.viewers.cellxgene.errors import CellxGeneError
@@ -25,7 +25,7 @@ from labkit.viewers.cellxgene.source import Matrix, Source
 _RULES = "1"
 _CHUNK = 2**24
 # Copies beyond this are removed, the longest unused first.
-KEEP_BYTES = 20 * 10**9
+KEEP_BYTES = 20 * GB
 
 
 def identity(source: Source, cleaned: Cleaned) -> str:
