@@ -10,24 +10,38 @@ import click
 from hub.cli.common import json_option, print_json, print_problems
 from hub.state.paths import REPOSITORY, Paths
 
+FIRST = "-"
+
 
 @click.command()
 @json_option
-def doctor(as_json: bool) -> None:
+@click.option(
+    "--node",
+    is_flag=False,
+    flag_value=FIRST,
+    metavar="[PARTITION]",
+    help="slurm: also run a small job in a partition (the first), and try from its node.",
+)
+def doctor(as_json: bool, node: str | None) -> None:
     """Look into versions, ports, disk, permissions, clock, names, database and apps.
 
     Changes nothing. Exits with 0 where nothing is wrong (warnings or not), else with 1.
 
     \b
-    Example:
+    Examples:
       sudo ./labhub doctor
+      sudo ./labhub doctor --node            on SLURM: can a node reach the hub?
+      sudo ./labhub doctor --node gpu        the same in another partition
     """  # noqa: D301
     from hub.labfile import read
     from hub.runtime import doctor as doctors
 
     paths = Paths.from_environment()
     file = paths.lab_file if paths.lab_file.exists() else REPOSITORY / "config" / "lab.yaml"
-    findings = doctors.examine(read.read(file), paths)
+    settings = read.read(file)
+    findings = doctors.examine(settings, paths)
+    if node is not None:
+        findings.append(doctors.node(settings, paths, "" if node == FIRST else node))
     well = all(finding.ok for finding in findings)
     if as_json:
         rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]

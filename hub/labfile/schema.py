@@ -347,6 +347,16 @@ class Settings(Frozen):
             return "127.0.0.1", self.parts.port or (443 if self.parts.scheme == "https" else 80)
         return "127.0.0.1", 8000
 
+    def partitions_of(self, profile: Profile) -> tuple[str, ...]:
+        """Return the partitions that a profile may run in, the default first.
+
+        Empty on targets that have none.
+        """
+        if self.target != "slurm" or self.slurm is None:
+            return ()
+        own = profile.partitions
+        return tuple(dict.fromkeys(p for p in self.slurm.partitions if not own or p in own))
+
     @property
     def default_profile(self) -> Profile:
         """The profile marked as default, else the first."""

@@ -109,6 +109,12 @@ class Slurm(Frozen):
         return value
 
     @model_validator(mode="after")
+    def _warned_in_time(self) -> Self:
+        if self.warn_before >= self.time_limit:
+            raise ValueError("warn_before must be shorter than time_limit")
+        return self
+
+    @model_validator(mode="after")
     def _two_listeners(self) -> Self:
         if self.internal_ssl and self.bind_address in (EVERYWHERE, LOOPBACK):
             raise ValueError(

@@ -284,6 +284,28 @@ def slurm(settings: Settings, paths: Paths) -> Finding:
     return Finding("slurm", detail, (*found, *exposure(settings)))
 
 
+def node(settings: Settings, paths: Paths, partition: str = "") -> Finding:
+    """Try from a compute node what servers need there.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    partition : str
+        Whose node; empty: the first that the lab file offers.
+    """
+    if settings.target != "slurm" or settings.slurm is None:
+        problem = Problem("--node", "the lab file's target is not slurm", "labhub doctor")
+        return Finding("node", "none", (problem,))
+    from hub.slurm.node_check import try_node
+
+    report = try_node(settings, paths, partition or settings.slurm.partitions[0])
+    detail = "; ".join(report.seen) or "nothing could be tried"
+    return Finding(f"node {report.node}".strip(), detail, report.problems)
+
+
 def apps(settings: Settings, paths: Paths) -> Finding:
     """Look whether CellxGene can start, RStudio is there and the lab's other apps answer."""
     found, shown = [], []

@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import os
 import re
-import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -15,15 +14,19 @@ from pathlib import Path
 from hub.labfile.schema import Settings
 from hub.labfile.slurm import EVERYWHERE, Slurm
 from hub.sandbox import accounts_of
+from hub.slurm import reachable
 from hub.slurm.addresses import own_addresses
 from hub.slurm.commands import run_slurm
+from hub.slurm.fit import misfits
 from hub.slurm.orphans import orphans
 from hub.slurm.owner import HELPER, SUDO, sudo_command
 from hub.slurm.script import server_words
+from hub.slurm.trial import refused
 from hub.state.paths import Paths
 from labkit.base.problems import Problem
 from labkit.slurm.cluster import CONFIG, PARTITIONS, parse
 from labkit.slurm.commands import SlurmUnavailableError, find
+from labkit.slurm.nodes import NODES
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
 _TIMEOUT = 10.0
@@ -42,12 +45,11 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     """
     if settings.target != "slurm" or settings.slurm is None:
         return []
-    found = [*_programs(), *_rights(settings), *_hub_host(settings.slurm)]
-    found += _listen(settings.slurm)
+    found = [*_programs(), *_rights(settings)]
     found += _environments(settings, settings.slurm, paths)
-    if not any(problem.where == "slurm" for problem in found):
-        found += asyncio.run(_cluster(settings.slurm))
-    return found
+    if any(problem.where == "slurm" for problem in found):
+        return [*found, *reachable.problems(settings.slurm, ())]
+    return [*found, *asyncio.run(_cluster(settings, settings.slurm))]
 
 
 def left_over(paths: Paths) -> tuple[str, list[Problem]]:
@@ -68,22 +70,6 @@ def _programs() -> Iterator[Problem]:
             find(name)
         except SlurmUnavailableError as error:
             yield Problem("slurm", str(error), "apt-get install -y slurm-client")
-
-
-def _hub_host(slurm: Slurm) -> Iterator[Problem]:
-    try:
-        socket.getaddrinfo(slurm.hub_host, None, family=socket.AF_INET)
-    except OSError:
-        text = f"{slurm.hub_host} has no IPv4 address"
-        yield Problem("slurm.hub_host", text, "name the address by which the nodes reach this host")
-
-
-def _listen(slurm: Slurm) -> Iterator[Problem]:
-    own = own_addresses()
-    if slurm.bind_address not in (EVERYWHERE, *own):
-        text = f"this host has no address {slurm.bind_address} to listen on"
-        hint = f"slurm.listen: one of {', '.join(own)} (or {EVERYWHERE}: all of them)"
-        yield Problem("slurm.listen", text, hint)
 
 
 def exposure(settings: Settings) -> list[Problem]:
@@ -119,32 +105,29 @@ def _environments(settings: Settings, slurm: Slurm, paths: Paths) -> Iterator[Pr
             yield Problem(f"profiles.{profile.name}.environment", text, hint)
 
 
-async def _cluster(slurm: Slurm) -> list[Problem]:
+async def _cluster(settings: Settings, slurm: Slurm) -> list[Problem]:
     """Compare the lab file with the cluster itself, if it answers."""
     try:
-        config = await run_slurm("scontrol", *CONFIG, timeout=_TIMEOUT)
-        cluster = parse(config, await run_slurm("scontrol", *PARTITIONS, timeout=_TIMEOUT))
+        answers = [
+            await run_slurm("scontrol", *words, timeout=_TIMEOUT)
+            for words in (CONFIG, PARTITIONS, NODES)
+        ]
+        cluster = parse(*answers)
     except SlurmUnavailableError as error:
         hint = "scontrol ping; without SLURM no server starts"
-        return [Problem("slurm", str(error), hint, warning=True)]
-    names = sorted(partition.name for partition in cluster.partitions)
-    hidden = [
-        Problem(
-            "slurm",
+        silent = Problem("slurm", str(error), hint, warning=True)
+        return [*reachable.problems(slurm, ()), silent]
+    nodes = {node.name: node for part in cluster.partitions for node in part.nodes}
+    found = [*reachable.problems(slurm, nodes.values())]
+    if cluster.private & {"jobs", "all"} and os.geteuid() != 0:
+        text = (
             "slurm.conf has PrivateData=jobs: the hub would not see its users' jobs and take them"
-            " for ended",
-            "run labhub as root, or make its account an operator of SLURM",
+            " for ended"
         )
-    ]
-    return (hidden if cluster.private & {"jobs", "all"} and os.geteuid() != 0 else []) + [
-        Problem(
-            "slurm.partitions",
-            f"the cluster has no partition {name}",
-            f"it has: {', '.join(names)}",
-        )
-        for name in slurm.partitions
-        if name not in names
-    ]
+        hint = "run labhub as root, or make its account an operator of SLURM"
+        found.append(Problem("slurm", text, hint))
+    found += misfits(settings, cluster)
+    return [*found, *await refused(settings, cluster)]
 
 
 # -- sudo -------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from hub.labfile.schema import Profile, Settings
+from hub.labfile.slurm import Slurm
 from hub.slurm.cloud import Queue, read_queues
 from hub.slurm.commands import run_slurm
 from labkit.base.units import format_duration, format_size
@@ -209,19 +210,39 @@ class Cluster:
         if not rules.open_to(groups):
             who = f"the groups {', '.join(sorted(rules.groups))}" if rules.groups else "root alone"
             return f"It is for {who}"
-        account, qos = slurm.account, slurm.qos
-        if rules.accounts is not None and account and account not in rules.accounts:
-            return f"It is not for the account {account}"
-        if account in rules.denied_accounts:
-            return f"It is not for the account {account}"
-        if qos and ((rules.qos is not None and qos not in rules.qos) or qos in rules.denied_qos):
-            return f"It does not take the quality of service {qos}"
-        if rules.max_time is not None and slurm.time_limit > rules.max_time:
+        if why := closed_to_account(slurm, rules):
+            return why
+        if rules.max_time is not None and too_long(slurm.time_limit, rules):
             return (
                 f"It gives a job at most {format_duration(rules.max_time)}, and servers ask for"
                 f" {format_duration(slurm.time_limit)}"
             )
         return ""
+
+
+def closed_to_account(slurm: Slurm, rules: Partition) -> str:
+    """Say why a partition does not take the lab's account or quality of service; empty: it does.
+
+    Parameters
+    ----------
+    slurm : Slurm
+        The lab file's section.
+    rules : Partition
+        The partition.
+    """
+    account, qos = slurm.account, slurm.qos
+    if rules.accounts is not None and account not in rules.accounts:
+        return f"It is for the accounts {', '.join(sorted(rules.accounts))} alone"
+    if account in rules.denied_accounts:
+        return f"It is not for the account {account}"
+    if qos and ((rules.qos is not None and qos not in rules.qos) or qos in rules.denied_qos):
+        return f"It does not take the quality of service {qos}"
+    return ""
+
+
+def too_long(limit: timedelta, rules: Partition) -> bool:
+    """Whether a partition gives a job less time than this."""
+    return rules.max_time is not None and limit > rules.max_time
 
 
 def cluster_of(settings: Settings) -> Cluster:
@@ -252,7 +273,16 @@ def _holds(node: Node, profile: Profile, *, free: bool) -> bool:
     return math.ceil(profile.cpu) <= cores and profile.memory <= memory and profile.gpus <= gpus
 
 
-def _unfit(view: PartitionView, profile: Profile) -> str:
+def too_large(view: PartitionView, profile: Profile) -> str:
+    """Say why no node of a partition could ever hold a profile; empty: one could.
+
+    Parameters
+    ----------
+    view : PartitionView
+        The partition and its nodes.
+    profile : Profile
+        What a server needs.
+    """
     rules = view.rules
     most = rules.max_cpus
     if most is not None and math.ceil(profile.cpu) > most:
@@ -262,14 +292,24 @@ def _unfit(view: PartitionView, profile: Profile) -> str:
     limit = rules.memory_limit
     if limit is not None and profile.memory > limit:
         return f"It gives a job at most {format_size(limit)} of a node's memory"
-    large = [node for node in view.nodes if _holds(node, profile, free=False)]
-    if not large:
+    if not _large(view, profile):
         biggest = max(view.nodes, key=lambda node: (node.gpus, node.memory, node.cpus))
         cards = f", {biggest.gpus} GPU" if biggest.gpus else ", no GPU" if profile.gpus else ""
         return (
             f"No node is large enough: the largest has {biggest.cpus} cores,"
             f" {memory_of(biggest)} memory{cards}"
         )
+    return ""
+
+
+def _large(view: PartitionView, profile: Profile) -> list[Node]:
+    return [node for node in view.nodes if _holds(node, profile, free=False)]
+
+
+def _unfit(view: PartitionView, profile: Profile) -> str:
+    if why := too_large(view, profile):
+        return why
+    large = _large(view, profile)
     if not any(node.works for node in large):
         node = large[0]
         if at_aws := aws_reason(node.reason):

@@ -43,6 +43,11 @@ class Account:
         groups = tuple(sorted(set(os.getgrouplist(name, entry.pw_gid))))
         return cls(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell)
 
+    @classmethod
+    def of_uid(cls, uid: int) -> Account:
+        """Look an account up by its number; KeyError where there is none."""
+        return cls.of(pwd.getpwuid(uid).pw_name)
+
 
 async def run_slurm(program: str, *args: str, timeout: float = TIMEOUT) -> str:
     """Run one of SLURM's programs as the hub's own account and return what it printed.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from hub.labfile.slurm import Slurm
-from hub.slurm.job import launcher
+from hub.slurm.job import announce, connections, launcher, network, node, probe
 
 SERVER = "jupyterhub-singleuser"
 _END = "LABHUB_LAUNCHER_ENDS"
@@ -22,6 +23,16 @@ for init in /etc/profile.d/lmod.sh /etc/profile.d/modules.sh \\
   [ -r "$init" ] && . "$init"
 done
 type module >/dev/null 2>&1 || fail "there are no environment modules on $(hostname)"
+"""
+# The launcher's modules import each other by their names; the nodes have none of their files.
+_BOOTSTRAP = """\
+import sys, types
+for package in ("hub", "hub.slurm", "hub.slurm.job"):
+    sys.modules[package] = types.ModuleType(package)
+    sys.modules[package].__path__ = []
+def module(name, text):
+    place = sys.modules.setdefault(name, types.ModuleType(name))
+    exec(compile(text, name, "exec"), place.__dict__)
 """
 _SCRIPT = """\
 #!/bin/bash
@@ -51,11 +62,43 @@ class Launch:
 
 
 @cache
-def _launcher() -> str:
-    text = inspect.getsource(launcher)
-    if _END in text:
-        raise ValueError("the launcher contains the word that ends it")
-    return text
+def program(main: ModuleType = launcher) -> str:
+    """Return a program of the job and the modules that it imports, as one text for ``python -c``.
+
+    Parameters
+    ----------
+    main : module
+        `hub.slurm.job.launcher`, or another of that package that is run.
+    """
+    parts = [_BOOTSTRAP]
+    for module in (node, connections, announce, network, main):
+        text = inspect.getsource(module)
+        if _END in text or "'''" in text:
+            raise ValueError(f"{module.__name__} contains what would end it in the job script")
+        name = "__main__" if module is main else module.__name__
+        parts.append(f"module({name!r}, r'''{text}''')\n")
+    return "".join(parts)
+
+
+def probe_script(settings: Slurm, environment: str, wanted: Mapping[str, object]) -> str:
+    """Return the script of a job that tries what a server needs on its node.
+
+    Parameters
+    ----------
+    settings : Slurm
+        The lab file's section.
+    environment : str
+        A profile's environment, whose Python is used where it is there.
+    wanted : mapping of str to object
+        What `hub.slurm.job.probe` is to try.
+    """
+    python = shlex.quote(str(settings.environments / environment / "bin" / "python"))
+    return (
+        f"{_SCRIPT}python={python}\n"
+        '[ -x "$python" ] || python=$(command -v python3) || fail "there is no python3"\n'
+        f"program=$(cat <<'{_END}'\n{program(probe)}{_END}\n)\n"
+        f'exec "$python" -I -S -c "$program" {shlex.quote(json.dumps(wanted))}\n'
+    )
 
 
 def server_words(settings: Slurm, environment: str) -> list[str]:
@@ -118,7 +161,7 @@ def render(
         "accounts": list(launch.accounts),
         "seconds": launch.seconds,
     }
-    out.append(f"launcher=$(cat <<'{_END}'\n{_launcher()}{_END}\n)\n")
+    out.append(f"launcher=$(cat <<'{_END}'\n{program()}{_END}\n)\n")
     first = '"$container" ' if software is not None and software.image is not None else ""
     out.append(
         f'exec "$python" -I -S -c "$launcher" {shlex.quote(json.dumps(told))}'

@@ -71,10 +71,7 @@ def partitions(settings: Settings, profile: Profile) -> tuple[str, ...]:
 
     Empty on targets that have none.
     """
-    if settings.target != "slurm" or settings.slurm is None:
-        return ()
-    own = profile.partitions
-    return tuple(dict.fromkeys(p for p in settings.slurm.partitions if not own or p in own))
+    return settings.partitions_of(profile)
 
 
 def preferred(settings: Settings, offered: Collection[Profile], last: object = None) -> Profile:

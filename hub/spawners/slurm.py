@@ -28,6 +28,7 @@ from hub.slurm.orphans import job_name, waiting_file
 from hub.slurm.poller import Poller, over
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.submit import Order, submit
+from hub.slurm.unreached import UnreachedHub
 from hub.slurm.waiting import wait_of
 from hub.spawners.internal_ssl import InternalSSL
 from hub.spawners.joblog import JobLog
@@ -38,10 +39,11 @@ from labkit.base.units import format_duration, format_size
 from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
 from labkit.slurm.exit_reasons import how
 from labkit.slurm.queue import Job
-from labkit.slurm.states import COMPLETING, STARTING, WAITING
+from labkit.slurm.states import COMPLETING, RUNNING, STARTING, WAITING
 
 SERVER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 _LOOKS = (2.0, 4.0, 8.0)  # seconds after the submission; then as the poller looks anyway
+_LOG = 3.0  # seconds between two looks at the log of a job that has not named its port
 _SETTLES = 1.0  # seconds after which SLURM mostly knows how a job ended
 _TIMEOUT = 10.0  # seconds to wait for its word on that
 _FIRST_ANSWER = 10.0  # seconds that a new hub waits for SLURM's first answer
@@ -224,13 +226,19 @@ class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
                 reason="slurm",
             ) from None
 
-    async def _placed(self, job_id: str, port: asyncio.Future[int]) -> tuple[str, int]:
+    async def _placed(
+        self, job_id: str, port: asyncio.Future[int], *, resumed: bool = False
+    ) -> tuple[str, int]:
         """Wait until the job has named its port and SLURM its node."""
-        watcher = asyncio.ensure_future(self._follow(job_id, port))
+        watchers = [
+            asyncio.ensure_future(self._follow(job_id, port)),
+            asyncio.ensure_future(self._read_log(job_id, port, resumed=resumed)),
+        ]
         try:
             number = await port
         finally:
-            watcher.cancel()
+            for watcher in watchers:
+                watcher.cancel()
         if self.startup:
             self.startup.waits(None)
         self.say("Its job runs: connecting")
@@ -243,7 +251,7 @@ class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
         if self._named:
             port.set_result(self._named)
         try:
-            return await self._placed(self.job_id, port)
+            return await self._placed(self.job_id, port, resumed=True)
         except StartError:
             await self.copy_log()
             raise
@@ -292,6 +300,23 @@ class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
                 view = await cluster_of(self.settings).describe()
                 wait = wait_of(row, self.poller.jobs.values(), view)
                 self.startup.waits(wait.event() if wait else None)
+
+    async def _read_log(self, job_id: str, port: asyncio.Future[int], *, resumed: bool) -> None:
+        """Fail where the job's own log says that its node does not reach the hub."""
+        unreached = UnreachedHub(resumed=resumed)
+        while not port.done():
+            await asyncio.sleep(_LOG)
+            row = self.poller.row(job_id)
+            if row is None or row.state not in RUNNING:
+                continue
+            await self.copy_log()
+            why = unreached.verdict(self.startup.tail() if self.startup else "")
+            if why and not port.done():
+                text = (
+                    f"The server did not start: {why}. Tell your lab's administrator:"
+                    " 'labhub doctor --node' looks for the cause."
+                )
+                port.set_exception(StartError(text, status_code=503, reason="unreached"))
 
     async def _settle(self, job_id: str) -> None:
         """Let SLURM say how a job ended that it is still clearing up."""

@@ -11,19 +11,26 @@ from traitlets.config import Config
 
 from hub.apps.supervisor_config import gate_config
 from hub.labfile.schema import Settings
-from hub.slurm import checks
+from hub.slurm import checks, reachable, trial
+from hub.slurm.commands import Account
 from hub.slurm.configure import configure
 from hub.state.paths import Paths
-from labkit.slurm.commands import SlurmUnavailableError
+from labkit.base.problems import Problem
+from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
+
+COUNTS = "SelectTypeParameters = CR_CORE_MEMORY\n"
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What SLURM's programs print; changed by the tests."""
     said = {
-        "config": "ClusterName             = lab\nPrivateData             = none\n",
-        "partition": "PartitionName=main State=UP MaxTime=1:00:00\n"
+        "config": "ClusterName             = lab\nPrivateData             = none\n"
+        "SelectTypeParameters    = CR_CORE_MEMORY\n",
+        "partition": "PartitionName=main State=UP MaxTime=12:00:00\n"
         "PartitionName=gpu State=UP MaxTime=UNLIMITED\n",
+        "node": "NodeName=node1 NodeAddr=127.0.0.1 State=IDLE CPUTot=8 RealMemory=64000"
+        " Partitions=main,gpu\n",
     }
 
     async def run(program: str, *words: str, timeout: float = 0) -> str:
@@ -31,22 +38,42 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             raise SlurmUnavailableError("Unable to contact slurm controller")
         return said[words[-1]]
 
+    async def sbatch(_: Account, program: str, words: list[str], **more: object) -> str:
+        assert (program, words[0]) == ("sbatch", "--test-only")
+        if said.get("refusal"):
+            raise SlurmRefusedError(said["refusal"])
+        return "Job 1 to start"
+
     monkeypatch.setattr(checks, "run_slurm", run)
+    monkeypatch.setattr(trial, "member", lambda _: Account("ada", 1, 1, (1,), "/home/ada", "sh"))
+    monkeypatch.setattr(trial, "as_owner", sbatch)
     monkeypatch.setattr(checks, "find", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return said
 
 
 def found(tmp_path: Path, **slurm: object) -> list[tuple[str, bool]]:
+    return [(problem.where, problem.warning) for problem in problems(tmp_path, **slurm)]
+
+
+def problems(
+    tmp_path: Path, profile: dict[str, object] | None = None, **slurm: object
+) -> list[Problem]:
     values = {"partitions": ["main"], "hub_host": "127.0.0.1", "environments": str(tmp_path)}
-    settings = Settings.model_validate(
-        {"target": "slurm", "authentication": {"method": "pam"}, "slurm": {**values, **slurm}}
-    )
+    lab: dict[str, object] = {
+        "target": "slurm",
+        "authentication": {"method": "pam"},
+        "slurm": {**values, **slurm},
+    }
+    if profile:
+        lab["profiles"] = [
+            {"name": "large", "title": "Large", "environment": "notebook", **profile}
+        ]
+    settings = Settings.model_validate(lab)
     place = tmp_path / "notebook" / "bin"
     place.mkdir(parents=True, exist_ok=True)
     (place / "jupyterhub-singleuser").touch()
-    paths = Paths(tmp_path / "state", tmp_path / "other")
-    return [(problem.where, problem.warning) for problem in checks.problems(settings, paths)]
+    return checks.problems(settings, Paths(tmp_path / "state", tmp_path / "other"))
 
 
 def test_a_lab_file_that_fits(cluster: dict[str, str], tmp_path: Path) -> None:
@@ -127,14 +154,114 @@ def test_a_missing_environment(cluster: dict[str, str], tmp_path: Path) -> None:
 def test_a_silent_cluster_is_a_warning(cluster: dict[str, str], tmp_path: Path) -> None:
     """The portal may start before its cluster does."""
     del cluster["partition"]
-    assert found(tmp_path) == [("slurm", True)]
+    assert found(tmp_path) == [("slurm.hub_host", True), ("slurm", True)]
 
 
 def test_a_hub_that_cannot_see_others_jobs(
     cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster["config"] = "ClusterName=lab\nPrivateData             = jobs,usage\n"
+    cluster["config"] = "ClusterName=lab\nPrivateData = jobs,usage\n" + COUNTS
     assert found(tmp_path) == []
     monkeypatch.setattr(os, "geteuid", lambda: 1234)
     monkeypatch.setattr(checks, "_rights", lambda _: [])
     assert found(tmp_path) == [("slurm", False)]
+
+
+# -- addresses ----------------------------------------------------------------------------------
+
+ELSEWHERE = (
+    "NodeName=node1 NodeAddr=10.1.2.9 State=IDLE CPUTot=8 RealMemory=64000 Partitions=main,gpu\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("address", "listen", "expected"),
+    [
+        ("127.0.1.1", None, [("slurm.hub_host", False)]),
+        ("127.0.0.1", "10.1.2.3", [("slurm.hub_host", False)]),
+        ("10.1.2.3", "10.1.2.4", [("slurm.listen", False)]),
+        ("10.1.2.3", "10.1.2.3", []),
+        ("10.1.2.3", None, []),
+        ("10.1.2.3", "0.0.0.0", []),
+        ("203.0.113.7", None, [("slurm.hub_host", True)]),
+    ],
+)
+def test_an_address_that_cannot_work_is_refused(
+    cluster: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    listen: str | None,
+    expected: list[tuple[str, bool]],
+) -> None:
+    """The name of this host leads to its loopback on Debian, to another address elsewhere."""
+    cluster["node"] = ELSEWHERE
+    own = ["10.1.2.3", "10.1.2.4", "127.0.0.1"]
+    monkeypatch.setattr(reachable, "own_addresses", lambda: own)
+    known = {"head.lab.example": [address], "10.1.2.9": ["10.1.2.9"]}
+    monkeypatch.setattr(reachable, "addresses_of", lambda name: known[name])
+    assert found(tmp_path, hub_host="head.lab.example", listen=listen) == expected
+
+
+def test_loopback_is_right_where_all_nodes_are_this_host(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    assert found(tmp_path) == []
+
+
+# -- times, sizes, accounts ---------------------------------------------------------------------
+
+
+def test_a_time_limit_over_the_partitions_own(cluster: dict[str, str], tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, time_limit="1d")
+    assert (problem.where, problem.warning) == ("slurm.time_limit", False)
+    assert "gives a job (12 h)" in problem.text
+    assert found(tmp_path, time_limit="1d", partitions=["main", "gpu"]) == [
+        ("slurm.time_limit", True)
+    ]
+
+
+@pytest.mark.parametrize("size", [{"cpu": 9}, {"memory": "65G"}, {"gpus": 1}], ids=str)
+def test_a_profile_that_no_node_holds(
+    cluster: dict[str, str], tmp_path: Path, size: dict[str, object]
+) -> None:
+    (problem,) = problems(tmp_path, profile=size)
+    assert (problem.where, problem.warning) == ("profiles.large", False)
+    assert "the largest has 8 cores, 62.5 GB memory" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("said", "where"),
+    [
+        ("Invalid account or account/partition combination specified", "slurm.account"),
+        ("Invalid qos specification", "slurm.qos"),
+        ("Requested time limit is invalid (missing or exceeds some limit)", "slurm.time_limit"),
+        ("Invalid feature specification", "profiles.standard.constraint"),
+        ("Required node not available (down, drained or reserved)", None),
+        ("Requested nodes are busy", None),
+    ],
+)
+def test_what_slurm_itself_would_refuse(
+    cluster: dict[str, str], tmp_path: Path, said: str, where: str | None
+) -> None:
+    cluster["refusal"] = said
+    assert found(tmp_path) == ([(where, False)] if where else [])
+
+
+def test_an_account_that_a_partition_does_not_take(cluster: dict[str, str], tmp_path: Path) -> None:
+    cluster["partition"] = "PartitionName=main State=UP MaxTime=UNLIMITED AllowAccounts=physics\n"
+    assert found(tmp_path, account="chemistry") == [("slurm.account", False)]
+    assert found(tmp_path) == [("slurm.account", False)]
+    assert found(tmp_path, account="physics") == []
+
+
+def test_memory_that_nobody_counts_is_said(cluster: dict[str, str], tmp_path: Path) -> None:
+    cluster["config"] = "ClusterName = lab\nSelectTypeParameters = CR_CORE\n"
+    (problem,) = problems(tmp_path)
+    assert problem.warning
+    assert "counts cores only" in problem.text
+
+
+def test_a_warning_after_the_end_is_refused() -> None:
+    with pytest.raises(ValidationError, match="warn_before must be shorter"):
+        settings(time_limit="30m", warn_before="1h")

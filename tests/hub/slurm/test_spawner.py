@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
+import websocket  # websocket-client
 
+from hub.labfile.read import read
+from hub.slurm.node_check import try_node
+from hub.state.paths import Paths
 from labkit.testing import SlurmCluster
-from tests.conftest import needs_root
+from tests.conftest import needs_env, needs_root
+from tests.labkit.server.conftest import kernel_run_at
+from tests.support.portal import LocalhostTransport
 from tests.support.slurm_portal import SlurmPortal, held, labhub, needs_slurm, progress, wait_for
 
 pytestmark = [needs_root, needs_slurm]
@@ -38,6 +47,7 @@ def portal(cluster: SlurmCluster) -> Iterator[SlurmPortal]:
         {"name": "dies", "title": "Dies", "environment": "stub-dies", "memory": "512M"},
         {"name": "whole", "title": "Whole", "environment": "stub", "cpu": 8, "memory": "512M"},
         {"name": "huge", "title": "Huge", "environment": "stub", "memory": "900G"},
+        {"name": "notebook", "title": "Notebook", "memory": "2G"},
     ]
     with SlurmPortal(cluster, slurm, lab={"profiles": profiles}, config=ONE_LOOK) as running:
         yield running
@@ -86,6 +96,57 @@ def test_nothing_of_the_hubs_machine_is_in_its_variables(portal: SlurmPortal, ad
     for name in ("VIRTUAL_ENV", "CONFIGPROXY_AUTH_TOKEN", "TEST_ADMIN_TOKEN", "SLURM_TIME_FORMAT"):
         assert name not in env
     assert portal.admin_token not in env.values()
+
+
+# Each is misled by the server's own job: its memory, its node, its number.
+PLAIN = (
+    "cd $HOME && sbatch --wait --mem-per-cpu=100 -o batch.out --wrap 'srun hostname'"
+    " && grep -q . batch.out && srun --mem-per-cpu=100 -n2 hostname"
+    " && salloc --mem-per-cpu=100 srun hostname && echo all-$((40 + 2))"
+)
+
+
+def test_plain_slurm_commands_of_a_servers_owner_work(portal: SlurmPortal, ada: str) -> None:
+    portal.spawn(ada)
+    code = f"import subprocess; print(subprocess.getoutput({PLAIN!r}))"
+    answer = portal.run(ada, code)
+    assert "all-42" in answer, answer
+    left = (
+        "import os; print([n for n in os.environ if n.startswith(('SLURM', 'SBATCH_', 'SRUN_'))])"
+    )
+    assert portal.run(ada, left).strip() == "['SLURM_CONF']"
+
+
+@needs_env("notebook")
+def test_plain_slurm_commands_work_in_a_notebook_and_in_a_terminal(
+    portal: SlurmPortal, ada: str
+) -> None:
+    portal.spawn(ada, "notebook", timeout=120)
+    scopes = {"scopes": [f"access:servers!user={ada}"]}
+    token = portal.api("POST", f"/users/{ada}/tokens", json=scopes).json()["token"]
+    headers = {"Authorization": f"token {token}"}
+    base = portal.user_url(ada)
+    with httpx.Client(
+        base_url=base, headers=headers, transport=LocalhostTransport(), timeout=60
+    ) as client:
+        kernel = client.post("api/kernels", json={"name": "python3"}).json()["id"]
+        code = f"said = get_ipython().getoutput({PLAIN!r})\nassert 'all-42' in said, said"
+        kernel_run_at(base, token, kernel, code, wait=True).close()
+        terminal = client.post("api/terminals").json()["name"]
+    parts = urlsplit(base)
+    connection = websocket.create_connection(
+        f"ws://{parts.netloc}{parts.path}terminals/websocket/{terminal}",
+        header=[f"Authorization: token {token}"],
+        timeout=60,
+        socket=socket.create_connection(("127.0.0.1", portal.port), timeout=60),
+    )
+    connection.send(json.dumps(["stdin", f"{PLAIN}\r"]))
+    shown = ""
+    while "all-42" not in shown and "error" not in shown:
+        kind, text = json.loads(connection.recv())[:2]
+        shown += text if kind == "stdout" else ""
+    connection.close()
+    assert "all-42" in shown, shown
 
 
 def test_no_secret_is_in_the_script_or_in_the_queue(
@@ -228,3 +289,41 @@ def test_a_failed_node_is_noticed_and_another_start_works(
         assert portal.run(ada, "print(1)").strip() == "1"
     finally:
         cluster.start_node(node)
+
+
+def test_a_node_is_tried_and_tells_what_works(
+    portal: SlurmPortal, ada: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", portal.cluster.environment["SLURM_CONF"])
+    settings = read(portal.state / "lab.yaml")
+    report = try_node(settings, Paths(portal.state, portal.envs), "main")
+    assert report.node.startswith("node")
+    gate = next(p for p in report.problems if str(portal.gate_port) in p.text)
+    assert "is not reached" in gate.text, "this portal has no gate"
+    assert report.problems == (gate,)
+    said = " ".join(report.seen)
+    assert f":{portal.hub_port}/hub/api answers" in said
+    assert "this host reaches node" in said
+    nowhere = try_node(settings, Paths(portal.state, portal.envs), "gpu")
+    assert "offers no partition gpu" in nowhere.problems[0].text
+
+
+def test_a_start_that_does_not_reach_the_hub_says_so_soon(portal: SlurmPortal, ada: str) -> None:
+    """As where a firewall is, or hub_host is wrong: nobody listens for the node there."""
+    right = portal.lab["slurm"]["hub_host"]
+    portal.lab["slurm"] |= {"hub_host": "127.0.0.9", "listen": right}
+    portal.write_lab()
+    portal.restart_hub()
+    try:
+        began = time.monotonic()
+        told = failure(portal, ada, profile="stub", partition="main")
+        assert time.monotonic() - began < 60, "30 s on a machine that is not loaded"
+        assert f"does not reach the hub at http://127.0.0.9:{portal.hub_port}/hub/api" in told
+        assert "Connection refused" in told
+        assert "doctor --node" in told
+        wait_for(lambda: not portal.jobs(), what="the end of its job")
+    finally:
+        del portal.lab["slurm"]["listen"]
+        portal.lab["slurm"]["hub_host"] = right
+        portal.write_lab()
+        portal.restart_hub()
