@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -25,8 +26,39 @@ def slurm() -> None:
 
     \b
     Example:
-      sudo ./labhub slurm orphans
+      sudo ./labhub slurm list
     """  # noqa: D301
+
+
+@slurm.command("list")
+@json_option
+def list_jobs(as_json: bool) -> None:
+    """List all user servers: whose, the job, its state, node, time left, and why it waits.
+
+    \b
+    Example:
+      sudo ./labhub slurm list
+    """  # noqa: D301
+    from hub.slurm.listing import server_jobs
+    from hub.slurm.orphans import jobs_of, portal_rows
+
+    paths = Paths.from_environment()
+    _section(paths)
+    servers = jobs_of(paths)
+    rows = asyncio.run(portal_rows(paths)) if servers else {}
+    jobs = server_jobs(servers, rows)
+    if as_json:
+        print_json([asdict(one) for one in jobs])
+        return
+    for one in jobs:
+        name = f"{one.user}/{one.server}" if one.server else one.user
+        place = one.node or one.partition
+        left = f"{one.time_left} left" if one.time_left else ""
+        click.echo(
+            f"{name:<24} {one.job:<9} {one.state:<11} {place:<16} {left:<14} {one.reason}".rstrip()
+        )
+    if not jobs:
+        click.echo("no server has a job", err=True)
 
 
 @slurm.command()
@@ -99,21 +131,23 @@ def extend(user: str, more: str, server: str) -> None:
     Example:
       sudo ./labhub slurm extend ada 2h
     """  # noqa: D301
-    from hub.slurm.commands import run_slurm
+    from hub.slurm.extend import extend as extend_job
     from hub.slurm.orphans import job_of
     from labkit.base.units import parse_duration
 
     paths = Paths.from_environment()
     _section(paths)
     try:
-        minutes = round(parse_duration(more).total_seconds() / 60)
+        wanted = parse_duration(more)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="MORE") from None
     job = job_of(paths, user, server)
     if not job:
         raise ProblemsError([Problem(user, "has no such running server", "labhub status")])
-    asyncio.run(run_slurm("scontrol", "update", f"JobId={job}", f"TimeLimit=+{minutes}"))
-    click.echo(f"{user}: {more} more (job {job})")
+    ends = asyncio.run(extend_job(job, wanted))
+    click.echo(
+        f"{user}: {more} more, until {time.strftime('%H:%M', time.localtime(ends))} (job {job})"
+    )
 
 
 def _section(paths: Paths) -> Settings:

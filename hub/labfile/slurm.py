@@ -58,7 +58,11 @@ class Slurm(Frozen):
         timedelta(minutes=10), description="people are told so long before the time limit"
     )
     queue_timeout: Duration = Field(
-        timedelta(minutes=15), description="so long a server may wait in the queue and start"
+        timedelta(minutes=15), description="so long a server may wait in the queue"
+    )
+    boot_timeout: Duration = Field(
+        timedelta(minutes=20),
+        description="and so long its node may take to start, and the server on it to answer",
     )
     hub_host: HostName = Field(description="where compute nodes reach the hub")
     listen: IPv4Address | None = Field(
@@ -101,7 +105,7 @@ class Slurm(Frozen):
             raise ValueError("must be like 25000-29999, from 1024 on")
         return value
 
-    @field_validator("time_limit", "queue_timeout")
+    @field_validator("time_limit", "queue_timeout", "boot_timeout")
     @classmethod
     def _a_minute(cls, value: timedelta) -> timedelta:
         if value < timedelta(minutes=1):

@@ -23,6 +23,7 @@ from hub.portal import control, culling, groups, pages, roles, unavailable
 from hub.portal.merge import append, update
 from hub.sandbox import configure as isolation
 from hub.slurm import configure as slurm
+from hub.slurm import pages as slurm_pages
 from hub.spawners import spawner_class
 from hub.state import create, secrets
 from hub.state.database import HubDatabase
@@ -52,9 +53,12 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     pages.configure(c, settings, paths)
     hub = c.JupyterHub
     update(hub, "template_vars", auth.template_vars(settings))
+    if settings.target == "slurm":
+        update(hub, "template_vars", {"jobs_page": slurm_pages.PATH})
     handlers = [
         *auth.handlers(settings, paths),
         *pages.handlers(settings, paths),
+        *slurm_pages.handlers(settings, paths),
         *apps.handlers(settings, paths),
         *webapps.handlers(settings, paths),
     ]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from hub.labfile.schema import Settings
 from hub.portal.cards import Card, cards, tutorials
+from hub.spawners.endings import Ending
 from hub.state.paths import REPOSITORY, Paths
 
 
@@ -28,10 +29,14 @@ class Server:
         Title of the profile it has, or had; empty before its first start.
     reason : str
         Why the last start failed.
+    remark : str
+        What is unusual about a server that runs: it is suspended.
+    ended : Ending or None
+        How it ended by itself, where it does not run since.
     started, last_activity, stops : datetime or None
         Aware times; ``stops`` is when it would be stopped if nobody used it from now on.
     stops_because : str
-        ``idle`` or ``age``.
+        ``idle``, ``age`` or ``limit`` (the cluster's time limit).
     url : str
         The server itself, on its own origin where it has one.
     path : str
@@ -42,6 +47,8 @@ class Server:
     state: str
     profile: str
     reason: str
+    remark: str
+    ended: Ending | None
     started: datetime | None
     last_activity: datetime | None
     stops: datetime | None
@@ -84,6 +91,13 @@ class Home:
         """Whether the person has never started a server."""
         return all(s.started is None and s.state == "stopped" for s in self.servers)
 
+    @property
+    def start_takes(self) -> str:
+        """How long a start takes, for somebody who has never seen one."""
+        if self._settings.target == "local":
+            return "a few seconds"
+        return "some seconds, or some minutes where a machine has to be switched on for it"
+
     @cached_property
     def apps(self) -> list[Card]:
         """The apps that the person may open."""
@@ -114,13 +128,15 @@ class Home:
         last_activity = _aware(orm.last_activity) if orm else None
         stops, because = None, ""
         if state == "running":
-            stops, because = self._stops(started, last_activity)
+            stops, because = self._stops(started, last_activity, spawner.ends_at)
         place = quote(self._user.name, safe="") + (f"/{name}" if name else "")
         return Server(
             name=name,
             state=state,
             profile=titles.get(str(options.get("profile")), ""),
             reason=reason,
+            remark=spawner.remark if state == "running" else "",
+            ended=spawner.ended if spawner is not None and state == "stopped" else None,
             started=started,
             last_activity=last_activity,
             stops=stops,
@@ -130,16 +146,18 @@ class Home:
         )
 
     def _stops(
-        self, started: datetime | None, last_activity: datetime | None
+        self, started: datetime | None, last_activity: datetime | None, ends: float | None
     ) -> tuple[datetime | None, str]:
         culling = self._settings.culling
         used = last_activity or started
-        ends = []
+        times = []
         if culling.idle and used:
-            ends.append((used + culling.idle, "idle"))
+            times.append((used + culling.idle, "idle"))
         if culling.max_age and started:
-            ends.append((started + culling.max_age, "age"))
-        return min(ends) if ends else (None, "")
+            times.append((started + culling.max_age, "age"))
+        if ends:
+            times.append((datetime.fromtimestamp(ends, UTC), "limit"))
+        return min(times) if times else (None, "")
 
 
 def _state(spawner: Any) -> tuple[str, str]:

@@ -19,7 +19,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     scheme = "https" if slurm.internal_ssl else "http"
     c.JupyterHub.hub_bind_url = f"{scheme}://{slurm.bind_address}:{port}"
     c.JupyterHub.hub_connect_url = f"{scheme}://{slurm.hub_host}:{port}"
-    c.SlurmSpawner.start_timeout = int(slurm.queue_timeout.total_seconds())
+    c.SlurmSpawner.start_timeout = int((slurm.queue_timeout + slurm.boot_timeout).total_seconds())
     # A start that is resumed may wait long: the hub is there meanwhile.
     c.JupyterHub.init_spawners_timeout = 3
     if slurm.internal_ssl:

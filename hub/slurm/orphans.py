@@ -26,7 +26,7 @@ def waiting_file(paths: Paths) -> Path:
 
 def known(paths: Paths) -> set[str]:
     """Return the jobs that the hub knows, from its database and its list of cancellations."""
-    found = set(_jobs(paths).values())
+    found = set(jobs_of(paths).values())
     with contextlib.suppress(OSError, ValueError):
         found |= set(json.loads(waiting_file(paths).read_text()))
     return found
@@ -34,10 +34,10 @@ def known(paths: Paths) -> set[str]:
 
 def job_of(paths: Paths, user: str, server: str = "") -> str:
     """Return the job of a person's server; empty where none runs."""
-    return _jobs(paths).get((user, server), "")
+    return jobs_of(paths).get((user, server), "")
 
 
-def _jobs(paths: Paths) -> dict[tuple[str, str], str]:
+def jobs_of(paths: Paths) -> dict[tuple[str, str], str]:
     """Return the servers' jobs, by user and server, also while the hub is down."""
     query = (
         "SELECT users.name, spawners.name, spawners.state FROM spawners"
@@ -51,6 +51,18 @@ def _jobs(paths: Paths) -> dict[tuple[str, str], str]:
     return found
 
 
+async def portal_rows(paths: Paths) -> dict[str, Job]:
+    """Return the jobs of this portal that SLURM lists, by number.
+
+    Raises
+    ------
+    SlurmUnavailableError
+        SLURM does not answer.
+    """
+    text = await run_slurm("squeue", "-h", "-a", f"--name={job_name(paths)}", "-o", COLUMNS.format)
+    return parse(text)
+
+
 async def orphans(paths: Paths) -> list[Job]:
     """Return the portal's jobs that no hub knows, the oldest first.
 
@@ -61,7 +73,7 @@ async def orphans(paths: Paths) -> list[Job]:
     SlurmUnavailableError
         SLURM does not answer.
     """
-    text = await run_slurm("squeue", "-h", "-a", f"--name={job_name(paths)}", "-o", COLUMNS.format)
+    every = await portal_rows(paths)
     mine = known(paths)
-    rows = [row for row in parse(text).values() if not over(row) and row.id not in mine]
+    rows = [row for row in every.values() if not over(row) and row.id not in mine]
     return sorted(rows, key=lambda row: row.submitted or 0.0)

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader
 from jupyterhub import orm
-from jupyterhub.spawner import Spawner
 from jupyterhub.utils import make_ssl_context
 from sqlalchemy.orm import object_session
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
@@ -20,6 +19,7 @@ from traitlets import Float, Instance, default
 
 from hub.labfile.schema import Profile, Settings
 from hub.spawners import profiles
+from hub.spawners.endings import Endings
 from hub.spawners.startup import StartError, Startup, ended
 from hub.state.paths import REPOSITORY, Paths
 
@@ -31,7 +31,7 @@ _TEMPLATES = Environment(
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class LabSpawner(Spawner):
+class LabSpawner(Endings):
     """A mixin in front of a target's spawner: ``class LocalSpawner(LabSpawner, ...)``.
 
     A target prepares its server in `launch` and leaves `start` alone: `start` waits until
@@ -170,6 +170,16 @@ class LabSpawner(Spawner):
             env |= dict.fromkeys(THREADS, threads)
         return env
 
+    @property
+    def ends_at(self) -> float | None:
+        """When the server is ended whatever it does, in seconds since 1970; None: never so."""
+        return None
+
+    @property
+    def remark(self) -> str:
+        """What its owner should know of the running server; mostly nothing."""
+        return ""
+
     # -- its token --------------------------------------------------------------------
     # JupyterHub forgets a server's token before it has revoked it when the server died by
     # itself, and does not know it after a restart: it would stay valid for ever.
@@ -188,6 +198,10 @@ class LabSpawner(Spawner):
         """Take over a server that an earlier hub has started."""
         super().load_state(state)
         self._token_id = state.get("token_id", 0)
+        chosen = self.user_options or {}
+        names = {profile.name: profile for profile in self.settings.profiles}
+        self.profile = names.get(str(chosen.get(profiles.OPTION)))
+        self.partition = str(chosen.get(profiles.PARTITION, ""))
 
     def clear_state(self) -> None:
         """Forget the server, but for the token that is still to be revoked."""
@@ -240,6 +254,7 @@ class LabSpawner(Spawner):
         StartError
             With the reason and the tail of the server's log.
         """
+        self.ended = None
         self.say("Starting the server")
         limit = asyncio.timeout(max(1.0, self.start_timeout - 1.0))
         try:

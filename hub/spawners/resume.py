@@ -51,7 +51,7 @@ class ResumeStart(LabSpawner):
 
     def resume_start(self) -> None:
         """Go on with an earlier hub's start; call it where its state is loaded."""
-        self.startup = Startup(self.log_file)
+        self.startup = Startup(self.log_file, self._gone())
         self.say("Going on after a restart of the portal")
         self._spawn_pending = True
         task = self._resuming = asyncio.ensure_future(self._resume_start())
@@ -84,10 +84,14 @@ class ResumeStart(LabSpawner):
             self.log.exception("%s has no route yet", self._log_name)
         self.say("The server is ready")
 
-    def _time_left(self) -> float:
+    def _gone(self) -> float:
+        """Return the seconds since the start began."""
         began = self.orm_spawner.started
-        gone = (datetime.now(UTC).replace(tzinfo=None) - began).total_seconds() if began else 0.0
-        return float(max(_LEAST, self.start_timeout - gone))
+        now = datetime.now(UTC).replace(tzinfo=None)
+        return float((now - began).total_seconds()) if began else 0.0
+
+    def _time_left(self) -> float:
+        return float(max(_LEAST, self.start_timeout - self._gone()))
 
     def _start_resumed(self, task: asyncio.Task[None]) -> None:
         """End the pending state, before anybody who waits for the task goes on."""

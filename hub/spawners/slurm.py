@@ -15,58 +15,33 @@ from typing import Any, ClassVar
 
 import batchspawner
 from sqlalchemy.orm import object_session
-from traitlets import Integer
 
 from hub.labfile.schema import Profile
-from hub.labfile.slurm import Slurm
-from hub.slurm import poller as pollers
-from hub.slurm.addresses import Addresses, own_addresses
+from hub.slurm.addresses import own_addresses
 from hub.slurm.cancel import Cancellations
-from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account
 from hub.slurm.orphans import job_name, waiting_file
-from hub.slurm.poller import Poller, over
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.submit import Order, submit
-from hub.slurm.unreached import UnreachedHub
-from hub.slurm.waiting import wait_of
-from hub.spawners.internal_ssl import InternalSSL
-from hub.spawners.joblog import JobLog
+from hub.spawners.job_watch import JobWatch
 from hub.spawners.partitions import refusal
-from hub.spawners.resume import ResumeStart
 from hub.spawners.startup import StartError
-from labkit.base.units import format_duration, format_size
 from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
-from labkit.slurm.exit_reasons import how
-from labkit.slurm.queue import Job
-from labkit.slurm.states import COMPLETING, RUNNING, STARTING, WAITING
+from labkit.slurm.states import COMPLETING
 
 SERVER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
-_LOOKS = (2.0, 4.0, 8.0)  # seconds after the submission; then as the poller looks anyway
-_LOG = 3.0  # seconds between two looks at the log of a job that has not named its port
-_SETTLES = 1.0  # seconds after which SLURM mostly knows how a job ended
-_TIMEOUT = 10.0  # seconds to wait for its word on that
 _FIRST_ANSWER = 10.0  # seconds that a new hub waits for SLURM's first answer
 # Of the hub's own variables; what else it has is not for other machines.
 _NOT_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "CONDA_ROOT", "CONDA_DEFAULT_ENV")
 
 
-class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
+class SlurmSpawner(JobWatch, batchspawner.SlurmSpawner):
     """Start the user's server as a job of its owner's."""
 
-    queries_per_minute = Integer(
-        10, min=2, config=True, help="How often SLURM is asked for its queue, at most."
-    )
-
     _cancellations: ClassVar[dict[Path, Cancellations]] = {}
-    _addresses: ClassVar[Addresses] = Addresses()
-
-    job_id: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._since = 0.0  # SLURM's answers from before say nothing of this job
         self._starting = False
-        self._ended: Job | None = None
         self._port: asyncio.Future[int] | None = None
         self._named = 0  # the port, once the server has named it
         self._hurry: asyncio.Task[None] | None = None
@@ -78,19 +53,6 @@ class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
     # -- what all share ---------------------------------------------------------------
 
     @property
-    def poller(self) -> Poller:
-        """The one that asks for all servers."""
-        return pollers.shared(self.queries_per_minute)
-
-    @property
-    def slurm(self) -> Slurm:
-        """The lab file's section."""
-        section = self.settings.slurm
-        if section is None:
-            raise StartError("The lab file has no section slurm.", status_code=503)
-        return section
-
-    @property
     def cancellations(self) -> Cancellations:
         """The jobs of this portal that are still to be cancelled."""
         known = self._cancellations.get(self.paths.run)
@@ -100,11 +62,6 @@ class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
             self._cancellations[self.paths.run] = known
             known.resume()
         return known
-
-    @property
-    def job(self) -> Job | None:
-        """What is last known of the server's job."""
-        return self.poller.row(self.job_id) if self.job_id else None
 
     @property
     def environments(self) -> Path:
@@ -160,7 +117,7 @@ class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
             raise StartError("No profile was chosen.", status_code=400)
         account = await asyncio.to_thread(self.account)
         await self._check_place(profile)
-        self._ended, self._starting, self._named = None, True, 0
+        self._last_row, self._starting, self._named = None, True, 0
         self._port = asyncio.get_running_loop().create_future()
         try:
             self.say(f"Sending its job to SLURM (partition {self.partition})")
@@ -226,25 +183,6 @@ class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
                 reason="slurm",
             ) from None
 
-    async def _placed(
-        self, job_id: str, port: asyncio.Future[int], *, resumed: bool = False
-    ) -> tuple[str, int]:
-        """Wait until the job has named its port and SLURM its node."""
-        watchers = [
-            asyncio.ensure_future(self._follow(job_id, port)),
-            asyncio.ensure_future(self._read_log(job_id, port, resumed=resumed)),
-        ]
-        try:
-            number = await port
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-        if self.startup:
-            self.startup.waits(None)
-        self.say("Its job runs: connecting")
-        self.ip, self.port = await self._node_address(job_id), number
-        return self.ip, self.port
-
     async def resume(self) -> tuple[str, int]:
         """Go on with the job of an earlier hub's start."""
         port = self._port = asyncio.get_running_loop().create_future()
@@ -258,80 +196,6 @@ class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
         finally:
             port.cancel()
             self._port = None
-
-    async def _node_address(self, job_id: str) -> str:
-        named = time.monotonic()
-        while True:
-            row = self.poller.row(job_id)
-            if row is not None and row.host and row.state not in WAITING:
-                try:
-                    address = await self._addresses.of(row.host, self._since)
-                    return await self.certified(row.host, address)
-                except SlurmUnavailableError as error:
-                    raise StartError(f"The server's node cannot be found: {error}.") from None
-            if self.poller.gone(job_id, named):
-                raise StartError(f"The server did not start: {self._how_ended(job_id)}.")
-            await self.poller.news(time.monotonic())
-
-    async def _follow(self, job_id: str, port: asyncio.Future[int]) -> None:
-        """Tell the person what the job waits for; fail where it is gone."""
-        told = ""
-        began = time.monotonic()
-        looks = list(_LOOKS)
-        while not port.done():
-            if looks:
-                await asyncio.sleep(max(0.0, began + looks.pop(0) - time.monotonic()))
-                await self.poller.news(time.monotonic())
-            else:
-                await self.poller.next()
-            if self.poller.gone(job_id, self._since):
-                await self._settle(job_id)
-                self._ended = self.poller.row(job_id)
-                text = f"The server did not start: {self._how_ended(job_id)}."
-                if not port.done():
-                    port.set_exception(StartError(text, reason="exited"))
-                return
-            row = self.poller.row(job_id)
-            text = self._waiting(row) if row is not None else told
-            if text != told:
-                told = text
-                self.say(text)
-            if row is not None and self.startup:
-                view = await cluster_of(self.settings).describe()
-                wait = wait_of(row, self.poller.jobs.values(), view)
-                self.startup.waits(wait.event() if wait else None)
-
-    async def _read_log(self, job_id: str, port: asyncio.Future[int], *, resumed: bool) -> None:
-        """Fail where the job's own log says that its node does not reach the hub."""
-        unreached = UnreachedHub(resumed=resumed)
-        while not port.done():
-            await asyncio.sleep(_LOG)
-            row = self.poller.row(job_id)
-            if row is None or row.state not in RUNNING:
-                continue
-            await self.copy_log()
-            why = unreached.verdict(self.startup.tail() if self.startup else "")
-            if why and not port.done():
-                text = (
-                    f"The server did not start: {why}. Tell your lab's administrator:"
-                    " 'labhub doctor --node' looks for the cause."
-                )
-                port.set_exception(StartError(text, status_code=503, reason="unreached"))
-
-    async def _settle(self, job_id: str) -> None:
-        """Let SLURM say how a job ended that it is still clearing up."""
-        row = self.poller.row(job_id)
-        if row is not None and row.state == COMPLETING:
-            await asyncio.sleep(_SETTLES)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.poller.news(time.monotonic()), _TIMEOUT)
-
-    def _waiting(self, row: Job) -> str:
-        if row.state in WAITING:
-            return f"Waiting in the queue of the partition {row.partition}"
-        if row.state in STARTING:
-            return f"The node {row.host} is being started or prepared"
-        return f"Its job runs on {row.host}: starting the server"
 
     def take_port(self, port: int) -> bool:
         """Take the port that the server has named; False where it did that before.
@@ -419,24 +283,15 @@ class SlurmSpawner(InternalSSL, ResumeStart, JobLog, batchspawner.SlurmSpawner):
             # Somebody waits: an end should be seen before the next regular look.
             self._hurry = asyncio.ensure_future(self.poller.news(time.monotonic()))
         if not self.poller.gone(job_id, self._since):
+            self._completing = 0.0
             return None
-        self._ended = self.poller.row(job_id) or self._ended
-        self.log.warning("%s has ended: %s", self._log_name, self._how_ended(job_id))
-        return 0 if self._ended and self._ended.state in ("COMPLETED", COMPLETING) else 1
-
-    def ending(self, status: int) -> str:  # noqa: ARG002 - SLURM knows more than the status
-        """Say in words how the server ended."""
-        return self._how_ended(self.job_id)
-
-    def _how_ended(self, job_id: str) -> str:
-        memory = format_size(self.profile.memory) if self.profile else "its limit"
-        limit = format_duration(self.slurm.time_limit)
-        row = self.poller.row(job_id) or self._ended
-        state = row.state if row and over(row) else ""
-        if row and state == COMPLETING and row.reason == "TimeLimit":
-            state = "TIMEOUT"
-        words = how(state, memory=memory, limit=limit, node=row.host if row else "")
-        return f"{words} (job {job_id})"
+        row = self.poller.row(job_id)
+        if row is not None and self._clears_up(row):
+            return None
+        self._last_row = row or self._last_row
+        status = 0 if self._last_row and self._last_row.state in ("COMPLETED", COMPLETING) else 1
+        self.note_end(status)
+        return status
 
     async def stop(self, now: bool = False) -> None:  # noqa: ARG002 - SLURM is patient itself
         """Cancel the job; where SLURM does not answer, as soon as it does."""

@@ -99,13 +99,15 @@ class Startup:
     ----------
     log_file : Path
         The server's log.
+    elapsed : float
+        Seconds for which it has been starting already, under an earlier hub.
     """
 
-    def __init__(self, log_file: Path) -> None:
+    def __init__(self, log_file: Path, elapsed: float = 0.0) -> None:
         self.log_file = log_file
         self.phases: list[Phase] = []
         self.wait: Mapping[str, Any] | None = None
-        self._began = time.monotonic()
+        self._began = time.monotonic() - elapsed
         self._log_start = log_file.stat().st_size if log_file.exists() else 0
         self._news = asyncio.Event()
 

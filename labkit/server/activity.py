@@ -20,6 +20,7 @@ from labkit.server.cull_exemption import CullExemption
 
 SETTING = "labkit_last_activity"
 _CHECK = 5.0  # seconds between two looks
+_SLACK = 120.0  # seconds: an 8 h job can be kept for the 8 h that it has just begun
 _REPORT = 300.0  # seconds between two reports to the hub where the portal says nothing
 
 
@@ -160,6 +161,17 @@ class Activity:
         if self.rules.ends:
             ends.append(self.rules.ends)
         return min(ends) if ends else None
+
+    def keep_most(self) -> float:
+        """Return for how many seconds the server can be kept: it may end before, whatever it does.
+
+        A few seconds that have passed since its start do not count.
+        """
+        now = self._clock()
+        ends = [self.rules.ends] if self.rules.ends else []
+        if self.rules.max_age:
+            ends.append(self._settings["started"].timestamp() + self.rules.max_age)
+        return max(0.0, min([self.keep.most, *(end - now + _SLACK for end in ends)]))
 
     def _kernels(self, notebooks: Mapping[str, str]) -> list[Reason]:
         manager = self._settings["kernel_manager"]

@@ -15,6 +15,7 @@ from labkit.relay.upstream import Upstreams
 from labkit.server import pages, routes, rstudio, shiny, tutorials, viewer
 from labkit.server.activity import Activity, Rules
 from labkit.server.cull_exemption import CullExemption
+from labkit.server.ending import Ending
 from labkit.server.previews import Previews
 from labkit.server.proxy import UPSTREAMS
 from labkit.server.tiles import DATA, tiles
@@ -46,6 +47,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
             more=() if rstudio.lacks() else (rstudio.Sessions().reasons,),
         )
         self.time_limit = TimeLimit(self.activity)
+        self.ending = settings[pages.ENDING] = Ending()
         settings[UPSTREAMS] = Upstreams()
         settings[pages.ACTIVITY] = self.activity
         settings[pages.METER] = Meter()
@@ -72,6 +74,8 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
     async def _start_jupyter_server_extension(self, _serverapp: Any) -> None:
         self.activity.start()
         self.time_limit.start()
+        if self.activity.rules.ends:  # it is a job, which the cluster may end
+            self.ending.start()
         await asyncio.to_thread(self._resume_jobs)
         source = os.environ.get("LABHUB_TUTORIALS")
         if source:

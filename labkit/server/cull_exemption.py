@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -51,18 +52,30 @@ class CullExemption:
         # Whoever writes the file by hand gets no more than by the page.
         return min(until, now + self.most) if until and until > now else None
 
-    def set(self, seconds: float) -> float:
+    def set(self, seconds: float, left: float = math.inf) -> float:
         """Keep the server for so long from now.
+
+        Parameters
+        ----------
+        seconds : float
+            How long.
+        left : float
+            Seconds after which it ends anyway: by its job's time limit, or its age.
 
         Raises
         ------
         ValueError
-            It is not more than nothing, or more than the portal allows.
+            It is not more than nothing, more than the portal allows, or more than is left.
         """
         if not 0 < seconds <= self.most:
             raise ValueError(
                 f"A server can be kept for at most {format_duration(self.most)}, "
                 f"not {format_duration(seconds)}."
+            )
+        if seconds > left:
+            raise ValueError(
+                f"This server ends in {format_duration(max(0.0, left))} whatever it does: it "
+                f"cannot be kept for {format_duration(seconds)}."
             )
         until = self._clock() + seconds
         self._change(until)

@@ -20,12 +20,15 @@ from tornado import web
 from labkit.relay.unreachable import PAGE_POLICY
 from labkit.server import previews
 from labkit.server.activity import Activity
+from labkit.server.ending import Ending
 from labkit.server.usage import Meter
 from labkit.viewers import sockets
 
 ACTIVITY = "labkit_activity"
+ENDING = "labkit_ending"
 METER = "labkit_meter"
 _PROBE_SECONDS = 2.0
+_LISTEN_SECONDS = 25.0  # proxies close what is silent for longer
 
 
 class Page(ExtensionHandlerJinjaMixin, ExtensionHandlerMixin, JupyterHandler):
@@ -132,7 +135,7 @@ class Status(Api):
                 "warn_seconds": activity.rules.warn,
                 "started": self.settings["started"].timestamp(),
                 "keep_until": activity.keep.until,
-                "keep_most_seconds": activity.keep.most,
+                "keep_most_seconds": activity.keep_most(),
                 "usage": asdict(usage),
             }
         )
@@ -152,7 +155,7 @@ class KeepHandler(Api):
             raise web.HTTPError(400, "seconds: a finite number is needed")
         activity: Activity = self.settings[ACTIVITY]
         try:
-            until = activity.keep.set(float(seconds))
+            until = activity.keep.set(float(seconds), activity.keep_most())
         except ValueError as error:
             raise web.HTTPError(400, "%s", str(error)) from None
         except OSError as error:
@@ -168,6 +171,19 @@ class KeepHandler(Api):
         activity.keep.clear()
         self.set_status(204)
         self.finish()
+
+
+class EndingHandler(Api):
+    """Answers when the cluster ends this server, for the pages that are open."""
+
+    _track_activity = False
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answer with ``{"why": ...}``, empty after a while without news."""
+        ending: Ending = self.settings[ENDING]
+        self.finish({"why": await ending.wait(_LISTEN_SECONDS)})
 
 
 class Port(Api):
@@ -212,5 +228,6 @@ def rules() -> list[tuple[str, type]]:
         (r"/labkit/?", ServerPage),
         (r"/labkit/api/status", Status),
         (r"/labkit/api/keep", KeepHandler),
+        (r"/labkit/api/ending", EndingHandler),
         (r"/labkit/api/port/(\d{1,5})", Port),
     ]

@@ -186,7 +186,7 @@ def test_a_server_is_told_of_its_own_time_limit_alone(
         return httpx.get(url, headers={"Authorization": f"token {token}"} if token else {})
 
     wait_for(lambda: ask(token_of(portal, bob)).json()["ends"], what="SLURM's word")
-    job = portal.run(bob, "import os; print(os.environ['SLURM_JOB_ID'])").strip()
+    job = portal.job_of(bob)
     shown = cluster.command("squeue", "-h", "-j", job, "-o", "%e")
     then = time.mktime(time.strptime(shown.strip(), "%Y-%m-%dT%H:%M:%S"))
     assert ask(token_of(portal, bob)).json() == {"ends": then}
@@ -363,7 +363,7 @@ def test_a_jobs_name_cannot_forge_a_row(
     portal: SlurmPortal, cluster: SlurmCluster, ada: str, bob: str
 ) -> None:
     """Bob's job is called like a row that says that Ada's server has ended."""
-    job = portal.run(ada, "import os; print(os.environ['SLURM_JOB_ID'])").strip()
+    job = portal.job_of(ada)
     row = f"x\n{job}|COMPLETED|None|main|{ada}|1|1|1|1|evil"
     words = [
         "sbatch",

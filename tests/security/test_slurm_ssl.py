@@ -192,7 +192,7 @@ def test_the_key_is_on_no_command_line_and_in_no_script(scene: Scene, tmp_path: 
     key = Path(scene.environ(scene.bob)["JUPYTERHUB_SSL_KEYFILE"]).read_text()
     secret = key.splitlines()[1]
     assert len(secret) > 50
-    job = scene.environ(scene.bob)["SLURM_JOB_ID"]
+    job = scene.portal.job_of(scene.bob)
     scene.cluster.command("scontrol", "write", "batch_script", job, str(tmp_path / "script"))
     lines = [
         path.read_bytes().decode(errors="replace")

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from hub.slurm.orphans import job_of
+from hub.state.paths import Paths
 from labkit.testing import SlurmCluster
 from tests.support.portal import REPOSITORY, Portal
 
@@ -78,6 +80,10 @@ class SlurmPortal(Portal):
         rows = [line.split() for line in self.cluster.command(*words).splitlines()]
         wanted = states or ("PENDING", "CONFIGURING", "RUNNING")
         return [row[0] for row in rows if row[2].startswith("labhub-") and row[1] in wanted]
+
+    def job_of(self, name: str, server: str = "") -> str:
+        """The number of a server's job, as the hub knows it."""
+        return job_of(Paths(self.state, self.envs), name, server)
 
     def server(self, name: str, server: str = "") -> dict[str, Any]:
         """The hub's model of a server; empty where it does not run."""

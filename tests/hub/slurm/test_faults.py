@@ -128,7 +128,7 @@ def test_a_vanished_server_is_noticed(
     portal: SlurmPortal, cluster: SlurmCluster, servers: list[tuple[str, str]]
 ) -> None:
     name, server = servers[0]
-    job = portal.run(name, "import os; print(os.environ['SLURM_JOB_ID'])", server).strip()
+    job = portal.job_of(name, server)
     cluster.command("scancel", job)
     wait_for(lambda: not portal.server(name, server), 60)
     assert alive(portal, servers) == SERVERS - 1
@@ -145,6 +145,7 @@ def test_a_start_in_the_queue_outlives_its_hub(
 ) -> None:
     """It keeps its place, its owner sees it waiting, and it becomes the server."""
     with held(cluster):
+        began = time.monotonic()
         assert portal.api("POST", f"/users/{ada}/server", json={"profile": "stub"}).is_success
         wait_for(lambda: portal.jobs("PENDING"))
         (job,) = portal.jobs("PENDING")
@@ -154,9 +155,15 @@ def test_a_start_in_the_queue_outlives_its_hub(
         assert portal.api("POST", f"/users/{ada}/server").status_code == 202  # no second one
         events = progress(portal, ada, lambda event: event.get("wait"))
         assert "restart of the portal" in events[1]["message"]
+        waited = time.monotonic() - began
+        assert waited - 2 < events[-1]["elapsed"] < waited + 30, "the clock of before"
+        with portal.browser() as browser:
+            browser.login(ada)
+            page = browser.get(f"/hub/spawn-pending/{ada}").text
+        assert "Stub · partition main" in page
     last = progress(portal, ada, lambda event: event.get("ready"))[-1]
     assert last.get("ready"), last
-    assert portal.run(ada, "import os; print(os.environ['SLURM_JOB_ID'])").strip() == job
+    assert portal.job_of(ada) == job
     assert alive(portal, servers) == SERVERS
     portal.restart_hub()  # it is a server like any other now
     wait_for(lambda: portal.server(ada).get("ready"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -147,6 +149,26 @@ def test_plain_slurm_commands_work_in_a_notebook_and_in_a_terminal(
         shown += text if kind == "stdout" else ""
     connection.close()
     assert "all-42" in shown, shown
+    told: list[dict[str, str]] = []
+    asked = threading.Event()
+
+    def listen() -> None:
+        """As JupyterLab does while it is open."""
+        with httpx.Client(
+            headers=headers,
+            transport=LocalhostTransport(),
+            timeout=60,
+            event_hooks={"request": [lambda _: asked.set()]},
+        ) as client:
+            told.append(client.get(f"{base}labkit/api/ending").json())
+
+    open_page = threading.Thread(target=listen)
+    open_page.start()
+    (job,) = portal.jobs("RUNNING")
+    assert asked.wait(60)  # and scancel takes longer than the way to the server
+    portal.cluster.command("scancel", job)
+    open_page.join(60)
+    assert told == [{"why": "its job was cancelled"}]
 
 
 def test_no_secret_is_in_the_script_or_in_the_queue(
@@ -262,6 +284,12 @@ def test_more_time_moves_the_end_that_a_server_is_told(portal: SlurmPortal, ada:
     assert abs(first - by_itself) < 30
     labhub(portal, "extend", ada, "2h")
     wait_for(lambda: ends() == first + 7200, what="the later end")
+    with portal.browser() as browser:
+        browser.login(ada)
+        home = browser.get("/hub/home").text
+    then = datetime.fromtimestamp(first + 7200, UTC).isoformat(timespec="seconds")
+    assert "Stops if unused" in home
+    assert then not in home, "its limit is later than the end of its idle time"
 
 
 def test_the_time_limit_ends_a_server_and_the_hub_notices(
@@ -272,19 +300,99 @@ def test_the_time_limit_ends_a_server_and_the_hub_notices(
     end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
     cluster.command("scontrol", "update", f"jobid={job}", f"endtime={end}")
     wait_for(lambda: not portal.server(ada), 120, "that the hub notices")
-    assert "reached its time limit" in portal.hub_log()
+    assert portal.hub_log().count("has ended: it reached its time limit") == 1
+    assert "it reached its time limit (8 h)" in told_after(portal, ada)
+    portal.restart_hub()
+    assert "it reached its time limit (8 h)" in told_after(portal, ada)
+    portal.spawn(ada)
+    portal.stop_server(ada)
+    assert "It ended" not in told_after(portal, ada), "its owner has stopped it since"
+
+
+def told_after(portal: SlurmPortal, name: str) -> str:
+    """What the home page and the page of a server that does not run say, which must agree."""
+    with portal.browser() as browser:
+        browser.login(name)
+        home = browser.get("/hub/home").text
+        page = browser.get(f"/hub/user/{name}/").text
+    assert ("It ended on" in home) == ("It ended on" in page)
+    return page
+
+
+def test_a_cancelled_job_is_called_cancelled(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str
+) -> None:
+    portal.spawn(ada)
+    (job,) = portal.jobs("RUNNING")
+    before = portal.hub_log().count("has ended")
+    cluster.command("scancel", job)
+    wait_for(lambda: not portal.server(ada), 60, "that the hub notices")
+    assert f"its job was cancelled (job {job})" in told_after(portal, ada)
+    assert portal.hub_log().count("has ended") == before + 1
+
+
+def test_a_suspended_server_is_called_so(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str
+) -> None:
+    portal.spawn(ada)
+    (job,) = portal.jobs("RUNNING")
+    with portal.browser() as browser:
+        browser.login(ada)
+        cluster.command("scontrol", "suspend", job)
+        try:
+            told = "The cluster has suspended it"
+            wait_for(lambda: told in browser.get("/hub/home").text, 60, "the word")
+            (row,) = json.loads(labhub(portal, "list", "--json").stdout)
+        finally:
+            cluster.command("scontrol", "resume", job)
+    assert (row["user"], row["job"], row["state"]) == (ada, job, "suspended")
+    (row,) = json.loads(labhub(portal, "list", "--json").stdout)
+    assert row["state"] == "runs"
+    assert row["node"].startswith("node")
+    assert 7.5 * 3600 < row["left"] <= 8 * 3600
+    assert ada in labhub(portal, "list").stdout
+
+
+def test_administrators_see_the_jobs_and_nobody_else(portal: SlurmPortal, ada: str) -> None:
+    portal.spawn(ada)
+    (job,) = portal.jobs("RUNNING")
+    with portal.browser() as browser:
+        browser.login(ada)
+        assert browser.get("/hub/jobs").status_code == 403
+        assert "/hub/jobs" not in browser.get("/hub/home").text
+        portal.api("PATCH", f"/users/{ada}", json={"name": ada, "admin": True})
+        try:
+            page = browser.get("/hub/jobs")
+            assert page.status_code == 200
+            assert f"<td>{job}</td>" in page.text
+            assert "/hub/jobs" in browser.get("/hub/home").text
+        finally:
+            portal.api("PATCH", f"/users/{ada}", json={"name": ada, "admin": False})
+
+
+def test_a_home_that_cannot_be_written_on_the_node_is_named(portal: SlurmPortal, ada: str) -> None:
+    home = Path(f"/home/{ada}")
+    owner = home.stat()
+    os.chown(home, 0, 0)
+    try:
+        told = failure(portal, ada, profile="stub", partition="main")
+    finally:
+        os.chown(home, owner.st_uid, owner.st_gid)
+    assert f"its owner's home ({home}) is missing there or cannot be written" in told
 
 
 def test_a_failed_node_is_noticed_and_another_start_works(
     portal: SlurmPortal, cluster: SlurmCluster, ada: str
 ) -> None:
     portal.spawn(ada)
-    node = cluster.command("squeue", "-h", "-o", "%B").strip()
+    node = cluster.command("squeue", "-h", "-t", "RUNNING", "-o", "%B").strip()
     cluster.kill_node(node)
     try:
         cluster.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
         wait_for(lambda: not portal.server(ada), 60, "that the hub notices")
-        assert f"the node {node} failed" in portal.hub_log()
+        assert "It ended on" in told_after(portal, ada)
+        assert f"the node {node} failed" in told_after(portal, ada)
+        assert portal.hub_log().count(f"has ended: the node {node} failed") == 1
         portal.spawn(ada)
         assert portal.run(ada, "print(1)").strip() == "1"
     finally:

@@ -1,4 +1,4 @@
-// JupyterLab tells of the time limit in time. Written as JupyterLab loads it: nothing is built.
+// JupyterLab tells of the time limit in time, and why the cluster ends the server. Written as JupyterLab loads it: nothing is built.
 "use strict";
 (() => {
   const EVERY = 30000; // milliseconds between two looks; asking is no activity
@@ -30,7 +30,24 @@
       });
     };
     const again = () => look().catch(() => {}); // the next look is soon
+    // Answers when the cluster ends the server, or after a while without news.
+    const listen = async () => {
+      const headers = settings.token ? { Authorization: `token ${settings.token}` } : {};
+      const answer = await fetch(`${settings.baseUrl}labkit/api/ending`, { headers, cache: "no-store" });
+      if (!answer.ok) throw new Error(answer.status);
+      const { why } = await answer.json();
+      if (!why) return true;
+      await app.commands.execute("docmanager:save-all").catch(() => {});
+      await app.commands.execute("apputils:notify", {
+        message: `The cluster ends this server now: ${why}. Open documents were saved.`,
+        type: "error",
+        options: { autoClose: false },
+      });
+      return false;
+    };
+    const goOn = () => listen().then((on) => on && goOn(), () => setTimeout(goOn, EVERY));
     app.restored.then(() => {
+      goOn();
       again();
       setInterval(again, EVERY);
     });
