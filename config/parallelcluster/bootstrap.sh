@@ -64,6 +64,22 @@ fetch() { # S3-PLACE FILE
         die "cannot fetch $1: upload it, and look whether the node may read it (files: in the lab file)"
 }
 
+# What gives a server a network of its own. Nodes take it from the shared disk, which costs them a
+# second; asking a mirror would cost each of them half a minute.
+keep_network_packages() {
+    mkdir -p "$SHARED/packages"
+    (cd "$SHARED/packages" && apt-get download --quiet slirp4netns libslirp0) ||
+        say "slirp4netns cannot be fetched: servers will share their nodes' network" >&2
+}
+
+install_network_packages() {
+    [[ ! -x $ROOT/usr/bin/slirp4netns ]] || return 0
+    local packages=("$SHARED"/packages/*.deb)
+    if [[ ! -e ${packages[0]} ]] || ! dpkg --install --skip-same-version "${packages[@]}"; then
+        say "no slirp4netns here: servers share the node's network (as with network: shared)" >&2
+    fi
+}
+
 # -- people -------------------------------------------------------------------------------
 
 # SLURM starts a job under its owner's account, so every node needs the accounts. A lab with a
@@ -156,6 +172,7 @@ compute() {
     mkdir -p "$ROOT/etc/sysctl.d"
     echo 'kernel.apparmor_restrict_unprivileged_userns = 0' >"$ROOT/etc/sysctl.d/60-labhub.conf"
     sysctl --quiet --load="$ROOT/etc/sysctl.d/60-labhub.conf" || say "no namespaces here" >&2
+    install_network_packages
     keep_self
     import_people || true # one bad account must not cost the node
     every labhub-people 20 "$INSTALL/bootstrap.sh people"
@@ -175,9 +192,12 @@ portal() { # FILES
     mkdir -p "$SHARED/envs" "$INSTALL" "$STATE"
     chmod 755 "$SHARED" "$SHARED/envs"
     chmod 711 "$STATE"
+    # As `up` keeps it (slurm.environments in the lab file): no command needs to be told.
+    [[ -e $STATE/envs || -L $STATE/envs ]] || ln -s "$SHARED/envs" "$STATE/envs"
     own_address >"$SHARED/portal-address"
     name_host "$(own_address)" "$PORTAL_HOST"
     install_packages python3 python3-venv tar gzip bubblewrap nftables iproute2
+    keep_network_packages
     getent group "$GROUP" >/dev/null || groupadd "$GROUP"
     keep_self
     rm -rf "$new"
@@ -205,7 +225,7 @@ Wants=network-online.target
 [Service]
 Type=forking
 PIDFile=$STATE/run/supervisord.pid
-Environment=LABHUB_STATE=$STATE LABHUB_ENVS=$SHARED/envs
+Environment=LABHUB_STATE=$STATE
 Environment=PATH=/opt/slurm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ExecStartPre=$INSTALL/bootstrap.sh restore
 ExecStart=$INSTALL/source/labhub up
@@ -217,6 +237,8 @@ TimeoutStartSec=60min
 TimeoutStopSec=2min
 # User servers are jobs: they go on when the portal stops.
 KillMode=process
+# Members' apps get cgroups of their own.
+Delegate=yes
 UMask=0022
 [Install]
 WantedBy=multi-user.target
@@ -234,7 +256,7 @@ backup() {
     [[ -e $STATE/lab.yaml && -d $STATE/secrets ]] || return 0
     mkdir -p "$place"
     chmod 700 "$place"
-    LABHUB_STATE=$STATE LABHUB_ENVS=$SHARED/envs "$INSTALL/source/labhub" backup "$place/new.tar.gz"
+    LABHUB_STATE=$STATE "$INSTALL/source/labhub" backup "$place/new.tar.gz"
     mv "$place/new.tar.gz" "$place/last.tar.gz"
 }
 
@@ -242,7 +264,7 @@ restore() {
     local last=$SHARED/backups/last.tar.gz
     [[ -e $last && ! -d $STATE/secrets ]] || return 0
     say "putting the last backup back"
-    LABHUB_STATE=$STATE LABHUB_ENVS=$SHARED/envs "$INSTALL/source/labhub" restore --yes "$last"
+    LABHUB_STATE=$STATE "$INSTALL/source/labhub" restore --yes "$last"
 }
 
 people() {

@@ -19,7 +19,7 @@ Documentation=file://{repository}/docs/how-to/administer.md
 [Service]
 Type=forking
 PIDFile={run}/supervisord.pid
-Environment="LABHUB_STATE={state}" "LABHUB_ENVS={envs}"
+Environment={variables}
 ExecStart={repository}/labhub up
 ExecReload={repository}/labhub up
 Restart=on-failure
@@ -82,16 +82,27 @@ def unit(paths: Paths, lab: str, repository: Path = REPOSITORY) -> str:
         Where `labhub` is.
     """
     root = os.geteuid() == 0
+    variables = {"LABHUB_STATE": paths.state}
+    # Where they are is said by the lab file, or is the state folder; a unit keeps no copy of it.
+    if os.environ.get("LABHUB_ENVS") and paths.envs != _by_itself(paths):
+        variables["LABHUB_ENVS"] = paths.envs
+    if conf := os.environ.get("SLURM_CONF"):
+        variables["SLURM_CONF"] = Path(conf)
     order = "After=network-online.target nss-user-lookup.target\nWants=network-online.target\n"
     return UNIT.format(
         lab="".join(c if c.isalnum() or c in " -_.,'" else " " for c in lab),
         repository=_escaped(repository),
         run=_escaped(paths.run),
-        state=_escaped(paths.state),
-        envs=_escaped(paths.envs),
+        variables=" ".join(f'"{key}={_escaped(path)}"' for key, path in variables.items()),
         order=order if root else "",
         target="multi-user.target" if root else "default.target",
     )
+
+
+def _by_itself(paths: Paths) -> Path:
+    """Return where the environments are for a command without LABHUB_ENVS."""
+    link = paths.state / "envs"
+    return paths.state / link.readlink() if link.is_symlink() else link
 
 
 def _escaped(path: Path) -> str:

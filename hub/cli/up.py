@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from hub.environments import build as environments
 from hub.labfile import read
 from hub.labfile.schema import Settings
 from hub.state import create
+from hub.state.environments_link import is_here, link_environments
 from hub.state.paths import REPOSITORY, Paths
 from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
@@ -39,6 +41,7 @@ def up(config: Path | None) -> None:
         paths.lab_file if paths.lab_file.exists() else REPOSITORY / "config" / "lab.yaml"
     )
     settings = read.read(first)
+    follow_lab_file(settings, paths)
     create.make_folders(paths)
     found = preflight.problems(settings, paths)
     print_problems(p for p in found if p.warning)
@@ -50,6 +53,18 @@ def up(config: Path | None) -> None:
     build(preflight.wanted_environments(settings, paths), paths)
     done = _start(settings, paths)
     _greet(settings, paths, fresh="hub" in done)
+
+
+def follow_lab_file(settings: Settings, paths: Paths) -> None:
+    """Keep the environments where the lab file says, for this and every later command."""
+    folder = settings.shared_environments
+    named = os.environ.get("LABHUB_ENVS")
+    if folder is None or not is_here(folder) or (named and Path(named) != folder):
+        return  # `preflight` tells of a variable that says something else
+    link_environments(paths, folder)
+    if paths.envs != folder:
+        # The hub's own environment is elsewhere now: begin again with the one that is used.
+        os.execv(REPOSITORY / "labhub", ["labhub", *sys.argv[1:]])  # noqa: S606 - no shell
 
 
 def build(names: list[str], paths: Paths) -> None:

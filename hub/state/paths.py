@@ -28,7 +28,10 @@ class Paths:
 
     @classmethod
     def from_environment(cls) -> Paths:
-        """Find the state folder: ``LABHUB_STATE``, /var/lib/labhub for root, else XDG."""
+        """Find the state folder: ``LABHUB_STATE``, /var/lib/labhub for root, else XDG.
+
+        The environments are in ``LABHUB_ENVS``, else in its ``envs``, or where that leads to.
+        """
         named = os.environ.get("LABHUB_STATE")
         if named:
             state = Path(named)
@@ -38,7 +41,10 @@ class Paths:
             data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
             state = Path(data) / "labhub"
         state = state.absolute()
-        return cls(state=state, envs=Path(os.environ.get("LABHUB_ENVS") or state / "envs"))
+        envs = state / "envs"
+        if envs.is_symlink():  # programs in there name the place itself, which nodes know
+            envs = state / envs.readlink()
+        return cls(state=state, envs=Path(os.environ.get("LABHUB_ENVS") or envs))
 
     @property
     def lab_file(self) -> Path:

@@ -19,8 +19,11 @@ from click.testing import CliRunner
 from hub.cli import COMMANDS, Commands, cli
 from hub.cli.logs import log_file
 from hub.cli.systemd import unit
+from hub.cli.up import follow_lab_file
 from hub.environments import toolchain
 from hub.labfile import read
+from hub.labfile.schema import Settings
+from hub.state.environments_link import is_here, link_environments
 from hub.state.paths import Paths
 from labkit.base.ports import free_port
 from tests.conftest import needs_root
@@ -225,6 +228,64 @@ def test_the_systemd_unit_is_one(tmp_path: Path) -> None:
     assert "Delegate=yes" in text
     assert "KillMode=process" in text
     assert len([line for line in text.splitlines() if line.startswith("Description=")]) == 1
+
+
+def test_the_unit_leaves_to_the_lab_file_where_the_environments_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABHUB_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("LABHUB_ENVS", raising=False)
+    monkeypatch.setenv("SLURM_CONF", "/opt/slurm/etc/slurm.conf")
+    link_environments(Paths.from_environment(), tmp_path / "shared" / "envs")
+    monkeypatch.setenv("LABHUB_ENVS", str(tmp_path / "shared" / "envs"))  # as an older unit had it
+    text = unit(Paths.from_environment(), "Our lab")
+    assert "LABHUB_ENVS" not in text
+    assert '"SLURM_CONF=/opt/slurm/etc/slurm.conf"' in text
+    monkeypatch.setenv("LABHUB_ENVS", str(tmp_path / "other"))
+    assert f'"LABHUB_ENVS={tmp_path / "other"}"' in unit(Paths.from_environment(), "Our lab")
+
+
+def test_every_command_finds_the_environments_that_the_lab_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was built before moves or is left: there is never a second installation."""
+    monkeypatch.setenv("LABHUB_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("LABHUB_ENVS", raising=False)
+    before = Paths.from_environment()
+    for name in ("hub", "notebook"):
+        (before.envs / name / "bin").mkdir(parents=True)
+    shared = tmp_path / "shared" / "envs"
+    assert is_here(shared)
+    assert not is_here(Path("/no-such-mount/envs"))
+    link_environments(before, shared)
+    after = Paths.from_environment()
+    assert after.envs == shared
+    assert (before.envs / "hub" / "bin").is_dir(), "this very program may run from it"
+    assert not (shared / "notebook").exists(), "it names its old place, which no node has"
+    assert (before.state / "envs.before" / "notebook").is_dir()
+    link_environments(after, shared)
+    link_environments(after, tmp_path / "moved")
+    assert Paths.from_environment().envs == tmp_path / "moved"
+
+
+def test_up_keeps_to_the_lab_file_and_begins_again_with_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABHUB_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("LABHUB_ENVS", raising=False)
+    shared = tmp_path / "shared"
+    section = {"partitions": ["main"], "hub_host": "head", "environments": str(shared)}
+    settings = Settings.model_validate({"target": "slurm", "slurm": section})
+    calls: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, words: calls.append(words))
+    follow_lab_file(settings, Paths.from_environment())
+    assert len(calls) == 1
+    follow_lab_file(settings, Paths.from_environment())
+    assert len(calls) == 1, "it is there now"
+    monkeypatch.setenv("LABHUB_ENVS", str(tmp_path / "other"))
+    follow_lab_file(settings, Paths.from_environment())
+    assert len(calls) == 1, "check tells of it"
+    assert (tmp_path / "state" / "envs").readlink() == shared
 
 
 def test_the_script_is_plain_sh() -> None:

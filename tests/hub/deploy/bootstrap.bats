@@ -13,7 +13,7 @@ setup() {
         >"$ROOT/etc/parallelcluster/cfnconfig"
     : >"$CALLS"
     local name
-    for name in apt-get systemctl groupadd sysctl; do stub "$name" 'exit 0'; done
+    for name in apt-get dpkg systemctl groupadd sysctl; do stub "$name" 'exit 0'; done
     stub hostname 'echo "10.0.0.9 172.17.0.1"'
     stub useradd 'exit 0'
     # Who there is: root, and bob with the number 2002 in the group 2002.
@@ -64,7 +64,10 @@ release() { # a release in the bucket
     [ "$(cat "$SHARED/portal-address")" = 10.0.0.9 ]
     grep -qx "10.0.0.9 labhub-portal" "$ROOT/etc/hosts"
     grep -q "ExecStart=$ROOT/opt/labhub/source/labhub up" "$ROOT/etc/systemd/system/labhub.service"
-    grep -q "LABHUB_ENVS=$SHARED/envs" "$ROOT/etc/systemd/system/labhub.service"
+    refute grep -rq LABHUB_ENVS "$ROOT/etc/systemd/system" "$ROOT/opt/labhub/bootstrap.sh"
+    [ "$(readlink "$ROOT/var/lib/labhub/envs")" = "$SHARED/envs" ]
+    grep -qx "Delegate=yes" "$ROOT/etc/systemd/system/labhub.service"
+    grep -qx "apt-get download --quiet slirp4netns libslirp0" "$CALLS"
     grep -q "KillMode=process" "$ROOT/etc/systemd/system/labhub.service"
     grep -qx "systemctl start --no-block labhub.service" "$CALLS"
     grep -qx "systemctl enable --now labhub-backup.timer" "$CALLS"
@@ -123,6 +126,22 @@ release() { # a release in the bucket
     refute grep -q "labhub.service" "$CALLS"
     refute grep -q "apt-get" "$CALLS" # a node is quick to start
     grep -qx "sysctl --quiet --load=$ROOT/etc/sysctl.d/60-labhub.conf" "$CALLS"
+    [[ $output == *"no slirp4netns here: servers share the node's network"* ]]
+}
+
+@test "compute: what gives servers their own network comes from the shared disk" {
+    mkdir -p "$SHARED/packages"
+    touch "$SHARED/packages/slirp4netns_1_amd64.deb" "$SHARED/packages/libslirp0_1_amd64.deb"
+    run "$SCRIPT" compute s3://bucket/labhub
+    [ "$status" -eq 0 ]
+    grep -q "dpkg --install .*libslirp0_1_amd64.deb .*slirp4netns_1_amd64.deb" "$CALLS"
+    [[ $output != *"no slirp4netns"* ]]
+    : >"$CALLS"
+    mkdir -p "$ROOT/usr/bin"
+    touch "$ROOT/usr/bin/slirp4netns"
+    chmod +x "$ROOT/usr/bin/slirp4netns"
+    run "$SCRIPT" compute s3://bucket/labhub
+    refute grep -q dpkg "$CALLS"
 }
 
 @test "compute: before the portal has said its address, the head node's is taken" {
