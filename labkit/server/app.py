@@ -9,10 +9,10 @@ from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinjaMixin
 
-from labkit.base import activity
+from labkit.base import activity, scratch
 from labkit.jobs.backends import local
 from labkit.relay.upstream import Upstreams
-from labkit.server import pages, routes, rstudio, shiny, tutorials, viewer
+from labkit.server import pages, routes, rstudio, shiny, signatures, tutorials, viewer
 from labkit.server.activity import Activity, Rules
 from labkit.server.cull_exemption import CullExemption
 from labkit.server.ending import Ending
@@ -48,6 +48,8 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         )
         self.time_limit = TimeLimit(self.activity)
         self.ending = settings[pages.ENDING] = Ending()
+        if scratch.is_shared(Path.home()):
+            signatures.keep_as_files(self.serverapp)
         settings[UPSTREAMS] = Upstreams()
         settings[pages.ACTIVITY] = self.activity
         settings[pages.METER] = Meter()

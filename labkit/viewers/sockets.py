@@ -12,6 +12,8 @@ import socket
 import stat
 from pathlib import Path
 
+from labkit.base import scratch
+
 _SECONDS = 2.0
 
 
@@ -26,20 +28,13 @@ def folder() -> Path | None:
     if os.environ.get("LABHUB_NETWORK") != "shared":
         return None
     # On the node: a home may lie on a network's storage, which knows no sockets.
-    path = Path(f"/tmp/labhub-{os.geteuid()}")  # noqa: S108 - its owner is looked at
-    path.mkdir(mode=0o700, exist_ok=True)
-    if not _is_mine(path):
+    try:
+        return scratch.folder()
+    except PermissionError as error:
         raise RuntimeError(
-            f"The folder {path} was made by somebody else, or others may enter it, so no viewer is"
-            " started there.\nNext step: tell an administrator, who can remove it."
-        )
-    return path
-
-
-def _is_mine(path: Path) -> bool:
-    status = path.lstat()
-    private = not stat.S_IMODE(status.st_mode) & 0o077
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and private
+            f"The folder {error.filename} was made by somebody else, or others may enter it, so no"
+            " viewer is started there.\nNext step: tell an administrator, who can remove it."
+        ) from None
 
 
 def of_port(port: int) -> Path | None:

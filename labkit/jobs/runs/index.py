@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from labkit.jobs.runs.store import Run
 from labkit.jobs.worker.folder import MANIFEST
 from labkit.viewers.paths import state_folder
 
+_WAIT = 10.0  # seconds for another to let go of it
+_STALE = 60.0  # seconds after which whoever held it is dead: it is held for milliseconds
 _SELECT = "SELECT path, created FROM runs"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -143,7 +146,13 @@ class Index:
             yield database
 
     def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, timeout=10)
+        # Its lock is a folder: the kernel's locks can hang for ever on a home that machines share.
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        with suppress(OSError):
+            if time.time() - lock.stat().st_mtime > _STALE:
+                lock.rmdir()
+        address = f"{self.path.absolute().as_uri()}?vfs=unix-dotfile"
+        database = sqlite3.connect(address, uri=True, timeout=_WAIT)
         try:
             database.executescript(_SCHEMA)
         except sqlite3.DatabaseError:
