@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,7 +19,7 @@ from pydantic import Field, PlainValidator, field_validator, model_validator
 from hub.labfile.database import Database
 from hub.labfile.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
 from hub.labfile.secrets import Secrets
-from hub.labfile.slurm import Partition, Slurm
+from hub.labfile.slurm import JobOptions, Partition, Slurm
 from hub.labfile.webapps import WebApps
 
 OAUTH_METHODS = ("oidc", "github", "google", "globus", "cilogon", "cognito")
@@ -150,6 +151,9 @@ class Profile(Frozen):
     gpus: int = Field(0, ge=0, le=16, description="slurm: graphics cards")
     partitions: tuple[Partition, ...] = Field(
         (), description="slurm: where it may run; empty: in all of slurm.partitions"
+    )
+    slurm: JobOptions = Field(
+        JobOptions(), description="slurm: what its jobs ask for; before slurm.groups and slurm"
     )
     default: bool = False
 
@@ -346,6 +350,31 @@ class Settings(Frozen):
         if _is_loopback(self.parts.hostname or ""):
             return "127.0.0.1", self.parts.port or (443 if self.parts.scheme == "https" else 80)
         return "127.0.0.1", 8000
+
+    def job_options(self, profile: Profile, groups: Collection[str] = ()) -> JobOptions:
+        """Return what the job of a server asks SLURM for besides its size.
+
+        Parameters
+        ----------
+        profile : Profile
+            Its own options come first.
+        groups : collection of str
+            The groups of the server's owner: the first in ``slurm.groups`` comes next.
+        """
+        if self.slurm is None:
+            return profile.slurm
+        of_groups = self.slurm.groups
+        group = next((of_groups[name] for name in of_groups if name in groups), JobOptions())
+        return profile.slurm.or_else(group).or_else(self.slurm.job_options)
+
+    def groups_of(self, person: str) -> tuple[str, ...]:
+        """Return the groups whose member the lab file names this person."""
+        return tuple(name for name, members in self.groups.items() if person in members)
+
+    @property
+    def shared_environments(self) -> Path | None:
+        """The environments' folder that this lab file names; None: it leaves that to the portal."""
+        return self.slurm.environments if self.target == "slurm" and self.slurm else None
 
     def partitions_of(self, profile: Profile) -> tuple[str, ...]:
         """Return the partitions that a profile may run in, the default first.

@@ -9,16 +9,37 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from hub.labfile.fields import Duration, Frozen, Slug
+from hub.labfile.fields import Duration, Frozen, GroupName, Slug
 from hub.labfile.parallelcluster import ParallelCluster
 
 EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - a default that doctor warns of
 Partition = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+GpuType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Constraint = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_(\[][A-Za-z0-9_.&|*()\[\],-]{0,199}$")
+]
 Module = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,99}$")]
 HostName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")
 ]
+
+
+class JobOptions(Frozen):
+    """What a server's job asks SLURM for besides cores, memory and time."""
+
+    account: Word | None = None
+    qos: Word | None = None
+    reservation: Word | None = None
+    constraint: Constraint | None = Field(
+        None, description="features of nodes: icelake, or icelake&nvme"
+    )
+    gpu_type: GpuType | None = Field(None, description="of the profile's gpus: a100")
+
+    def or_else(self, other: JobOptions) -> JobOptions:
+        """Return these options, and the other's where these say nothing."""
+        said = {key: value for key, value in self if value is not None}
+        return other.model_copy(update=said)
 
 
 class Software(Frozen):
@@ -53,6 +74,10 @@ class Slurm(Frozen):
     )
     account: Word | None = None
     qos: Word | None = None
+    groups: dict[GroupName, JobOptions] = Field(
+        default_factory=dict,
+        description="options of the jobs of a group's members; of the first that somebody is in",
+    )
     time_limit: Duration = timedelta(hours=8)
     warn_before: Duration = Field(
         timedelta(minutes=10), description="people are told so long before the time limit"
@@ -126,6 +151,11 @@ class Slurm(Frozen):
                 " in slurm.listen"
             )
         return self
+
+    @property
+    def job_options(self) -> JobOptions:
+        """What all servers' jobs ask for."""
+        return JobOptions(account=self.account, qos=self.qos)
 
     @property
     def bind_address(self) -> str:

@@ -20,8 +20,8 @@ from hub.slurm.commands import run_slurm
 from hub.slurm.fit import misfits
 from hub.slurm.orphans import orphans
 from hub.slurm.owner import HELPER, SUDO, sudo_command
-from hub.slurm.script import server_words
 from hub.slurm.trial import refused
+from hub.state.environments_link import is_here
 from hub.state.paths import Paths
 from labkit.base.problems import Problem
 from labkit.slurm.cluster import CONFIG, PARTITIONS, parse
@@ -46,7 +46,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     if settings.target != "slurm" or settings.slurm is None:
         return []
     found = [*_programs(), *_rights(settings)]
-    found += _environments(settings, settings.slurm, paths)
+    found += _environments(settings.slurm, paths)
     if any(problem.where == "slurm" for problem in found):
         return [*found, *reachable.problems(settings.slurm, ())]
     return [*found, *asyncio.run(_cluster(settings, settings.slurm))]
@@ -89,20 +89,17 @@ def exposure(settings: Settings) -> list[Problem]:
     return [Problem("slurm.listen", text, hint, warning=True)]
 
 
-def _environments(settings: Settings, slurm: Slurm, paths: Paths) -> Iterator[Problem]:
+def _environments(slurm: Slurm, paths: Paths) -> Iterator[Problem]:
     folder = slurm.environments
     if folder.resolve() == paths.envs.resolve():
-        return  # `labhub up` makes them there
-    if not folder.is_dir():
+        return
+    named = os.environ.get("LABHUB_ENVS")
+    if not is_here(folder):
         text = f"{folder} is not seen on this host, so nobody can say whether it is whole"
         yield Problem("slurm.environments", text, "mount it here, too", warning=True)
-        return
-    for profile in settings.profiles:
-        program = server_words(slurm, profile.environment)[0]
-        if "/" in program and not Path(program).is_file():
-            text = f"{program} is not there"
-            hint = f"LABHUB_ENVS={folder} labhub up makes the environments there"
-            yield Problem(f"profiles.{profile.name}.environment", text, hint)
+    elif named:
+        text = f"LABHUB_ENVS says {named}, and the lab file {folder}"
+        yield Problem("slurm.environments", text, "unset LABHUB_ENVS: the lab file is enough")
 
 
 async def _cluster(settings: Settings, slurm: Slurm) -> list[Problem]:

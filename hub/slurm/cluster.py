@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from hub.labfile.schema import Profile, Settings
-from hub.labfile.slurm import Slurm
+from hub.labfile.slurm import JobOptions
 from hub.slurm.cloud import Queue, read_queues
 from hub.slurm.commands import run_slurm
 from labkit.base.units import format_duration, format_size
@@ -114,11 +115,14 @@ class ClusterView:
         When SLURM said so; None: it has not answered yet.
     trouble : str
         Why there is no newer answer; empty where this is the newest.
+    counts_memory : bool
+        Whether SLURM gives jobs memory, or cores alone.
     """
 
     partitions: Mapping[str, PartitionView] = field(default_factory=dict)
     at: datetime | None = None
     trouble: str = ""
+    counts_memory: bool = True
 
 
 class Cluster:
@@ -142,6 +146,7 @@ class Cluster:
     ) -> None:
         if settings.slurm is None:
             raise ValueError("the lab file has no section slurm")
+        self._settings = settings
         self._slurm = settings.slurm
         self._run = run
         self._clock = clock
@@ -173,13 +178,19 @@ class Cluster:
                     for partition in cluster.partitions
                 },
                 datetime.now(UTC),
+                counts_memory=cluster.counts_memory,
             )
         except SlurmUnavailableError as error:
             log.warning("SLURM does not describe the cluster: %s", error)
-            return ClusterView(self._view.partitions, self._view.at, str(error))
+            return replace(self._view, trouble=str(error))
 
     def refusal(
-        self, view: ClusterView, profile: Profile, partition: str, groups: Collection[str]
+        self,
+        view: ClusterView,
+        profile: Profile,
+        partition: str,
+        groups: Collection[str],
+        lab_groups: Collection[str] = (),
     ) -> str:
         """Say why a server can never start there as things are; empty where it can.
 
@@ -195,22 +206,25 @@ class Cluster:
             Where.
         groups : collection of str
             The person's Unix groups.
+        lab_groups : collection of str
+            The person's groups in the lab, by which the job may have an account.
         """
         if view.at is None:
             return ""
         found = view.partitions.get(partition)
         if found is None:
             return "The cluster has no such partition: tell your lab's administrator"
-        return self._closed(found.rules, groups) or _unfit(found, profile)
+        wanted = self._settings.job_options(profile, lab_groups)
+        return self._closed(found.rules, groups, wanted) or _unfit(found, profile)
 
-    def _closed(self, rules: Partition, groups: Collection[str]) -> str:
+    def _closed(self, rules: Partition, groups: Collection[str], wanted: JobOptions) -> str:
         slurm = self._slurm
         if rules.state != "UP":
             return _STATES.get(rules.state, f"Its state is {rules.state}")
         if not rules.open_to(groups):
             who = f"the groups {', '.join(sorted(rules.groups))}" if rules.groups else "root alone"
             return f"It is for {who}"
-        if why := closed_to_account(slurm, rules):
+        if why := closed_to_account(wanted, rules):
             return why
         if rules.max_time is not None and too_long(slurm.time_limit, rules):
             return (
@@ -220,17 +234,17 @@ class Cluster:
         return ""
 
 
-def closed_to_account(slurm: Slurm, rules: Partition) -> str:
-    """Say why a partition does not take the lab's account or quality of service; empty: it does.
+def closed_to_account(wanted: JobOptions, rules: Partition) -> str:
+    """Say why a partition does not take an account or quality of service; empty: it does.
 
     Parameters
     ----------
-    slurm : Slurm
-        The lab file's section.
+    wanted : JobOptions
+        What the job asks for.
     rules : Partition
         The partition.
     """
-    account, qos = slurm.account, slurm.qos
+    account, qos = wanted.account, wanted.qos
     if rules.accounts is not None and account not in rules.accounts:
         return f"It is for the accounts {', '.join(sorted(rules.accounts))} alone"
     if account in rules.denied_accounts:
@@ -250,7 +264,7 @@ def cluster_of(settings: Settings) -> Cluster:
 
     Spawners have copies of the settings: equal ones share it.
     """
-    key = settings.slurm.model_dump_json() if settings.slurm else ""
+    key = settings.model_dump_json(include={"slurm", "profiles"}) if settings.slurm else ""
     found = _CLUSTERS.get(key)
     if found is None:
         found = _CLUSTERS[key] = Cluster(settings)
@@ -265,11 +279,27 @@ def memory_of(node: Node) -> str:
     return "uncounted" if node.memory >= BOUNDLESS else format_size(node.memory)
 
 
+def _gpus(node: Node, kind: str | None, *, free: bool) -> int:
+    if kind is None:
+        return node.free_gpus if free else node.gpus
+    name = f"gpu:{kind}"
+    return node.gres.get(name, 0) - (node.used_gres.get(name, 0) if free else 0)
+
+
+def _has_features(node: Node, constraint: str | None) -> bool:
+    """Whether a node has all features; alternatives and counts are for SLURM to judge."""
+    if constraint is None or not re.fullmatch(r"[\w.&-]+", constraint):
+        return True
+    return set(constraint.split("&")) <= node.features
+
+
 def _holds(node: Node, profile: Profile, *, free: bool) -> bool:
     """Whether a node is large enough for a profile, or has that much free."""
     cores = node.free_cpus if free else node.cpus
     memory = node.free_memory if free else node.memory
-    gpus = node.free_gpus if free else node.gpus
+    gpus = _gpus(node, profile.slurm.gpu_type, free=free)
+    if not _has_features(node, profile.slurm.constraint):
+        return False
     return math.ceil(profile.cpu) <= cores and profile.memory <= memory and profile.gpus <= gpus
 
 
@@ -295,6 +325,10 @@ def too_large(view: PartitionView, profile: Profile) -> str:
     if not _large(view, profile):
         biggest = max(view.nodes, key=lambda node: (node.gpus, node.memory, node.cpus))
         cards = f", {biggest.gpus} GPU" if biggest.gpus else ", no GPU" if profile.gpus else ""
+        kind = profile.slurm.gpu_type if profile.gpus else None
+        if profile.slurm.constraint or kind:
+            asked = " and ".join(filter(None, (kind and f"GPUs {kind}", profile.slurm.constraint)))
+            return f"No node that is large enough has {asked}"
         return (
             f"No node is large enough: the largest has {biggest.cpus} cores,"
             f" {memory_of(biggest)} memory{cards}"

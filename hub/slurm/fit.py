@@ -29,7 +29,7 @@ def misfits(settings: Settings, cluster: Cluster) -> list[Problem]:
     return [
         *_partitions(slurm, cluster),
         *_times(slurm, offered),
-        *_accounts(slurm, offered),
+        *_accounts(settings, cluster),
         *_sizes(settings, cluster),
         *_memory(cluster),
     ]
@@ -56,12 +56,23 @@ def _times(slurm: Slurm, offered: list[Partition]) -> Iterator[Problem]:
         )
 
 
-def _accounts(slurm: Slurm, offered: list[Partition]) -> Iterator[Problem]:
-    closed = {part.name: why for part in offered if (why := closed_to_account(slurm, part))}
-    for name, why in closed.items():
-        key = "slurm.qos" if "quality" in why else "slurm.account"
-        hint = "sacctmgr show assoc; scontrol show partition"
-        yield Problem(key, f"{name}: {why}", hint, warning=len(closed) < len(offered))
+def _accounts(settings: Settings, cluster: Cluster) -> Iterator[Problem]:
+    """Name profiles that nobody's account or quality of service brings into any partition."""
+    groups: tuple[tuple[str, ...], ...] = ((), *((name,) for name in settings.groups))
+    for profile in settings.profiles:
+        names = settings.partitions_of(profile)
+        known = [part for name in names if (part := cluster.partition(name))]
+        reasons = {
+            part.name: why
+            for part in known
+            if (why := closed_to_account(settings.job_options(profile), part))
+            and all(closed_to_account(settings.job_options(profile, g), part) for g in groups)
+        }
+        if known and len(reasons) == len(known):
+            key = "qos" if all("quality" in why for why in reasons.values()) else "account"
+            told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+            hint = "scontrol show partition; account and qos: in slurm, slurm.groups or the profile"
+            yield Problem(f"slurm.{key}", f"{profile.name} starts nowhere ({told})", hint)
 
 
 def _sizes(settings: Settings, cluster: Cluster) -> Iterator[Problem]:

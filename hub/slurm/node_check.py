@@ -13,6 +13,7 @@ from typing import Any
 from hub.labfile.schema import Profile, Settings
 from hub.sandbox import AccountError
 from hub.slurm.addresses import Addresses
+from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account, run_slurm
 from hub.slurm.orphans import job_name
 from hub.slurm.owner import as_owner, read_tail
@@ -106,8 +107,12 @@ async def _try(
         "network": slurm.network,
         "ports": [slurm.port_range.start, slurm.port_range.stop - 1],
     }
+    view = await cluster_of(settings).describe()
+    wanted_by = settings.job_options(profile, settings.groups_of(account.name))
     log = f"{account.home}/.labhub-node-check.log"
-    order = Order(f"{job_name(paths)}-check", partition, profile, log)
+    order = Order(
+        f"{job_name(paths)}-check", partition, profile, log, wanted_by, view.counts_memory
+    )
     env = {"PATH": "/usr/bin:/bin", "HOME": account.home, "LOGNAME": account.name}
     if conf := os.environ.get("SLURM_CONF"):
         env["SLURM_CONF"] = conf

@@ -6,11 +6,11 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from hub.labfile.schema import Profile
-from hub.labfile.slurm import Slurm
+from hub.labfile.slurm import JobOptions, Slurm
 from hub.slurm.commands import Account, run_slurm
 from hub.slurm.owner import as_owner
 from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
@@ -35,12 +35,18 @@ class Order:
         What it may use.
     log : str
         Its output, a file in its owner's home.
+    wanted : JobOptions
+        What it asks for besides its size.
+    counts_memory : bool
+        Whether the cluster counts memory; one that does not may know none of its nodes'.
     """
 
     name: str
     partition: str
     profile: Profile
     log: str
+    wanted: JobOptions = field(default_factory=JobOptions)
+    counts_memory: bool = True
 
 
 def options(order: Order, settings: Slurm, home: str, mark: str) -> list[str]:
@@ -75,7 +81,6 @@ def options(order: Order, settings: Slurm, home: str, mark: str) -> list[str]:
         "--nodes=1",
         "--ntasks=1",
         f"--cpus-per-task={max(1, math.ceil(profile.cpu))}",
-        f"--mem={math.ceil(profile.memory / (1 << 20))}M",
         f"--chdir={home}",
         f"--output={order.log}",
         "--open-mode=truncate",
@@ -86,12 +91,15 @@ def options(order: Order, settings: Slurm, home: str, mark: str) -> list[str]:
         # A server that starts a second time elsewhere would not be found.
         "--no-requeue",
     ]
+    wanted = order.wanted
+    if order.counts_memory:
+        words.append(f"--mem={math.ceil(profile.memory / (1 << 20))}M")
     if profile.gpus:
-        words.append(f"--gres=gpu:{profile.gpus}")
-    if settings.account:
-        words.append(f"--account={settings.account}")
-    if settings.qos:
-        words.append(f"--qos={settings.qos}")
+        kind = f"{wanted.gpu_type}:" if wanted.gpu_type else ""
+        words.append(f"--gres=gpu:{kind}{profile.gpus}")
+    for name in ("account", "qos", "reservation", "constraint"):
+        if value := getattr(wanted, name):
+            words.append(f"--{name}={value}")
     if settings.own_nodes:
         words.append("--exclusive=user")
     return words

@@ -13,7 +13,7 @@ from hub.slurm.commands import Account
 from hub.slurm.owner import account_of, as_owner
 from hub.slurm.submit import Order, options
 from labkit.base.problems import Problem
-from labkit.slurm.cluster import Cluster
+from labkit.slurm.cluster import Cluster, Partition
 from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
 
 _TIMEOUT = 10.0  # seconds
@@ -69,19 +69,24 @@ async def refused(settings: Settings, cluster: Cluster) -> list[Problem]:
             part = cluster.partition(name)
             if part is None or part.state != "UP" or too_large(PartitionView(part), profile):
                 continue
-            problem = await _try(settings, profile, name, account)
+            problem = await _try(settings, profile, part, account, cluster.counts_memory)
             if problem is not None:
                 found.setdefault((problem.where, problem.text), problem)
     return list(found.values())
 
 
 async def _try(
-    settings: Settings, profile: Profile, partition: str, account: Account
+    settings: Settings,
+    profile: Profile,
+    part: Partition,
+    account: Account,
+    counts_memory: bool,
 ) -> Problem | None:
     slurm = settings.slurm
     if slurm is None:
         return None
-    order = Order("labhub-check", partition, profile, "/dev/null")
+    wanted = settings.job_options(profile, settings.groups_of(account.name))
+    order = Order("labhub-check", part.name, profile, "/dev/null", wanted, counts_memory)
     try:
         words = ["--test-only", *options(order, slurm, account.home, "labhub-check")]
         await as_owner(account, "sbatch", words, stdin="#!/bin/sh\n", timeout=_TIMEOUT)
@@ -93,8 +98,8 @@ async def _try(
         if not key:
             return None
         where = key if "." in key else f"profiles.{profile.name}.{key}"
-        hint = f"as {account.name}: sbatch --test-only --partition={partition} ..."
-        return Problem(where, f"SLURM refuses the partition {partition}: {text}", hint)
+        hint = f"as {account.name}: sbatch --test-only --partition={part.name} ..."
+        return Problem(where, f"SLURM refuses the partition {part.name}: {text}", hint)
     except SlurmUnavailableError:
         return None
     return None

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader
 from jupyterhub import orm
+from jupyterhub.spawner import Spawner
 from jupyterhub.utils import make_ssl_context
 from sqlalchemy.orm import object_session
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
@@ -31,7 +32,7 @@ _TEMPLATES = Environment(
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class LabSpawner(Endings):
+class LabSpawner(Endings, Spawner):
     """A mixin in front of a target's spawner: ``class LocalSpawner(LabSpawner, ...)``.
 
     A target prepares its server in `launch` and leaves `start` alone: `start` waits until
@@ -279,11 +280,6 @@ class LabSpawner(Endings):
     async def stop(self, now: bool = False) -> None:
         """Stop the server."""
         await super().stop(now)
-
-    async def poll(self) -> int | None:
-        """Return None while the server runs, else its exit status."""
-        status: int | None = await super().poll()
-        return status
 
     def ending(self, status: int) -> str:
         """Say in words how the server ended; a target may know more than the status."""

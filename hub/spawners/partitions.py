@@ -117,7 +117,7 @@ async def places(
         own = profiles.partitions(settings, profile)
         for name in names:
             reason = (
-                cluster.refusal(view, profile, name, groups)
+                cluster.refusal(view, profile, name, groups, settings.groups_of(person))
                 if name in own
                 else f"It is not for the profile {profile.title}"
             )
@@ -171,7 +171,7 @@ async def refusal(settings: Settings, profile: Profile, partition: str, person: 
     """
     cluster = cluster_of(settings)
     view, groups = await asyncio.gather(cluster.describe(), asyncio.to_thread(unix_groups, person))
-    return cluster.refusal(view, profile, partition, groups)
+    return cluster.refusal(view, profile, partition, groups, settings.groups_of(person))
 
 
 def unix_groups(person: str) -> frozenset[str]:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import object_session
 from hub.labfile.schema import Profile
 from hub.slurm.addresses import own_addresses
 from hub.slurm.cancel import Cancellations
+from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account
 from hub.slurm.orphans import job_name, waiting_file
 from hub.slurm.script import Launch, render, server_words
@@ -81,8 +82,7 @@ class SlurmSpawner(JobWatch, batchspawner.SlurmSpawner):
         if folder.is_dir() and words[0].startswith(str(folder)) and not Path(words[0]).is_file():
             raise StartError(
                 f"The environment {profile.environment!r} of the profile {profile.title!r} is not"
-                f" in {folder}. An administrator can install it with"
-                f" 'LABHUB_ENVS={folder} labhub up'.",
+                f" in {folder}. An administrator can install it with 'labhub up'.",
                 status_code=503,
                 reason="environment",
             )
@@ -146,11 +146,14 @@ class SlurmSpawner(JobWatch, batchspawner.SlurmSpawner):
             )
 
     async def _submit(self, account: Account, profile: Profile) -> str:
+        view = await cluster_of(self.settings).describe()
         order = Order(
             name=job_name(self.paths),
             partition=self.partition,
             profile=profile,
             log=self.home_log(account),
+            wanted=self.settings.job_options(profile, [g.name for g in self.user.groups]),
+            counts_memory=view.counts_memory,
         )
         launch = Launch(
             addresses=own_addresses(),

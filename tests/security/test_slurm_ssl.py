@@ -20,6 +20,8 @@ import psutil
 import pytest
 from certipy import Certipy
 
+from hub.slurm.orphans import job_of
+from hub.state.paths import Paths
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_env, needs_root
 from tests.hub.slurm.test_up import ASK_APP
@@ -192,7 +194,7 @@ def test_the_key_is_on_no_command_line_and_in_no_script(scene: Scene, tmp_path: 
     key = Path(scene.environ(scene.bob)["JUPYTERHUB_SSL_KEYFILE"]).read_text()
     secret = key.splitlines()[1]
     assert len(secret) > 50
-    job = scene.portal.job_of(scene.bob)
+    job = job_of(Paths(scene.portal.state, scene.portal.envs), scene.bob)
     scene.cluster.command("scontrol", "write", "batch_script", job, str(tmp_path / "script"))
     lines = [
         path.read_bytes().decode(errors="replace")

@@ -49,6 +49,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(trial, "as_owner", sbatch)
     monkeypatch.setattr(checks, "find", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delenv("LABHUB_ENVS", raising=False)
     return said
 
 
@@ -143,12 +144,15 @@ def test_doctor_warns_of_what_the_internet_may_reach(monkeypatch: pytest.MonkeyP
     assert "all addresses (127.0.0.1, 10.1.2.3)" in inside.text
 
 
-def test_a_missing_environment(cluster: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    wrong = found(tmp_path, environments=str(tmp_path / "empty"))
-    assert wrong == [("profiles.standard.environment", False)]
-    elsewhere = {"notebook": {"modules": ["jupyter/4"]}}
-    assert found(tmp_path, environments=str(tmp_path / "empty"), software=elsewhere) == []
+def test_the_lab_file_alone_says_where_the_environments_are(
+    cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found(tmp_path, environments=str(tmp_path / "new")) == []
+    monkeypatch.setenv("LABHUB_ENVS", str(tmp_path / "second"))
+    (problem,) = problems(tmp_path)
+    assert (problem.where, problem.warning) == ("slurm.environments", False)
+    assert "unset LABHUB_ENVS" in problem.hint
+    assert found(tmp_path, environments="/nowhere-at-all/envs") == [("slurm.environments", True)]
 
 
 def test_a_silent_cluster_is_a_warning(cluster: dict[str, str], tmp_path: Path) -> None:

@@ -8,16 +8,19 @@ import os
 import pwd
 import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from hub.slurm.job.network import resolver
 from hub.slurm.script import program
 from tests.conftest import needs_root
-from tests.support.slurm_portal import own_address
+from tests.support.portal import REPOSITORY
+from tests.support.slurm_portal import needs_slurm, own_address
 
 LOOPBACK_DNS = "127.0.0.153"
 ANSWER = "192.0.2.53"
@@ -100,6 +103,8 @@ def node(
     nameserver: str,
     code: str = NAME,
     launcher: str = program(),
+    command: tuple[str, ...] = (),
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
     """Run a job's launcher as a person on a "node" whose /etc/resolv.conf names a server."""
     account = pwd.getpwnam(who)
@@ -124,13 +129,16 @@ def node(
             *("unshare", "--mount", "sh", "-c", mount, str(folder), "-"),
             *("setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"),
             *("--clear-groups", "/usr/bin/python3", "-I", "-S", "-c", launcher),
-            *(json.dumps(told), "/usr/bin/python3", "-c", code),
+            json.dumps(told),
+            *(command or ("/usr/bin/python3", "-c", code)),
         ],
         env={
             "PATH": "/usr/bin:/bin",
             "JUPYTERHUB_SERVICE_URL": "http://127.0.0.1:0/user/x/",
             "JUPYTERHUB_API_URL": hub,
             "JUPYTERHUB_API_TOKEN": "t",
+            "HOME": account.pw_dir,
+            **env,
         },
         capture_output=True,
         text=True,
@@ -180,3 +188,28 @@ def test_a_network_without_names_is_not_entered(hub: str, ada: str, tmp_path: Pa
     done = node(hub, ada, tmp_path, "auto", LOOPBACK_DNS, launcher=blind)
     assert "names are not found in it" in done.stderr
     assert f"name {ANSWER}" in done.stdout, "it goes on without"
+
+
+CLUSTER = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from labkit.testing import SlurmCluster
+with SlurmCluster(nodes=2) as cluster:
+    print("ran", cluster.command("srun", "-n2", "echo", "task").split())
+    print(cluster.command("sbatch", "--wait", "--output=/dev/null", "--wrap", "srun true"))
+"""
+
+
+@needs_root
+@needs_namespaces
+@needs_slurm
+def test_a_cluster_of_ones_own_runs_in_a_servers_network(
+    hub: str, ada: str, tmp_path: Path
+) -> None:
+    """labkit.testing in a notebook, with the default network and all that a job leaves behind."""
+    words = (sys.executable, "-c", CLUSTER)
+    left = {"SLURM_NODELIST": "node7", "SLURM_JOB_ID": "7", "SLURM_MEM_PER_NODE": "4000"}
+    done = node(hub, ada, tmp_path, "auto", own_address(), command=words, env=left)
+    assert "a network of its own" in done.stderr
+    assert "ran ['task', 'task']" in done.stdout, done.stderr
+    assert "Submitted batch job" in done.stdout, done.stderr

@@ -42,7 +42,8 @@ def cluster() -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture(scope="module")
-def portal(cluster: SlurmCluster) -> Iterator[SlurmPortal]:
+def portal(cluster: SlurmCluster, bob: str) -> Iterator[SlurmPortal]:
+    """Bob is its administrator."""
     slurm = {"partitions": ["main", "tiny", "nowhere"], "queue_timeout": "1m"}
     profiles = [
         {"name": "stub", "title": "Stub", "environment": "stub", "memory": "512M"},
@@ -51,7 +52,9 @@ def portal(cluster: SlurmCluster) -> Iterator[SlurmPortal]:
         {"name": "huge", "title": "Huge", "environment": "stub", "memory": "900G"},
         {"name": "notebook", "title": "Notebook", "memory": "2G"},
     ]
-    with SlurmPortal(cluster, slurm, lab={"profiles": profiles}, config=ONE_LOOK) as running:
+    with SlurmPortal(
+        cluster, slurm, lab={"profiles": profiles, "admins": [bob]}, config=ONE_LOOK
+    ) as running:
         yield running
 
 
@@ -353,21 +356,21 @@ def test_a_suspended_server_is_called_so(
     assert ada in labhub(portal, "list").stdout
 
 
-def test_administrators_see_the_jobs_and_nobody_else(portal: SlurmPortal, ada: str) -> None:
+def test_administrators_see_the_jobs_and_nobody_else(
+    portal: SlurmPortal, ada: str, bob: str
+) -> None:
     portal.spawn(ada)
     (job,) = portal.jobs("RUNNING")
     with portal.browser() as browser:
         browser.login(ada)
         assert browser.get("/hub/jobs").status_code == 403
         assert "/hub/jobs" not in browser.get("/hub/home").text
-        portal.api("PATCH", f"/users/{ada}", json={"name": ada, "admin": True})
-        try:
-            page = browser.get("/hub/jobs")
-            assert page.status_code == 200
-            assert f"<td>{job}</td>" in page.text
-            assert "/hub/jobs" in browser.get("/hub/home").text
-        finally:
-            portal.api("PATCH", f"/users/{ada}", json={"name": ada, "admin": False})
+    with portal.browser() as browser:
+        browser.login(bob)
+        page = browser.get("/hub/jobs")
+        assert page.status_code == 200
+        assert f"<td>{job}</td>" in page.text
+        assert "/hub/jobs" in browser.get("/hub/home").text
 
 
 def test_a_home_that_cannot_be_written_on_the_node_is_named(portal: SlurmPortal, ada: str) -> None:

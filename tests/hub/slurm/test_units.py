@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hub.labfile.schema import Profile
-from hub.labfile.slurm import Slurm, Software
+from hub.labfile.schema import Profile, Settings
+from hub.labfile.slurm import JobOptions, Slurm, Software
 from hub.slurm.cancel import Cancellations
 from hub.slurm.commands import Account, execute
 from hub.slurm.poller import Allowance, Poller, parse
@@ -171,12 +171,84 @@ async def test_a_slow_controller_is_asked_more_seldom() -> None:
 
 def test_a_job_is_described_by_arguments() -> None:
     profile = Profile(name="p", title="P", cpu=1.5, memory=(1 << 30) + 1, gpus=2)
-    order = Order("labhub-1", "main", profile, "/home/ada/.log")
-    words = options(order, slurm(account="lab", qos="high", own_nodes=True), "/home/ada", "m")
+    section = slurm(account="lab", qos="high", own_nodes=True)
+    order = Order("labhub-1", "main", profile, "/home/ada/.log", section.job_options)
+    words = options(order, section, "/home/ada", "m")
     for word in ("--cpus-per-task=2", "--mem=1025M", "--gres=gpu:2", "--time=480", "--no-requeue"):
         assert word in words
     for word in ("--account=lab", "--qos=high", "--exclusive=user", "--propagate=NONE"):
         assert word in words
+
+
+def test_memory_is_asked_for_where_it_is_counted() -> None:
+    """Nodes of a cluster that counts cores alone may have 1 MB by their own word."""
+    profile = Profile(name="p", title="P")
+    for counts in (True, False):
+        order = Order("n", "main", profile, "/home/x/.log", counts_memory=counts)
+        words = options(order, slurm(), "/home/x", "m")
+        assert ("--mem=2048M" in words) is counts
+        assert any(word.startswith("--mem=") for word in words) is counts
+
+
+def test_a_profile_comes_before_a_group_and_a_group_before_the_lab() -> None:
+    lab = {
+        "target": "slurm",
+        "groups": {"imaging": ["ada"], "course": ["ada", "bob"]},
+        "profiles": [
+            {"name": "plain", "title": "Plain"},
+            {
+                "name": "card",
+                "title": "Card",
+                "gpus": 2,
+                "slurm": {"gpu_type": "a100", "constraint": "icelake&nvme", "account": "gpu"},
+            },
+        ],
+        "slurm": {
+            "partitions": ["main"],
+            "hub_host": "head",
+            "environments": "/shared",
+            "account": "lab",
+            "qos": "normal",
+            "groups": {
+                "course": {"account": "teaching", "reservation": "course", "qos": "high"},
+                "imaging": {"account": "imaging"},
+            },
+        },
+    }
+    settings = Settings.model_validate(lab)
+    plain, card = settings.profiles
+
+    def words(profile: Profile, person: str) -> set[str]:
+        wanted = settings.job_options(profile, settings.groups_of(person))
+        assert settings.slurm is not None
+        order = Order("n", "main", profile, "/home/x/.log", wanted)
+        names = ("--account", "--qos", "--reservation", "--constraint", "--gres")
+        return {w for w in options(order, settings.slurm, "/home/x", "m") if w.startswith(names)}
+
+    assert words(plain, "carl") == {"--account=lab", "--qos=normal"}
+    course = {"--account=teaching", "--qos=high", "--reservation=course"}
+    assert words(plain, "ada") == words(plain, "bob") == course, "the first that she is in"
+    own = {"--account=gpu", "--gres=gpu:a100:2", "--constraint=icelake&nvme"}
+    assert words(card, "carl") == {*own, "--qos=normal"}
+    assert words(card, "bob") == {*own, "--qos=high", "--reservation=course"}
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"account": "x --uid=0"},
+        {"reservation": "a b"},
+        {"constraint": "a b"},
+        {"constraint": "a;id"},
+        {"constraint": "$(id)"},
+        {"constraint": "-x"},
+        {"gpu_type": "a100:1,gpu"},
+    ],
+    ids=str,
+)
+def test_options_of_jobs_are_plain_words(wanted: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        JobOptions.model_validate(wanted)
 
 
 @pytest.mark.parametrize("home", ["/home/a b", "/home/%u", "/home/a\nb", "home", "/home/$(id)"])
