@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -350,22 +349,6 @@ class Settings(Frozen):
         if _is_loopback(self.parts.hostname or ""):
             return "127.0.0.1", self.parts.port or (443 if self.parts.scheme == "https" else 80)
         return "127.0.0.1", 8000
-
-    def job_options(self, profile: Profile, groups: Collection[str] = ()) -> JobOptions:
-        """Return what the job of a server asks SLURM for besides its size.
-
-        Parameters
-        ----------
-        profile : Profile
-            Its own options come first.
-        groups : collection of str
-            The groups of the server's owner: the first in ``slurm.groups`` comes next.
-        """
-        if self.slurm is None:
-            return profile.slurm
-        of_groups = self.slurm.groups
-        group = next((of_groups[name] for name in of_groups if name in groups), JobOptions())
-        return profile.slurm.or_else(group).or_else(self.slurm.job_options)
 
     def groups_of(self, person: str) -> tuple[str, ...]:
         """Return the groups whose member the lab file names this person."""

@@ -15,6 +15,7 @@ from hub.labfile.schema import Profile, Settings
 from hub.labfile.slurm import JobOptions
 from hub.slurm.cloud import Queue, read_queues
 from hub.slurm.commands import run_slurm
+from hub.slurm.job_options import job_options
 from labkit.base.units import format_duration, format_size
 from labkit.slurm.cluster import CONFIG, PARTITIONS, Partition, parse
 from labkit.slurm.commands import SlurmUnavailableError
@@ -214,7 +215,7 @@ class Cluster:
         found = view.partitions.get(partition)
         if found is None:
             return "The cluster has no such partition: tell your lab's administrator"
-        wanted = self._settings.job_options(profile, lab_groups)
+        wanted = job_options(self._settings, profile, lab_groups)
         return self._closed(found.rules, groups, wanted) or _unfit(found, profile)
 
     def _closed(self, rules: Partition, groups: Collection[str], wanted: JobOptions) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hub.labfile.schema import Settings
 from hub.labfile.slurm import Slurm
 from hub.slurm.cluster import PartitionView, closed_to_account, too_large, too_long
+from hub.slurm.job_options import job_options
 from labkit.base.problems import Problem
 from labkit.base.units import format_duration
 from labkit.slurm.cluster import Cluster, Partition
@@ -65,8 +66,8 @@ def _accounts(settings: Settings, cluster: Cluster) -> Iterator[Problem]:
         reasons = {
             part.name: why
             for part in known
-            if (why := closed_to_account(settings.job_options(profile), part))
-            and all(closed_to_account(settings.job_options(profile, g), part) for g in groups)
+            if (why := closed_to_account(job_options(settings, profile), part))
+            and all(closed_to_account(job_options(settings, profile, g), part) for g in groups)
         }
         if known and len(reasons) == len(known):
             key = "qos" if all("quality" in why for why in reasons.values()) else "account"

@@ -15,6 +15,7 @@ from hub.sandbox import AccountError
 from hub.slurm.addresses import Addresses
 from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account, run_slurm
+from hub.slurm.job_options import job_options
 from hub.slurm.orphans import job_name
 from hub.slurm.owner import as_owner, read_tail
 from hub.slurm.poller import COLUMNS, over, parse
@@ -108,7 +109,7 @@ async def _try(
         "ports": [slurm.port_range.start, slurm.port_range.stop - 1],
     }
     view = await cluster_of(settings).describe()
-    wanted_by = settings.job_options(profile, settings.groups_of(account.name))
+    wanted_by = job_options(settings, profile, settings.groups_of(account.name))
     log = f"{account.home}/.labhub-node-check.log"
     order = Order(
         f"{job_name(paths)}-check", partition, profile, log, wanted_by, view.counts_memory

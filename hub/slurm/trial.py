@@ -10,6 +10,7 @@ from hub.labfile.schema import Profile, Settings
 from hub.sandbox import AccountError, accounts_of
 from hub.slurm.cluster import PartitionView, too_large
 from hub.slurm.commands import Account
+from hub.slurm.job_options import job_options
 from hub.slurm.owner import account_of, as_owner
 from hub.slurm.submit import Order, options
 from labkit.base.problems import Problem
@@ -85,7 +86,7 @@ async def _try(
     slurm = settings.slurm
     if slurm is None:
         return None
-    wanted = settings.job_options(profile, settings.groups_of(account.name))
+    wanted = job_options(settings, profile, settings.groups_of(account.name))
     order = Order("labhub-check", part.name, profile, "/dev/null", wanted, counts_memory)
     try:
         words = ["--test-only", *options(order, slurm, account.home, "labhub-check")]

@@ -21,6 +21,7 @@ from hub.slurm.addresses import own_addresses
 from hub.slurm.cancel import Cancellations
 from hub.slurm.cluster import cluster_of
 from hub.slurm.commands import Account
+from hub.slurm.job_options import job_options
 from hub.slurm.orphans import job_name, waiting_file
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.submit import Order, submit
@@ -152,7 +153,7 @@ class SlurmSpawner(JobWatch, batchspawner.SlurmSpawner):
             partition=self.partition,
             profile=profile,
             log=self.home_log(account),
-            wanted=self.settings.job_options(profile, [g.name for g in self.user.groups]),
+            wanted=job_options(self.settings, profile, [g.name for g in self.user.groups]),
             counts_memory=view.counts_memory,
         )
         launch = Launch(

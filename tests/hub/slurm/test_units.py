@@ -17,6 +17,7 @@ from hub.labfile.schema import Profile, Settings
 from hub.labfile.slurm import JobOptions, Slurm, Software
 from hub.slurm.cancel import Cancellations
 from hub.slurm.commands import Account, execute
+from hub.slurm.job_options import job_options
 from hub.slurm.poller import Allowance, Poller, parse
 from hub.slurm.script import Launch, render
 from hub.slurm.submit import Order, minutes, options
@@ -219,7 +220,7 @@ def test_a_profile_comes_before_a_group_and_a_group_before_the_lab() -> None:
     plain, card = settings.profiles
 
     def words(profile: Profile, person: str) -> set[str]:
-        wanted = settings.job_options(profile, settings.groups_of(person))
+        wanted = job_options(settings, profile, settings.groups_of(person))
         assert settings.slurm is not None
         order = Order("n", "main", profile, "/home/x/.log", wanted)
         names = ("--account", "--qos", "--reservation", "--constraint", "--gres")

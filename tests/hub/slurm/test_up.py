@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_env, needs_root
-from tests.support.cli_portal import LabhubPortal, eventually
+from tests.support.cli_portal import LABHUB, LabhubPortal, eventually
 from tests.support.portal import REPOSITORY, SUPPORT
 from tests.support.slurm_portal import needs_slurm, own_address
 
@@ -47,14 +51,59 @@ def portal(cluster: SlurmCluster, ada: str) -> Iterator[LabhubPortal]:
         made.close()
 
 
-def test_from_check_to_down(portal: LabhubPortal, cluster: SlurmCluster, ada: str) -> None:
-    portal.labhub("check")
-    portal.labhub("up")
-    portal.labhub("app", "add", str(SUPPORT / "testapp"))
-    portal.spawn(ada)
+def page_commands() -> list[str]:
+    """The commands of docs/how-to/slurm.md, in its order."""
+    text = (REPOSITORY / "docs" / "how-to" / "slurm.md").read_text()
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines = re.findall(r"^    ((?:sudo|\./labhub) .*)$", text, re.MULTILINE)
+    return [line.partition("  #")[0].strip() for line in lines]
+
+
+def test_every_command_of_the_page_from_an_empty_machine_to_its_end(
+    portal: LabhubPortal, cluster: SlurmCluster, ada: str, tmp_path: Path
+) -> None:
+    """A new administrator who follows docs/how-to/slurm.md word for word."""
+    lab_file, rule = portal.folder / "lab.yaml", tmp_path / "labhub"
+    ours = (portal.state / "lab.yaml").read_text()
+    (portal.state / "lab.yaml").unlink()
+    said: dict[str, str] = {}
+    for line in page_commands():
+        words = line.replace("/etc/labhub/lab.yaml", str(lab_file)).replace(" ada ", f" {ada} ")
+        words = words.replace("/tmp/labhub", str(rule)).replace("/etc/sudoers.d", str(tmp_path))
+        words = words.removeprefix("sudo ").replace("./labhub", str(LABHUB))
+        yes = {"slurm stop": " --yes"}.get(" ".join(words.split()[1:3]), "")
+        done = subprocess.run(
+            words + yes,
+            shell=True,
+            cwd=REPOSITORY,
+            env={**portal.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said[line] = done.stdout + done.stderr
+        assert done.returncode == 0 or "doctor" in line, said[line]
+        if line.startswith("sudo install -D"):
+            lab_file.write_text(ours)  # what the page asks for: edit it
+        if "labhub up" in line:
+            portal.spawn(ada)
+    assert f"{lab_file}: no problem" in said[next(line for line in said if " check " in line)]
+    node = said["sudo ./labhub doctor --node"]
+    assert "this host reaches node1" in node, node
+    assert f":{portal.hub_port}/hub/api answers" in node
+    assert f":{portal.gate_port} answers" in node
+    assert "SLURM_CONF=" in said["sudo ./labhub systemd"]
+    assert "Delegate=yes" in said["sudo ./labhub systemd"]
+    assert ada in said["sudo ./labhub slurm list"]
+    assert "runs" in said["sudo ./labhub slurm list"]
+    assert f"{ada}: 2h more" in said["sudo ./labhub slurm extend ada 2h"]
+    assert "no job without its hub" in said["sudo ./labhub slurm orphans"]
+    assert "parsed OK" in said["sudo visudo -cf /tmp/labhub"]
+    assert (portal.state / "envs").readlink() == portal.envs, "no command needs LABHUB_ENVS now"
+
     assert portal.run(ada, "import getpass; print(getpass.getuser())").strip() == ada
     assert cluster.command("squeue", "-h", "-o", "%u") == ada
-    assert "no job without its hub" in portal.labhub("slurm", "orphans").stderr
+    portal.labhub("app", "add", str(SUPPORT / "testapp"))
     # A server on a node reaches the lab's apps, by labkit's own client.
     assert portal.run(ada, ASK_APP).strip() == ada
     portal.labhub("restart", "hub")
@@ -65,6 +114,7 @@ def test_from_check_to_down(portal: LabhubPortal, cluster: SlurmCluster, ada: st
 
 def test_check_names_what_the_cluster_lacks(portal: LabhubPortal) -> None:
     portal.lab["slurm"]["partitions"] = ["main", "nowhere"]
+    (portal.state / "lab.yaml").unlink(missing_ok=True)  # the link to the lab file of above
     portal.write_lab()
     done = portal.labhub("check", ok=False)
     assert "the cluster has no partition nowhere" in done.stderr
