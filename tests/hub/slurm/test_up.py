@@ -66,11 +66,17 @@ def test_every_command_of_the_page_from_an_empty_machine_to_its_end(
     lab_file, rule = portal.folder / "lab.yaml", tmp_path / "labhub"
     ours = (portal.state / "lab.yaml").read_text()
     (portal.state / "lab.yaml").unlink()
+    here = {
+        "./labhub": str(LABHUB),
+        "/etc/labhub/lab.yaml": str(lab_file),
+        "/tmp/labhub": str(rule),
+        "/etc/sudoers.d": str(tmp_path),
+        " ada ": f" {ada} ",
+    }
     said: dict[str, str] = {}
     for line in page_commands():
-        words = line.replace("/etc/labhub/lab.yaml", str(lab_file)).replace(" ada ", f" {ada} ")
-        words = words.replace("/tmp/labhub", str(rule)).replace("/etc/sudoers.d", str(tmp_path))
-        words = words.removeprefix("sudo ").replace("./labhub", str(LABHUB))
+        words = re.sub("|".join(map(re.escape, here)), lambda found: here[found[0]], line)
+        words = words.removeprefix("sudo ")
         yes = {"slurm stop": " --yes"}.get(" ".join(words.split()[1:3]), "")
         done = subprocess.run(
             words + yes,
