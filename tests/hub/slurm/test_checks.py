@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -53,12 +54,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return said
 
 
-def found(tmp_path: Path, **slurm: object) -> list[tuple[str, bool]]:
+def found(tmp_path: Path, **slurm: Any) -> list[tuple[str, bool]]:
     return [(problem.where, problem.warning) for problem in problems(tmp_path, **slurm)]
 
 
 def problems(
-    tmp_path: Path, profile: dict[str, object] | None = None, **slurm: object
+    tmp_path: Path, profile: dict[str, object] | None = None, **slurm: Any
 ) -> list[Problem]:
     values = {"partitions": ["main"], "hub_host": "127.0.0.1", "environments": str(tmp_path)}
     lab: dict[str, object] = {

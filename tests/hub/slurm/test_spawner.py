@@ -22,7 +22,7 @@ from hub.state.paths import Paths
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_env, needs_root
 from tests.labkit.server.conftest import kernel_run_at
-from tests.support.portal import LocalhostTransport
+from tests.support.http_client import LocalhostTransport
 from tests.support.slurm_portal import SlurmPortal, held, labhub, needs_slurm, progress, wait_for
 
 pytestmark = [needs_root, needs_slurm]

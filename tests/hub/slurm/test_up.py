@@ -70,9 +70,10 @@ def test_every_command_of_the_page_from_an_empty_machine_to_its_end(
         "./labhub": str(LABHUB),
         "/etc/labhub/lab.yaml": str(lab_file),
         "/tmp/labhub": str(rule),
-        "/etc/sudoers.d": str(tmp_path),
+        "/etc/sudoers.d": str(tmp_path / "sudoers.d"),
         " ada ": f" {ada} ",
     }
+    (tmp_path / "sudoers.d").mkdir()
     said: dict[str, str] = {}
     for line in page_commands():
         words = re.sub("|".join(map(re.escape, here)), lambda found: here[found[0]], line)
@@ -92,6 +93,7 @@ def test_every_command_of_the_page_from_an_empty_machine_to_its_end(
         if line.startswith("sudo install -D"):
             lab_file.write_text(ours)  # what the page asks for: edit it
         if "labhub up" in line:
+            portal.labhub("app", "add", str(SUPPORT / "testapp"))
             portal.spawn(ada)
     assert f"{lab_file}: no problem" in said[next(line for line in said if " check " in line)]
     node = said["sudo ./labhub doctor --node"]
@@ -109,7 +111,6 @@ def test_every_command_of_the_page_from_an_empty_machine_to_its_end(
 
     assert portal.run(ada, "import getpass; print(getpass.getuser())").strip() == ada
     assert cluster.command("squeue", "-h", "-o", "%u") == ada
-    portal.labhub("app", "add", str(SUPPORT / "testapp"))
     # A server on a node reaches the lab's apps, by labkit's own client.
     assert portal.run(ada, ASK_APP).strip() == ada
     portal.labhub("restart", "hub")
