@@ -33,6 +33,7 @@ _DISTRIBUTION = {
 # Part of what a declared package hands out: its handlers, its tables, its errors.
 _COMES_WITH = {
     "bcrypt": "jupyterhub-nativeauthenticator",
+    "botocore": "boto3",
     "flask": "dash",
     "h5py": "cellxgene",
     "server": "cellxgene",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base import cgroups, process_tree
-from labkit.base.units import format_size
 from labkit.jobs.worker import cgroup
 
 _TICK = 0.25  # seconds between two looks at memory and time
@@ -124,6 +123,8 @@ class Watch(threading.Thread):
 
     def _memory_verdict(self, used: int) -> None:
         if self.verdict is None:
+            from labkit.base.units import format_size  # datetime and more: not for each start
+
             asked, had = format_size(self._memory), format_size(max(used, self._memory))
             self.verdict = "OUT_OF_MEMORY", f"needed more than the {asked} it asked for (had {had})"
 
