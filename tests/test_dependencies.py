@@ -32,6 +32,7 @@ _DISTRIBUTION = {
 }
 # Part of what a declared package hands out: its handlers, its tables, its errors.
 _COMES_WITH = {
+    "alembic": "jupyterhub",
     "bcrypt": "jupyterhub-nativeauthenticator",
     "botocore": "boto3",
     "flask": "dash",
@@ -39,6 +40,8 @@ _COMES_WITH = {
     "server": "cellxgene",
     "ipython": "ipykernel",
     "jinja2": "jupyterhub",
+    "jupyter-core": "jupyter-server",
+    "nbformat": "jupyter-server",
     "markupsafe": "jinja2",
     "pyjwt": "oauthenticator",
     "sqlalchemy": "jupyterhub",
@@ -51,7 +54,6 @@ _COMES_WITH = {
     # tests
     "cryptography": "pyjwt",
     "jupyter-client": "nbclient",
-    "nbformat": "nbclient",
     "websocket": "jupyter-server",
     "werkzeug": "moto",
 }
