@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
-from hub.apps import catalogue
+from hub.apps import catalogue, member_records, member_service
 from hub.apps.app_paths import AppPaths
 from hub.apps.declaration import FILE, Service, name_problem
-from hub.apps.members import declare, records
 from hub.labfile.read import read_as
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
@@ -44,9 +43,9 @@ def apps(paths: Paths) -> Iterator[tuple[str, tuple[str, ...]]]:
             service = read_as(Service, folder / FILE, f"{name}/{FILE}")
             if service.backup:
                 yield name, service.backup
-    for name in records.read(paths):
+    for name in member_records.read(paths):
         if app_paths.data(name).is_dir():
-            yield name, (declare.KEPT,)
+            yield name, (member_service.KEPT,)
 
 
 def save(paths: Paths, name: str, kept: tuple[str, ...], archive: tarfile.TarFile) -> None:

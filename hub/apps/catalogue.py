@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from hub.apps import member_records, member_service
 from hub.apps.app_paths import SHIPPED, AppPaths
 from hub.apps.declaration import FILE, Service, ServiceName, name_problem
-from hub.apps.members import declare, records
 from hub.labfile.fields import Frozen, GroupName
 from hub.labfile.read import read_as
 from hub.labfile.schema import Settings
@@ -118,7 +118,7 @@ def read(settings: Settings, paths: Paths) -> tuple[list[App], list[Problem]]:
             app = App(name, folder, app.service, choice.groups, own)
         apps.append(app)
     taken = {app.name for app in apps}
-    for record in records.read(paths).values():
+    for record in member_records.read(paths).values():
         if record.hidden or record.name in taken:
             continue
         try:
@@ -128,7 +128,7 @@ def read(settings: Settings, paths: Paths) -> tuple[list[App], list[Problem]]:
     return apps, problems
 
 
-def member_app(record: records.MemberApp, settings: Settings, paths: Paths) -> App:
+def member_app(record: member_records.MemberApp, settings: Settings, paths: Paths) -> App:
     """Return a member's app as the portal runs it.
 
     Raises
@@ -137,8 +137,8 @@ def member_app(record: records.MemberApp, settings: Settings, paths: Paths) -> A
         It cannot run in this portal.
     """
     name, version = record.name, record.shown
-    folder = records.store(paths).version_folder(name, version.number)
-    service = declare.service(record, settings.webapps, folder)
+    folder = member_records.store(paths).version_folder(name, version.number)
+    service = member_service.service(record, settings.webapps, folder)
     found = list(misfits(name, service, settings))
     if found:
         raise ProblemsError(found)
@@ -148,7 +148,7 @@ def member_app(record: records.MemberApp, settings: Settings, paths: Paths) -> A
 def stamp(paths: Paths) -> tuple[tuple[str, int], ...]:
     """Return what changes whenever `read` may answer otherwise."""
     files = [AppPaths(paths).choices, *(folder / FILE for _, folder, _ in folders(paths))]
-    files += records.store(paths).files()
+    files += member_records.store(paths).files()
     return tuple((str(file), file.stat().st_mtime_ns) for file in files if file.exists())
 
 

@@ -9,11 +9,10 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from hub.apps import catalogue, supervisor_config
+from hub.apps import catalogue, member_records, supervisor_config
 from hub.apps.app_paths import AppPaths, make_readable
 from hub.apps.catalogue import App, Choice
 from hub.apps.declaration import FILE, name_problem, thumbnail_of
-from hub.apps.members import records
 from hub.labfile.schema import OAUTH_METHODS, Settings
 from hub.sandbox.accounts import remove_system_account
 from hub.state.database import HubDatabase
@@ -63,7 +62,7 @@ def add(source: str, groups: Sequence[str] | None, settings: Settings, paths: Pa
         raise ProblemsError([Problem(source, text, f"name its folder, or a shipped app: {known}")])
     if not shipped and name in catalogue.shipped():
         raise ProblemsError([Problem(name, "a shipped app has this name", "rename the folder")])
-    if not shipped and name in records.read(paths):
+    if not shipped and name in member_records.read(paths):
         raise ProblemsError([Problem(name, "a member's app has this name", "rename the folder")])
     app = catalogue.load(name, folder, settings, own=not shipped)
     chosen = tuple(groups) if groups is not None else app.groups
@@ -92,9 +91,9 @@ def remove(name: str, settings: Settings, paths: Paths) -> None:
         catalogue.choose(paths, name, Choice(on=False))
         return
     wrong = name_problem(name)
-    member = records.read(paths).get(name)
+    member = member_records.read(paths).get(name)
     if member is not None and not member.hidden:
-        records.store(paths).save(member.with_(hidden=True))
+        member_records.store(paths).save(member.with_(hidden=True))
         return
     if wrong or not own.is_dir():
         there = ", ".join(app.name for app in catalogue.read(settings, paths)[0]) or "none"

@@ -1,6 +1,7 @@
-"""Members' own Shiny and Dash apps: who may publish, what is kept, and what becomes of it.
+"""Members' own Shiny and Dash apps: who may publish, and what becomes of it.
 
-`records` (what is kept), `store` (immutable versions on disk), `declare` (a record becomes an app
-of the portal), `publish` (the rules), `handlers` (what the running hub is asked). The member's
-code runs in the app's sandbox alone, see `services.member_apps`.
+`publish` (the rules), `package` (what arrives), `handlers` (what the running hub is asked), `local`
+(the command line). What is kept of them is `hub.apps.member_records`; `hub.apps.member_service`
+makes a record an app of the portal, for the catalogue of all apps. The member's code runs in the
+app's sandbox alone, see `services.member_apps`.
 """

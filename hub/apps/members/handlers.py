@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 from jupyterhub import orm
 from tornado import web
 
-from hub.apps import install, jupyterhub_services
+from hub.apps import install, jupyterhub_services, member_records, member_service
 from hub.apps.app_paths import AppPaths
 from hub.apps.handlers import Handler, states
-from hub.apps.members import declare, package, records
+from hub.apps.member_records import MemberApp
+from hub.apps.members import package
 from hub.apps.members.publish import Announcement, AppPublisher
-from hub.apps.members.records import MemberApp
 from hub.labfile.schema import Settings
 from hub.sandbox.accounts import AccountError
 from hub.state.paths import Paths
@@ -297,7 +297,7 @@ class Start(_Base):
             await asyncio.to_thread(supervisor.stop, [program])
         await asyncio.to_thread(supervisor.start, [program])
         socket = AppPaths(self.paths).socket(name)
-        end = time.monotonic() + declare.TIMEOUT
+        end = time.monotonic() + member_service.TIMEOUT
         state = "starting"
         while state == "starting" and time.monotonic() < end:
             await asyncio.sleep(_KNOCK)
@@ -329,7 +329,7 @@ def _split(file: Path) -> bytes:
 
 def handlers(settings: Settings, paths: Paths) -> list[Any]:
     """Return the handlers, for ``JupyterHub.extra_handlers``."""
-    records.store(paths).tidy()
+    member_records.store(paths).tidy()
     known = {"settings": settings, "paths": paths}
     one = r"/api/labhub/webapps/([a-z0-9-]+)"
     return [

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from hub.apps import member_records
 from hub.apps.app_paths import make_readable
-from hub.apps.members import records
 from hub.state.paths import Paths
 from labkit.base.problems import Problem
 from labkit.base.remove import remove_tree
@@ -58,14 +58,14 @@ class Unpacked:
 def incoming(paths: Paths) -> tuple[BinaryIO, Path]:
     """Return a new file for what is being sent, open for writing."""
     handle, name = tempfile.mkstemp(
-        prefix=".incoming-", suffix=".zip", dir=private_folder(records.store(paths).folder)
+        prefix=".incoming-", suffix=".zip", dir=private_folder(member_records.store(paths).folder)
     )
     return os.fdopen(handle, "wb"), Path(name)
 
 
 def room(paths: Paths, size: int) -> list[Problem]:
     """Return what is wrong where the disk has no room for so many bytes."""
-    free = records.store(paths).free()
+    free = member_records.store(paths).free()
     if free is None or size + _SPARE <= free:
         return []
     text = f"the portal's disk has no room for {format_size(size)} more."
@@ -91,7 +91,9 @@ def unpacked(paths: Paths, archive: Path, most: int) -> Iterator[Unpacked]:
         It is damaged, too large, or holds what no app has.
     """
     folder = Path(
-        tempfile.mkdtemp(prefix=".unpacked-", dir=private_folder(records.store(paths).folder))
+        tempfile.mkdtemp(
+            prefix=".unpacked-", dir=private_folder(member_records.store(paths).folder)
+        )
     )
     try:
         with archive.open("rb") as stream:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hub.apps import catalogue
+from hub.apps import catalogue, member_records, member_service
 from hub.apps.declaration import name_problem
-from hub.apps.members import declare, package, records
-from hub.apps.members.records import MemberApp, Version
+from hub.apps.member_records import MemberApp, Version
+from hub.apps.members import package
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
 from labkit.base.files import LockTimeoutError, locked
@@ -63,7 +63,7 @@ class AppPublisher(Publisher[MemberApp, Version]):
     def __init__(
         self, settings: Settings, paths: Paths, taken: frozenset[str] = frozenset()
     ) -> None:
-        super().__init__(records.store(paths), MemberApp)
+        super().__init__(member_records.store(paths), MemberApp)
         self.settings = settings
         self.paths = paths
         self.taken = taken
@@ -112,7 +112,7 @@ class AppPublisher(Publisher[MemberApp, Version]):
             named = ", ".join(self.settings.webapps.groups) or "only administrators, so far"
             text = "you may not publish apps in this lab."
             yield Problem("you", text, f"Who may: {named}. Ask an administrator.")
-        service = declare.trial(self.settings.webapps)
+        service = member_service.trial(self.settings.webapps)
         for one in catalogue.misfits("portal", service, self.settings):
             yield Problem(one.where, f"{one.text}.", f"An administrator can {one.hint}.")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hub.apps.members import records as members
+from hub.apps import member_records as members
 from hub.state.paths import Paths
 from labkit.portal.datasets import rules as datasets
 from services.appkit.person import Person

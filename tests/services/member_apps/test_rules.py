@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hub.apps import catalogue
-from hub.apps.members import local, records
+from hub.apps import catalogue, member_records
+from hub.apps.members import local
 from hub.apps.members.publish import Announcement, AppPublisher
 from hub.cli import cli
 from hub.labfile.read import parse
@@ -62,7 +62,7 @@ def publisher(paths: Paths, lab: str = LAB) -> AppPublisher:
     return AppPublisher(parse(lab), paths)
 
 
-def published(paths: Paths, folder: Path, lab: str = LAB) -> records.MemberApp:
+def published(paths: Paths, folder: Path, lab: str = LAB) -> member_records.MemberApp:
     packed = archive(folder, paths.state / "a.zip")
     return publisher(paths, lab).publish(ADA, "plates", Announcement(groups=("imaging",)), packed)
 
@@ -140,14 +140,14 @@ def test_versions_never_change_and_are_closed(paths: Paths, folder: Path) -> Non
     (folder / "app.py").write_text("second = 2\n")
     record = published(paths, folder)
     assert [one.number for one in record.versions] == [1, 2]
-    first = records.store(paths).version_folder("plates", 1)
+    first = member_records.store(paths).version_folder("plates", 1)
     assert "Dash()" in (first / "app.py").read_text()
     back = publisher(paths).change(ADA, "plates", Change(current=1))
     app = next(one for one in catalogue.read(parse(LAB), paths)[0] if one.name == "plates")
     assert (back.current, app.folder, app.kind) == (1, first, "dash")
     assert app.groups == ("imaging",) and app.service.user_written
     assert app.service.description == "By ada."
-    assert stat.S_IMODE(records.store(paths).folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(member_records.store(paths).folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((first / "app.py").stat().st_mode) == 0o644
 
 
@@ -178,7 +178,7 @@ def test_who_left_the_publishers_can_only_take_away(paths: Paths, folder: Path) 
 @needs_root
 def test_two_changes_at_once_are_both_kept(paths: Paths, folder: Path) -> None:
     """The hub's and the command line's: who waits for the other begins with what it has left."""
-    kept = records.store(paths)
+    kept = member_records.store(paths)
     record = published(paths, folder)
     with ThreadPoolExecutor() as others:
         with locked(paths.state / "webapps.lock", 30, "the apps"):
@@ -187,7 +187,7 @@ def test_two_changes_at_once_are_both_kept(paths: Paths, folder: Path) -> None:
                 title.result(timeout=0.5)
             kept.save(record.with_(description="of the reader"))
         assert title.result(timeout=30).description == "of the reader"
-    assert (records.read(paths)["plates"].title, len(kept.load())) == ("Wells", 1)
+    assert (member_records.read(paths)["plates"].title, len(kept.load())) == ("Wells", 1)
 
 
 @needs_root
@@ -205,7 +205,7 @@ def test_a_change_that_never_ends_is_waited_for_no_longer(
             with pytest.raises(RefusedPublishError, match="another change") as refused:
                 change()
             assert str(paths.state) not in str(refused.value), "no place of the portal's is told"
-    assert records.read(paths)["plates"] == record
+    assert member_records.read(paths)["plates"] == record
 
 
 @needs_root
@@ -218,7 +218,7 @@ def test_a_bomb_is_refused(paths: Paths) -> None:
     bomb.write_bytes(content)
     with pytest.raises(RefusedPublishError):
         publisher(paths).publish(ADA, "bomb", Announcement(groups=("imaging",)), bomb)
-    assert [path.name for path in records.store(paths).folder.iterdir()] == []
+    assert [path.name for path in member_records.store(paths).folder.iterdir()] == []
 
 
 @needs_root
@@ -236,23 +236,25 @@ def test_a_link_in_an_archive_is_refused(paths: Paths) -> None:
 @needs_root
 def test_a_damaged_record_leaves_the_others_alone(paths: Paths, folder: Path) -> None:
     published(paths, folder)
-    other = records.store(paths).folder / "other"
+    other = member_records.store(paths).folder / "other"
     other.mkdir()
-    (other / records.LAYOUT.file).write_text('{"name": "other", "owner": "ada"}')
-    assert set(records.read(paths)) == {"plates"}
+    (other / member_records.LAYOUT.file).write_text('{"name": "other", "owner": "ada"}')
+    assert set(member_records.read(paths)) == {"plates"}
 
 
 @needs_root
 def test_a_backup_has_them(paths: Paths, folder: Path) -> None:
     (paths.state / "lab.yaml").write_text(LAB)
     published(paths, folder)
-    (records.store(paths).folder / ".unpacked-x").mkdir()
-    (records.store(paths).folder / ".unpacked-x" / "half").touch()
+    (member_records.store(paths).folder / ".unpacked-x").mkdir()
+    (member_records.store(paths).folder / ".unpacked-x" / "half").touch()
     saved = backups.create(paths)
-    records.store(paths).delete("plates")
+    member_records.store(paths).delete("plates")
     backups.restore(paths, saved)
-    assert records.read(paths)["plates"].owner == "ada"
-    assert (records.store(paths).version_folder("plates", 1) / "data" / "a table.csv").exists()
+    assert member_records.read(paths)["plates"].owner == "ada"
+    assert (
+        member_records.store(paths).version_folder("plates", 1) / "data" / "a table.csv"
+    ).exists()
 
 
 # -- where none may be -----------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hub.apps.declaration import Service
-from hub.apps.members.records import MemberApp
+from hub.apps.member_records import MemberApp
 from hub.labfile.webapps import WebApps
 
 TIMEOUT = 80  # seconds that an app may take to start; a notebook waits for 90
