@@ -39,8 +39,10 @@ def update(section: Config, name: str, entries: Mapping[str, Any]) -> None:
     known = dict(_value(section, name, {}))
     for key, value in entries.items():
         before = known.get(key)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        known[key] = {**before, **value} if both and before is not None else value
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            known[key] = {**before, **value}
+        else:
+            known[key] = value
     section[name] = known
 
 
