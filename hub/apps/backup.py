@@ -8,48 +8,86 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import signal
 import sqlite3
 import stat
+import sys
 import tarfile
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, NoReturn, cast
 
 from hub.apps import catalogue, member_records, member_service
 from hub.apps.app_paths import AppPaths
 from hub.apps.declaration import FILE, Service, name_problem
 from hub.labfile.read import read_as
+from hub.state import sparse_tar
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.remove import remove_tree
+from labkit.base.units import format_duration, format_size
 
 FOLDER = "appdata"  # in the archive, as in the state folder
+_SCRATCH = ".labhub-backup-"
+_GRACE = 3.0  # seconds in which it may say itself what takes so long
+_PAGES = 4096  # of a database between two looks at the clock
+_PAGE = 512  # bytes, at least
 _SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
 
 
-def apps(paths: Paths) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the apps that have stored something to keep, also those that are off, and what.
+@dataclass(frozen=True)
+class Limits:
+    """What one app may take of a backup.
+
+    Attributes
+    ----------
+    size : int
+        Bytes; holes in its files do not count.
+    time : float
+        Seconds.
+    """
+
+    size: int = 64 << 30
+    time: float = 1800.0
+
+
+class _TooMuchError(Exception):
+    """The app is over one of its limits; the text says which, for people."""
+
+
+def apps(paths: Paths) -> Iterator[str]:
+    """Yield the apps that have stored something, also those that are off."""
+    app_paths = AppPaths(paths)
+    for name in (*(name for name, _, _ in catalogue.folders(paths)), *member_records.read(paths)):
+        if app_paths.data(name).is_dir():
+            yield name
+
+
+def stored_for(paths: Paths, name: str) -> tuple[str, ...]:
+    """Return which files and folders of an app's data a backup has.
 
     Raises
     ------
     ProblemsError
-        An app's declaration is wrong: nobody knows what to keep.
+        The app's declaration is wrong: nobody knows what to save.
     """
-    app_paths = AppPaths(paths)
-    for name, folder, _ in catalogue.folders(paths):
-        if app_paths.data(name).is_dir():
-            service = read_as(Service, folder / FILE, f"{name}/{FILE}")
-            if service.backup:
-                yield name, service.backup
-    for name in member_records.read(paths):
-        if app_paths.data(name).is_dir():
-            yield name, (member_service.KEPT,)
+    for known, folder, _ in catalogue.folders(paths):
+        if known == name:
+            return read_as(Service, folder / FILE, f"{name}/{FILE}").backup
+    return (member_service.KEPT,)
 
 
-def save(paths: Paths, name: str, kept: tuple[str, ...], archive: tarfile.TarFile) -> None:
+def save(paths: Paths, name: str, archive: tarfile.TarFile, limits: Limits) -> None:
     """Put what an app has stored into a backup, also while it runs.
+
+    Databases of SQLite are copied as of one moment, and before the files that they speak of.
+    Nothing of the app is in the archive where it fails.
 
     Parameters
     ----------
@@ -57,70 +95,138 @@ def save(paths: Paths, name: str, kept: tuple[str, ...], archive: tarfile.TarFil
         Where the portal keeps its state.
     name : str
         The app.
-    kept : tuple of str
-        Files and folders of its data. Databases of SQLite are copied as of one moment, and before
-        the files that they speak of.
     archive : TarFile
         The backup.
+    limits : Limits
+        What it may take; an app that goes on for ever is no end of a backup.
 
     Raises
     ------
     ProblemsError
-        It cannot be read.
+        It cannot be read, or takes too much.
     """
+    names = stored_for(paths, name)
+    if not names:
+        return
     data = AppPaths(paths).data(name)
-    owner = data.stat()
     with tempfile.TemporaryFile(dir=paths.run) as stream:
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            status = 1
-            try:
-                if os.geteuid() == 0:
-                    os.setgroups([])
-                    os.setgid(owner.st_gid)
-                    os.setuid(owner.st_uid)
-                os.chdir(data)
-                with tarfile.open(fileobj=stream, mode="w", dereference=True) as out:
-                    _collect(kept, out)
-                stream.flush()
-                status = 0
-            except BaseException:  # a copy of this process must end here
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-            text = "what it has stored cannot be copied; the reason is above"
-            raise ProblemsError([Problem(name, text, f"look at {data} and its disk")])
+            os.close(reading)
+            _become_app_and_collect(data, names, limits, stream, writing)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as said:
+            in_time = _ended(child, limits.time + _GRACE)
+            reason = said.read(4096).decode("utf-8", "replace") if in_time else ""
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if not in_time:
+            reason = f"has not let itself be copied within {format_duration(limits.time)}"
+        if status or reason:
+            reason = reason or "has stored what cannot be copied; the reason is above"
+            raise ProblemsError([Problem(name, reason, f"look at {data} and its disk")])
         stream.seek(0)
         with tarfile.open(fileobj=stream, mode="r:") as packed:
-            for member in packed:
+            members = list(packed)
+            for member in members:
                 member.name = f"{FOLDER}/{name}/{member.name}"
                 if not is_ours(member.name) or not member.isreg():
                     raise ProblemsError([Problem(name, f"has stored {member.name!r}, no file")])
-                member.uid = member.gid = 0
-                member.uname = member.gname = ""
+            for member in members:
                 member.mode = 0o600
-                archive.addfile(member, packed.extractfile(member))
+                sparse_tar.copy(packed, member, archive)
 
 
-def _collect(kept: tuple[str, ...], out: tarfile.TarFile) -> None:
-    """Write the files of the current folder; links and what is no file are left out."""
-    files = sorted({file for name in kept for file in _files(Path(name))})
-    databases = [file for file in files if _is_database(file)]
-    scratch = Path(tempfile.mkdtemp(prefix=".labhub-backup-", dir="."))
+def _ended(child: int, timeout: float) -> bool:
+    """Wait for a process; returns whether it has ended by itself in time."""
+    handle = os.pidfd_open(child)
     try:
-        for file in databases:
-            copy = scratch / "copy"
-            with closing(sqlite3.connect(file)) as live, closing(sqlite3.connect(copy)) as other:
-                live.backup(other)
-            out.add(copy, str(file))
-            copy.unlink()
-        for file in files:
-            if file not in databases:
-                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                    out.add(file)
+        if select.select([handle], [], [], timeout)[0]:
+            return True
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        return False
     finally:
-        remove_tree(scratch)
+        os.close(handle)
+
+
+def _become_app_and_collect(
+    data: Path, names: tuple[str, ...], limits: Limits, stream: IO[bytes], said: int
+) -> NoReturn:
+    """Collect what an app has stored, as its account; ends this copy of the process."""
+    status = 1
+    try:
+        owner = data.stat()
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(owner.st_gid)
+            os.setuid(owner.st_uid)
+        os.chdir(data)
+        with tarfile.open(fileobj=stream, mode="w", dereference=True) as out:
+            _Collection(out, limits).collect(names)
+        stream.flush()
+        status = 0
+    except _TooMuchError as error:
+        os.write(said, str(error).encode())
+    except BaseException:  # a copy of this process must end here
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+class _Collection:
+    """The files of the current folder; links and what is no file are left out."""
+
+    def __init__(self, out: tarfile.TarFile, limits: Limits) -> None:
+        self._out = out
+        self._limits = limits
+        self._end = time.monotonic() + limits.time
+        self._left = limits.size
+
+    def collect(self, names: tuple[str, ...]) -> None:
+        for left_behind in Path().glob(f"{_SCRATCH}*"):  # by one that was killed
+            remove_tree(left_behind)
+        files = sorted({file for name in names for file in _files(Path(name))})
+        databases = [file for file in files if _is_database(file)]
+        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir="."))
+        try:
+            for file in databases:
+                copy = scratch / "copy"
+                self._copy_database(file, copy)
+                self._add(copy, file)
+                copy.unlink()
+            for file in files:
+                if file not in databases:
+                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                        self._add(file, file)
+        finally:
+            remove_tree(scratch)
+
+    def _copy_database(self, file: Path, copy: Path) -> None:
+        def look(_: int, left: int, pages: int) -> None:
+            if time.monotonic() > self._end:
+                raise _TooMuchError(f"keeps its database {file} to itself, and it is not copied")
+            if pages and (pages - left) * _PAGE > self._left:
+                raise self._too_much()
+
+        with (
+            closing(sqlite3.connect(file, timeout=0)) as live,
+            closing(sqlite3.connect(copy)) as other,
+        ):
+            live.backup(other, pages=_PAGES, progress=look, sleep=0.1)
+
+    def _add(self, source: Path, file: Path) -> None:
+        with source.open("rb") as stream:
+            where = sparse_tar.pieces(stream)
+            self._left -= sum(length for _, length in where)
+            if self._left < 0:
+                raise self._too_much()
+            info = self._out.gettarinfo(arcname=str(file), fileobj=stream)
+            info.type, info.linkname = tarfile.REGTYPE, ""
+            sparse_tar.add(self._out, info, cast(IO[bytes], sparse_tar.Data(stream, where)), where)
+
+    def _too_much(self) -> _TooMuchError:
+        return _TooMuchError(f"has stored more than {format_size(self._limits.size)}")
 
 
 def _files(place: Path) -> Iterator[Path]:

@@ -243,6 +243,18 @@ class Tls(Frozen):
     key: Path
 
 
+class Backup(Frozen):
+    """What `labhub backup` saves; see [Administer](../how-to/administer.md)."""
+
+    app_size: Bytes = Field(
+        64 << 30, ge=1 << 20, description="an app that has stored more is left out, by name"
+    )
+    app_time: Duration = Field(
+        timedelta(minutes=30),
+        description="an app that cannot be copied within this is left out, by name",
+    )
+
+
 class Settings(Frozen):
     """The lab file."""
 
@@ -264,6 +276,7 @@ class Settings(Frozen):
     storage: Storage = Storage()
     database: Database = Database()
     secrets: Secrets = Secrets()
+    backup: Backup = Backup()
     culling: Culling = Culling()
     local: Local = Local()
     slurm: Slurm | None = None

@@ -6,6 +6,7 @@ environments and logs are not.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -17,14 +18,17 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from hub.apps import backup
 from hub.labfile import read
-from hub.state import database_copy
+from hub.state import database_copy, sparse_tar
 from hub.state.create import make_folders
 from hub.state.database import HubDatabase
 from hub.state.paths import Paths
+from labkit.base.files import put_in_place, sync_path, temporary_beside
 from labkit.base.problems import Problem, ProblemsError
 
 MANIFEST = "labhub-backup.json"
@@ -35,11 +39,29 @@ _DATABASE = "jupyterhub.sqlite"  # in the archive, wherever the hub keeps it
 _FILES = ("lab.yaml", "services.yaml")
 _NOT_KEPT = {"secrets/login_link.json"}  # works once, for a day
 _LARGEST = 4 << 30  # bytes of one file
-_LARGEST_OF_APPS = 1 << 40
+_LARGEST_OF_APPS = 1 << 44  # with its holes
 
 
-def create(paths: Paths, target: Path | None = None) -> Path:
+@dataclass(frozen=True)
+class Backup:
+    """A backup that was made.
+
+    Attributes
+    ----------
+    file : Path
+        The archive, mode 0600: the secrets are in it.
+    left_out : list of Problem
+        The apps of which nothing is in it, and why.
+    """
+
+    file: Path
+    left_out: list[Problem]
+
+
+def create(paths: Paths, target: Path | None = None, limits: backup.Limits | None = None) -> Backup:
     """Write a backup, also while the portal runs.
+
+    It has its name only once it is complete. An app that cannot be copied is left out, and named.
 
     Parameters
     ----------
@@ -47,11 +69,8 @@ def create(paths: Paths, target: Path | None = None) -> Path:
         Where the portal keeps its state.
     target : Path, optional
         The file, which must not be there; default: a new one in ``backups/``.
-
-    Returns
-    -------
-    Path
-        The archive, mode 0600: the secrets are in it.
+    limits : Limits, optional
+        What each app may take; default: as the lab file says.
 
     Raises
     ------
@@ -63,37 +82,66 @@ def create(paths: Paths, target: Path | None = None) -> Path:
         hint = "start it once: labhub up"
         raise ProblemsError([Problem(str(paths.state), "this portal has never run", hint)])
     make_folders(paths)
+    _tidy(paths.backups)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     target = (target or paths.backups / f"labhub-{stamp}.tar.gz").absolute()
     try:
-        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        with temporary_beside(target) as unfinished:
+            handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as stream:
+                left_out = _write(paths, stream, limits or _limits(paths))
+            sync_path(unfinished)
+            if not put_in_place(unfinished, target, exclusive=True):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     except OSError as error:
         text = f"cannot be written: {error.strerror}"
         raise ProblemsError([Problem(str(target), text, "name another file")]) from None
+    return Backup(target, left_out)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a backup that was killed has left."""
+    for unfinished in folder.glob(".labhub-*.tar.gz.*.*"):
+        maker = unfinished.name.split(".")[-2]
+        if not Path("/proc", maker).exists():
+            unfinished.unlink(missing_ok=True)
+
+
+def _limits(paths: Paths) -> backup.Limits:
     try:
-        with (
-            os.fdopen(handle, "wb") as stream,
-            tarfile.open(fileobj=stream, mode="w:gz") as archive,
-            tempfile.TemporaryDirectory(dir=paths.run) as scratch,
-        ):
-            manifest = Path(scratch, MANIFEST)
-            made = {"format": FORMAT, "made": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-            manifest.write_text(json.dumps(made))
-            archive.add(manifest, MANIFEST, filter=_anonymous)
-            for name in _names(paths):
-                source = os.path.realpath(paths.state / name)
-                archive.add(source, name, recursive=False, filter=_anonymous)
-            database = HubDatabase.in_force(paths)
-            if database.exists():
-                copy = Path(scratch, _DATABASE)
-                database_copy.save(database, copy)
-                archive.add(copy, _DATABASE, filter=_anonymous)
-            for name, what in backup.apps(paths):
-                backup.save(paths, name, what, archive)
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    return target
+        said = read.read(paths.lab_file).backup
+    except ProblemsError:  # a backup is most needed where something is wrong
+        return backup.Limits()
+    return backup.Limits(said.app_size, said.app_time.total_seconds())
+
+
+def _write(paths: Paths, stream: IO[bytes], limits: backup.Limits) -> list[Problem]:
+    """Write the archive; returns the apps that are not in it, and why."""
+    left_out: list[Problem] = []
+    with (
+        tarfile.open(fileobj=stream, mode="w:gz") as archive,
+        tempfile.TemporaryDirectory(dir=paths.run) as scratch,
+    ):
+        manifest = Path(scratch, MANIFEST)
+        made = {"format": FORMAT, "made": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        manifest.write_text(json.dumps(made))
+        archive.add(manifest, MANIFEST, filter=_anonymous)
+        for name in _names(paths):
+            source = os.path.realpath(paths.state / name)
+            archive.add(source, name, recursive=False, filter=_anonymous)
+        database = HubDatabase.in_force(paths)
+        if database.exists():
+            copy = Path(scratch, _DATABASE)
+            database_copy.save(database, copy)
+            archive.add(copy, _DATABASE, filter=_anonymous)
+        for name in backup.apps(paths):
+            try:
+                backup.save(paths, name, archive, limits)
+            except ProblemsError as error:
+                left_out += error.problems
+    return left_out
 
 
 def restore(paths: Paths, source: Path) -> Path:
@@ -192,12 +240,10 @@ def _unpack(source: Path, target: Path) -> None:
                     raise ProblemsError([Problem(str(source), text, hint)])
                 place = target / member.name
                 place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                content = archive.extractfile(member)
                 mode = 0o700 if member.mode & 0o100 else 0o600
                 handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
                 with os.fdopen(handle, "wb") as stream:
-                    if content is not None:
-                        shutil.copyfileobj(content, stream)
+                    sparse_tar.extract(archive, member, stream)
             while packed.read(1 << 20):  # to the end, where the checksum is
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import sqlite3
-import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,51 +14,23 @@ import pytest
 
 from hub.apps.app_paths import AppPaths
 from hub.runtime import backups
-from hub.state import create
 from hub.state.paths import Paths
 from labkit.base.problems import ProblemsError
 from tests.conftest import needs_root
+from tests.support.stored_app import state_with_app, store
 
 pytestmark = needs_root
-APP = """title: Plates
-command: [python, app.py]
-backup: [plates.sqlite3, pictures, notes.txt]
-"""
 
 
 @pytest.fixture
 def paths() -> Iterator[Paths]:
-    folder = Path(tempfile.mkdtemp(prefix="labhub-test-", dir="/var/tmp"))
-    folder.chmod(0o711)
-    made = Paths(state=folder / "state", envs=folder / "envs")
-    create.make_folders(made)
-    create.make_lab_file(made)
-    create.make_secrets(made)
-    (made.state / "services" / "plates").mkdir(parents=True)
-    (made.state / "services" / "plates" / "service.yaml").write_text(APP)
-    yield made
-    begin = AppPaths(made).account("")
-    for entry in pwd.getpwall():
-        if entry.pw_name.startswith(begin):
-            subprocess.run(["userdel", entry.pw_name], check=False, capture_output=True)
-    shutil.rmtree(folder)
+    with state_with_app() as made:
+        yield made
 
 
 @pytest.fixture
 def data(paths: Paths) -> Path:
-    """The folder of an app that has stored things, as the app's account owns it."""
-    owner = AppPaths(paths).make_app("plates")
-    made = AppPaths(paths).data("plates")
-    (made / "pictures" / "deep").mkdir(parents=True)
-    (made / "pictures" / "deep" / "a.png").write_bytes(b"picture")
-    (made / "scratch").write_text("not named in service.yaml")
-    with closing(sqlite3.connect(made / "plates.sqlite3")) as db:
-        db.execute("CREATE TABLE wells (name TEXT)")
-        db.execute("INSERT INTO wells VALUES ('A01')")
-        db.commit()
-    for path in made.rglob("*"):
-        os.chown(path, owner.pw_uid, owner.pw_gid)
-    return made
+    return store(paths)
 
 
 def wells(data: Path) -> list[str]:
@@ -72,7 +41,7 @@ def wells(data: Path) -> list[str]:
 def test_what_an_app_stored_comes_back_to_it(paths: Paths, data: Path) -> None:
     with closing(sqlite3.connect(data / "plates.sqlite3")) as writer:
         writer.execute("INSERT INTO wells VALUES ('half')")  # not committed
-        file = backups.create(paths)
+        file = backups.create(paths).file
     with tarfile.open(file) as archive:
         stored = {name for name in archive.getnames() if name.startswith("appdata/")}
     assert stored == {"appdata/plates/plates.sqlite3", "appdata/plates/pictures/deep/a.png"}
@@ -97,7 +66,7 @@ def test_links_of_an_app_bring_nothing_of_others_into_a_backup(paths: Paths, dat
     (data / "pictures" / "shadow").symlink_to("/etc/shadow")
     (data / "pictures" / "etc").symlink_to("/etc")
     os.mkfifo(data / "pictures" / "pipe")
-    with tarfile.open(backups.create(paths)) as archive:
+    with tarfile.open(backups.create(paths).file) as archive:
         stored = {name for name in archive.getnames() if name.startswith("appdata/")}
     assert stored == {"appdata/plates/plates.sqlite3", "appdata/plates/pictures/deep/a.png"}
 
@@ -110,14 +79,17 @@ def test_a_file_of_somebody_else_is_not_read_for_an_app(
     secret.write_text("of root")
     secret.chmod(0o600)
     (data / "pictures" / "mine").hardlink_to(secret)
-    with pytest.raises(ProblemsError, match="cannot be copied"):
-        backups.create(paths)
+    made = backups.create(paths)
+    (left_out,) = made.left_out
+    assert left_out.where == "plates"
+    assert "cannot be copied" in left_out.text
     assert "PermissionError" in capfd.readouterr().err
-    assert not list(paths.backups.glob("*.tar.gz"))
+    with tarfile.open(made.file) as archive:
+        assert not [name for name in archive.getnames() if name.startswith("appdata/")]
 
 
 def test_a_damaged_database_is_not_put_back(paths: Paths, data: Path, tmp_path: Path) -> None:
-    good, bad = backups.create(paths, tmp_path / "good.tar.gz"), tmp_path / "bad.tar.gz"
+    good, bad = backups.create(paths, tmp_path / "good.tar.gz").file, tmp_path / "bad.tar.gz"
     broken = tmp_path / "broken"
     broken.write_bytes((data / "plates.sqlite3").read_bytes()[:5000])
     with tarfile.open(good) as old, tarfile.open(bad, "w:gz") as new:

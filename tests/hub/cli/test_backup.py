@@ -51,7 +51,7 @@ def test_a_backup_while_somebody_writes_is_of_one_moment(paths: Paths) -> None:
         writer.execute("INSERT INTO users VALUES ('bob')")
         writer.commit()
         writer.execute("INSERT INTO users VALUES ('half')")  # not committed
-        file = backups.create(paths)
+        file = backups.create(paths).file
     assert file.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(paths.database)) as db:
         db.execute("DELETE FROM users")
@@ -69,7 +69,7 @@ def test_a_backup_never_overwrites(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_a_restore_keeps_what_was_there(paths: Paths) -> None:
-    file = backups.create(paths)
+    file = backups.create(paths).file
     (paths.secrets / "proxy_token").write_text("f" * 64)
     (paths.secrets / "oauth_client_secret").write_text("newer")
     aside = backups.restore(paths, file)
@@ -89,7 +89,7 @@ def test_the_labs_own_apps_come_back(paths: Paths) -> None:
     (app / "run").chmod(0o755)
     (app / "link").symlink_to("/etc/passwd")
     (paths.state / "services.yaml").write_text("services: {plates: {on: true}}")
-    file = backups.create(paths)
+    file = backups.create(paths).file
     (app / "service.yaml").write_text("broken")
     backups.restore(paths, file)
     assert (app / "service.yaml").read_text() == "title: Plates"
@@ -101,7 +101,7 @@ def test_the_labs_own_apps_come_back(paths: Paths) -> None:
 
 def test_the_one_time_link_is_in_no_backup(paths: Paths) -> None:
     (paths.secrets / "login_link.json").write_text("{}")
-    with tarfile.open(backups.create(paths)) as archive:
+    with tarfile.open(backups.create(paths).file) as archive:
         assert "secrets/login_link.json" not in archive.getnames()
 
 
@@ -109,7 +109,7 @@ def test_a_lab_file_kept_elsewhere_is_saved_by_content(paths: Paths, tmp_path: P
     mine = tmp_path / "mine.yaml"
     mine.write_text("named_servers: 7\n")
     create.make_lab_file(paths, mine)
-    file = backups.create(paths)
+    file = backups.create(paths).file
     mine.unlink()
     backups.restore(paths, file)
     assert paths.lab_file.read_text() == "named_servers: 7\n"
@@ -118,7 +118,7 @@ def test_a_lab_file_kept_elsewhere_is_saved_by_content(paths: Paths, tmp_path: P
 
 def forged(paths: Paths, tmp_path: Path, change: Callable[[tarfile.TarFile], None]) -> Path:
     """A good backup with something more in it."""
-    good, bad = backups.create(paths, tmp_path / "good.tar.gz"), tmp_path / "bad.tar.gz"
+    good, bad = backups.create(paths, tmp_path / "good.tar.gz").file, tmp_path / "bad.tar.gz"
     with tarfile.open(good) as old, tarfile.open(bad, "w:gz") as new:
         for member in old:
             new.addfile(member, old.extractfile(member))
@@ -214,7 +214,7 @@ def test_what_is_no_backup_is_refused(
 
 
 def test_a_cut_off_archive_is_refused(paths: Paths, tmp_path: Path) -> None:
-    whole = backups.create(paths).read_bytes()
+    whole = backups.create(paths).file.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 4):
         cut = tmp_path / "cut.tar.gz"
         cut.write_bytes(whole[:length])

@@ -248,7 +248,7 @@ def test_a_backup_has_them(paths: Paths, folder: Path) -> None:
     published(paths, folder)
     (member_records.store(paths).folder / ".unpacked-x").mkdir()
     (member_records.store(paths).folder / ".unpacked-x" / "half").touch()
-    saved = backups.create(paths)
+    saved = backups.create(paths).file
     member_records.store(paths).delete("plates")
     backups.restore(paths, saved)
     assert member_records.read(paths)["plates"].owner == "ada"
