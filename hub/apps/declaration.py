@@ -23,8 +23,16 @@ _RELATIVE = r"^[A-Za-z0-9_-][\w. -]*(?:/[A-Za-z0-9_-][\w. -]*)*$"
 # What the portal itself says to an app, and what would change how its program is found.
 _OWN_VARIABLES = re.compile(r"LABHUB_|JUPYTERHUB_|LD_|(?:PATH|HOME|USER|PYTHONPATH|SHELL)$")
 
+# The gate's own words, and what belongs to one connection alone.
+_OWN_HEADERS = re.compile(
+    r"x-labhub-|x-forwarded-|forwarded$|host$|cookie$|connection$|upgrade$|te$|trailer$"
+    r"|transfer-encoding$|content-length$|keep-alive$|proxy-",
+    re.IGNORECASE,
+)
+
 ServiceName = Annotated[str, StringConstraints(pattern=NAME, max_length=NAME_LENGTH)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
+Header = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")]
 Word = Annotated[
     str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
@@ -86,6 +94,11 @@ class Service(Frozen):
         description="files and folders of `{data}` that `labhub backup` saves; databases of"
         " SQLite also while they are written",
     )
+    headers: tuple[Header, ...] = Field(
+        (),
+        description="request headers that reach it beside the common ones; any client can send"
+        " anything in them: none says who asks",
+    )
     user_written: bool = Field(
         False,
         description="a member's own code: refused where all is on one origin, or without root",
@@ -104,6 +117,14 @@ class Service(Frozen):
         taken = sorted(name for name in value if _OWN_VARIABLES.match(name))
         if taken:
             raise ValueError(f"the portal itself sets {', '.join(taken)}")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _not_the_gates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        taken = sorted(name for name in value if _OWN_HEADERS.match(name))
+        if taken:
+            raise ValueError(f"the gate itself sets {', '.join(taken)}")
         return value
 
     @model_validator(mode="after")

@@ -25,8 +25,9 @@ memory: 512M
 ## What an app is given
 
 Every request has passed the gate: its person is logged in and may open this app. The gate sets these
-headers and drops whatever a client sends under such names (also `Forwarded`, `Remote-User` and the like,
-and every header with an underscore):
+headers. Of a client's own the common ones pass (`Accept`, `Content-Type`, `Range`, `X-Requested-With`,
+`X-CSRFToken` and the like) and those that `headers` below names; all others are dropped, also every header with an
+underscore:
 
 | header | |
 |---|---|

@@ -116,6 +116,7 @@ def gate_config(apps: list[App], settings: Settings, paths: Paths) -> gate.Confi
             health=service.health,
             start_timeout=service.start_timeout.total_seconds(),
             idle=stops.total_seconds() if stops else None,
+            headers=tuple(sorted(name.lower() for name in service.headers)),
         )
     return gate.Config(portal, found)
 

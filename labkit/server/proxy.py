@@ -13,9 +13,9 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import aiohttp
 from jupyter_server_proxy import handlers as stock
 from jupyter_server_proxy.rawsocket import RawSocketHandler
-from tornado import httputil
+from tornado import httputil, web
 
-from labkit.relay import credentials, unreachable
+from labkit.relay import credentials, origin, unreachable
 from labkit.relay.relay import Relay
 from labkit.relay.upstream import HOP_BY_HOP, Upstreams, named_in_connection
 from labkit.relay.websockets import StreamingWebSocket
@@ -49,6 +49,8 @@ class Streaming(StreamingWebSocket, Relay, _Base):
         await super().prepare(*args, **kwargs)  # type: ignore[misc]
         if self._finished:
             return
+        if self._is_foreign():
+            raise web.HTTPError(403, "This request came from another page; open the app itself")
         if not self.is_websocket and self.request.method in ("GET", "HEAD") and self._lacks_slash():
             parts = urlsplit(self.request.uri or "")
             self.redirect(urlunsplit(parts._replace(path=parts.path + "/")))
@@ -56,6 +58,20 @@ class Streaming(StreamingWebSocket, Relay, _Base):
         self.accept()
         if not self.is_websocket:
             self.begin_upload()
+
+    def _is_foreign(self) -> bool:
+        """Whether a page of another origin sends this with the person's cookie.
+
+        Jupyter Server's own proof (`_xsrf`) is not asked of apps: their pages know nothing of it.
+        """
+        if self.token_authenticated:
+            return False
+        # A proxy in front may end TLS without a word: the host decides.
+        sender = urlsplit(self.request.headers.get("Origin", ""))
+        own = f"{sender.scheme or self.request.protocol}://{self.request.host}"
+        return origin.is_foreign(
+            self.request.headers, self.request.method or "", own, websocket=self.is_websocket
+        )
 
     def _lacks_slash(self) -> bool:
         # Relative links of the app would lead out of its prefix.

@@ -35,6 +35,8 @@ class App:
         Seconds.
     idle : float or None
         Seconds without use after which it is stopped.
+    headers : tuple of str
+        Request headers, in small letters, that pass to it beside the common ones.
     """
 
     name: str
@@ -48,6 +50,7 @@ class App:
     health: str = ""
     start_timeout: float = 60
     idle: float | None = None
+    headers: tuple[str, ...] = ()
 
     @property
     def host(self) -> str:
@@ -130,7 +133,7 @@ def load(path: Path) -> Config:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        apps = [App(**app) for app in content["apps"]]
+        apps = [App(**{**app, "headers": tuple(app["headers"])}) for app in content["apps"]]
         return Config(Portal(**content["portal"]), {app.name: app for app in apps})
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the gate's: {error}") from None

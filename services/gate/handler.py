@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -11,7 +12,7 @@ from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
 from tornado import httputil, web
 from tornado.websocket import WebSocketHandler
 
-from labkit.relay import credentials
+from labkit.relay import credentials, origin
 from labkit.relay.relay import Relay
 from labkit.relay.upstream import HOP_BY_HOP, named_in_connection
 from labkit.relay.websockets import WebSocketRelay
@@ -22,6 +23,7 @@ from services.gate.identity import HubAwayError, Person
 
 log = logging.getLogger("labhub.gate")
 
+_SLASHES = re.compile(r"[/\\]")
 _GLANCE = 1.5  # seconds that a page waits before it is shown as starting
 _METHODS = (*web.RequestHandler.SUPPORTED_METHODS, "PROPFIND", "PROPPATCH", "MKCOL", "COPY")
 _METHODS = (*_METHODS, "MOVE", "LOCK", "UNLOCK", "REPORT")
@@ -57,7 +59,7 @@ class _Behind(HubOAuthenticated, web.RequestHandler):
         return self.route.app
 
     def check_xsrf_cookie(self) -> None:
-        """Leave it to `headers.is_foreign`: the app's own pages know nothing of the hub's."""
+        """Leave it to `origin.is_foreign`: the app's own pages know nothing of the hub's."""
 
     def compute_etag(self) -> None:
         """Leave it to the app."""
@@ -130,7 +132,8 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
             query = f"?{self.request.query}" if self.request.query else ""
             self.redirect(f"{self.app.prefix}{query}")
             return
-        if any(unquote(part) in (".", "..") for part in self.request.path.split("/")):
+        # Some apps decode a path before they take it apart.
+        if {".", ".."} & set(_SLASHES.split(unquote(self.request.path))):
             raise web.HTTPError(400, "An address has no dots for folders")
         try:
             person = await self.route.identity.person(self)
@@ -144,7 +147,7 @@ class Gate(WebSocketRelay, Relay, _Behind, WebSocketHandler):
             raise web.HTTPError(403, "not-allowed")
         if person.by_cookie and (
             self.inside
-            or headers.is_foreign(
+            or origin.is_foreign(
                 self.request.headers,
                 self.request.method or "",
                 self.app.origin,

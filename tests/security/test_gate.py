@@ -24,7 +24,8 @@ from hub.state.paths import Paths
 from labkit.relay.upstream import Upstreams
 from services.gate import keys
 from services.gate.__main__ import give_up_root
-from services.gate.headers import is_forgeable, quoted
+from services.gate.config import App
+from services.gate.headers import passes, quoted
 from services.gate.upstream import OwnSocket, WrongPeerError
 from tests.conftest import needs_env, needs_root
 from tests.support.gated_portal import HTML, AppPortal
@@ -341,7 +342,11 @@ def test_the_gate_is_not_root(scene: Scene) -> None:
         ("evil.example", "/services/testapp/told", 421),
         ("testapp--service.localhost", "/services/none/told", 404),
         ("testapp--service.localhost", "/hub/api/users", 404),
-        ("testapp--service.localhost", "/services/testapp/.labhub/static/..%2fkeys.py", 404),
+        ("testapp--service.localhost", "/services/testapp/.labhub/static/..%2fkeys.py", 400),
+        ("testapp--service.localhost", "/services/testapp/..%2fsecond/told", 400),
+        ("testapp--service.localhost", "/services/testapp/x/%2e%2e%2Ftold", 400),
+        ("testapp--service.localhost", "/services/testapp/..%5csecond", 400),
+        ("testapp--service.localhost", "/services/testapp/x%2f..%2f..%2fsecond", 400),
     ],
 )
 def test_addresses_lead_to_no_other_app(scene: Scene, host: str, path: str, wanted: int) -> None:
@@ -359,12 +364,47 @@ def test_addresses_lead_to_no_other_app(scene: Scene, host: str, path: str, want
 
 @pytest.mark.parametrize(
     "name",
-    ["X-Labhub-User", "x-labhub-anything", "X_Labhub_User", "X_FORWARDED_USER", "Remote-User"],
+    [
+        *("X-Labhub-User", "x-labhub-anything", "X_Labhub_User", "X_FORWARDED_USER", "Remote-User"),
+        *("Rstudio-Connect-Credentials", "X-Authentik-Username", "Tailscale-User-Login", "From"),
+        *("X-Forwarded-User", "Forwarded", "X-Goog-Authenticated-User-Email", "Cf-Access-Jwt"),
+        *("X-The-Next-Products-User", "Proxy-Authorization", "X-HTTP-Method-Override"),
+    ],
 )
 def test_names_that_no_client_may_send(name: str) -> None:
-    assert is_forgeable(name)
-    assert not is_forgeable("X-Requested-With")
-    assert not is_forgeable("X-CSRFToken")
+    app = App("plates", "Plates", "/services/plates/", "http://plates.localhost", headers=("hx-x",))
+    assert not passes(name, app)
+    for common in ("X-Requested-With", "X-CSRFToken", "Sec-Fetch-Site", "Range", "HX-X"):
+        assert passes(common, app)
+
+
+def test_an_unknown_header_reaches_no_app(scene: Scene) -> None:
+    """The next product's name for a person, sent to a real app."""
+    sent = {"Tailscale-User-Login": "root", "X-Whoever": "root", "X-Requested-With": "page"}
+    with scene.portal.program(scene.portal.token(scene.ada)) as program:
+        answer = program.get(scene.portal.app_url("testapp", "told"), headers=sent)
+    told = dict(answer.json()["headers"])
+    assert told["x-requested-with"] == "page"
+    assert "root" not in told.values()
+
+
+def test_an_upgrade_to_something_else_is_none(scene: Scene) -> None:
+    """The proxy hangs up at once; the gate answers as if nothing had been asked."""
+    portal = scene.portal
+    head = (
+        f"GET /services/testapp/told HTTP/1.1\r\nHost: testapp--service.localhost:{portal.port}\r\n"
+        f"Authorization: token {portal.token(scene.ada)}\r\n"
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
+    )
+    answers = []
+    for port in (portal.port, portal.gate_port):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as end:
+            end.sendall(head.encode())
+            answers.append(end.recv(65536))
+    assert answers[0] == b""
+    assert answers[1].startswith(b"HTTP/1.1 200"), answers[1][:300]
+    assert b"HTTP2-Settings" not in answers[1]
+    assert b"101" not in answers[1].split(b"\r\n")[0]
 
 
 def test_names_cannot_break_out_of_a_header() -> None:

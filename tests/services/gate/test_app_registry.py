@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from tornado.httputil import HTTPHeaders
 
+from labkit.relay.origin import is_foreign
 from services.gate import config, identity
 from services.gate.app_registry import AppRegistry
 from services.gate.config import App, Config, Portal
-from services.gate.headers import from_app, is_foreign, to_app
+from services.gate.headers import from_app, to_app
 from services.gate.identity import FRESH, HubAwayError, Identity, Person
 
 KEY = "ab" * 32
