@@ -18,6 +18,7 @@ from labkit.server.cull_exemption import CullExemption
 from labkit.server.ending import Ending
 from labkit.server.previews import Previews
 from labkit.server.proxy import UPSTREAMS
+from labkit.server.revocation import Revocation
 from labkit.server.tiles import DATA, tiles
 from labkit.server.timelimit import TimeLimit
 from labkit.server.usage import Meter
@@ -37,6 +38,10 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         assert self.serverapp is not None  # noqa: S101 - linked before anything is called
         return self.serverapp.web_app
 
+    @property
+    def _identity_provider(self) -> Any:
+        return self.serverapp.identity_provider if self.serverapp else None
+
     def initialize_settings(self) -> None:
         """Put what the handlers share into the web application's settings."""
         settings = self._web_app.settings
@@ -50,6 +55,8 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         self.ending = settings[pages.ENDING] = Ending()
         if scratch.is_shared(Path.home()):
             signatures.keep_as_files(self.serverapp)
+        hub_auth = getattr(self._identity_provider, "hub_auth", None)
+        self.revocation = Revocation(self._web_app, hub_auth) if hub_auth else None
         settings[UPSTREAMS] = Upstreams()
         settings[pages.ACTIVITY] = self.activity
         settings[pages.METER] = Meter()
@@ -78,6 +85,8 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         self.time_limit.start()
         if self.activity.rules.ends:  # it is a job, which the cluster may end
             self.ending.start()
+        if self.revocation:
+            self.revocation.start()
         await asyncio.to_thread(self._resume_jobs)
         source = os.environ.get("LABHUB_TUTORIALS")
         if source:
@@ -108,5 +117,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         """Stop looking, end previews and close the connections to apps."""
         self.activity.stop()
         self.time_limit.stop()
+        if self.revocation:
+            self.revocation.stop()
         await self._web_app.settings[shiny.PREVIEWS].close()
         await self._web_app.settings[UPSTREAMS].close()
