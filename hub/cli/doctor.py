@@ -22,7 +22,10 @@ FIRST = "-"
     metavar="[PARTITION]",
     help="slurm: also run a small job in a partition (the first), and try from its node.",
 )
-def doctor(as_json: bool, node: str | None) -> None:
+@click.option(
+    "--advisories", is_flag=True, help="Also ask OSV for known holes in all that is locked."
+)
+def doctor(as_json: bool, node: str | None, advisories: bool) -> None:
     """Look into versions, ports, disk, permissions, clock, names, database and apps.
 
     Changes nothing. Exits with 0 where nothing is wrong (warnings or not), else with 1.
@@ -32,6 +35,7 @@ def doctor(as_json: bool, node: str | None) -> None:
       sudo ./labhub doctor
       sudo ./labhub doctor --node            on SLURM: can a node reach the hub?
       sudo ./labhub doctor --node gpu        the same in another partition
+      ./labhub doctor --advisories     every lock file: Python, npm, Java; needs the internet
     """  # noqa: D301
     from hub.labfile import read
     from hub.runtime import doctor as doctors
@@ -42,6 +46,8 @@ def doctor(as_json: bool, node: str | None) -> None:
     findings = doctors.examine(settings, paths)
     if node is not None:
         findings.append(doctors.node(settings, paths, "" if node == FIRST else node))
+    if advisories:
+        findings.append(doctors.known_holes())
     well = all(finding.ok for finding in findings)
     if as_json:
         rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from packaging.version import Version
 
-from hub.environments import build, rstudio, toolchain
+from hub.environments import advisories, build, rstudio, toolchain
 from hub.labfile.schema import Settings
 from hub.portal.control import Control, ControlError
 from hub.runtime import preflight, ready
@@ -33,18 +33,6 @@ from hub.supervisor.client import Supervisor
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_size
 
-# Below these a known hole is open.
-FLOOR = {
-    "jupyterhub": "5.5.1",
-    "jupyter-server": "2.18.0",
-    "jupyter-server-proxy": "4.2.0",
-    "jupyter-rsession-proxy": "2.5.1",
-    "oauthenticator": "17.4.0",
-    "jupyterhub-nativeauthenticator": "1.3.0",
-    "jupyter-remote-desktop-proxy": "3.0.1",
-    "label-studio": "1.16.0",
-    "distributed": "2024.8.3",
-}
 _DISK_FREE = 5 << 30
 _DISK_PART = 0.05
 _AHEAD = 120  # seconds
@@ -92,6 +80,7 @@ def examine(settings: Settings, paths: Paths) -> list[Finding]:
         permissions,
         clock,
         names,
+        cookies,
         portal,
         database,
         apps,
@@ -121,7 +110,7 @@ def versions(settings: Settings, paths: Paths) -> Finding:
         for site in paths.envs.glob(f"{name}/lib/python3*/site-packages"):
             for entry in importlib.metadata.distributions(path=[str(site)]):
                 package = re.sub(r"[-_.]+", "-", entry.metadata["Name"] or "").lower()
-                floor = FLOOR.get(package)
+                floor = advisories.FLOOR.get(package)
                 if floor and Version(entry.version) < Version(floor):
                     text = f"{package} {entry.version} has a known hole; {floor} closes it"
                     hint = "labhub up makes the environment anew from images/"
@@ -133,7 +122,35 @@ def versions(settings: Settings, paths: Paths) -> Finding:
         shown.append(f"Node at {node}")
     except toolchain.BuildError as error:
         found.append(Problem("proxy", str(error), "labhub up"))
+    shown.append(f"none below the floor of {advisories.FLOOR_DATE}" if not found else "see below")
     return Finding("versions", "; ".join(shown), tuple(found))
+
+
+def known_holes(address: str = advisories.OSV) -> Finding:
+    """Ask OSV for advisories on all that the lock files name, npm and jars included.
+
+    Parameters
+    ----------
+    address : str
+        OSV's.
+    """
+    try:
+        number, holes = advisories.ask(REPOSITORY / "images", address)
+    except advisories.NotAskedError as error:
+        text = f"were not asked for: OSV cannot be reached ({error})"
+        hint = "ask from a machine that reaches the internet"
+        problem = Problem("advisories", text, hint, warning=True)
+        return Finding("advisories", "not asked", (problem,))
+    found = [
+        Problem(
+            ", ".join(hole.locks),
+            f"{hole.package.name} {hole.package.version}: {hole.id} {hole.summary}".rstrip(),
+            f"{' or '.join(hole.fixed)} closes it" if hole.fixed else "no version closes it yet",
+            warning=True,
+        )
+        for hole in holes
+    ]
+    return Finding("advisories", f"{number} packages, {len(holes)} advisories", tuple(found))
 
 
 def built(settings: Settings, paths: Paths) -> Finding:
@@ -240,6 +257,20 @@ def names(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
             hint = f"add a DNS entry {entry}, or choose isolation: path if there can be none"
             found.append(Problem("url", f"{name} has no address", hint))
     return Finding("names", ", ".join(wanted), tuple(found))
+
+
+def cookies(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001 - as every look's
+    """Say whether a page of a member's can set the login cookies of hub and apps for others."""
+    if settings.parts.scheme == "https" and settings.isolation == "subdomain":
+        return Finding("cookies", "bound to one address each: no other page can set them")
+    if settings.parts.scheme == "https":
+        detail = "isolation: path: pages of members and the hub share their cookies"
+    else:
+        detail = (
+            "http: a page that a member wrote can set cookies for the hub, and log the person who"
+            " opens it out or in as somebody else; https:// in url closes it"
+        )
+    return Finding("cookies", detail)
 
 
 def portal(settings: Settings, paths: Paths) -> Finding:
