@@ -9,6 +9,7 @@ import os
 from traitlets.config import get_config
 
 from hub.labfile.read import read
+from hub.portal import limits
 from hub.portal.configure import before_start, configure
 from hub.state.paths import Paths
 
@@ -18,6 +19,7 @@ c = get_config()
 paths = Paths.from_environment()
 settings = read(paths.lab_file)
 configure(c, settings, paths)
+limits.bound_server(settings)
 before_start(settings, paths)
 
 for extra in sorted((paths.state / "config.d").glob("*.py")):

@@ -9,7 +9,7 @@ from typing import Any
 from nativeauthenticator import NativeAuthenticator
 from traitlets import Unicode, default
 
-from hub.auth import unix
+from hub.auth import overrides, unix
 from hub.auth.guard import PasswordGuard, RightPasswordError
 from hub.auth.lockout import Lockout
 from hub.auth.names import RULE
@@ -56,6 +56,7 @@ class SignupAuthenticator(StrictNames, PasswordGuard, NativeAuthenticator):
     def get_handlers(self, app: Any) -> list[Any]:
         """Return the login, sign-up, approval and password pages."""
         return [
+            *overrides.handlers(),
             *super(NativeAuthenticator, self).get_handlers(app),
             (r"/signup", SignupHandler),
             (r"/people", PeopleHandler),

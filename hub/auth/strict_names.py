@@ -9,6 +9,7 @@ from jupyterhub.auth import Authenticator
 from tornado import web
 from traitlets import Unicode
 
+from hub.auth import overrides
 from hub.auth.names import is_valid
 
 
@@ -32,6 +33,10 @@ class StrictNames(Authenticator):
     """
 
     address = Unicode("", config=True, help="The hub's own address; empty: any will do.")
+
+    def get_handlers(self, app: Any) -> list[Any]:
+        """Return the stricter ones of JupyterHub's own handlers, then the login's."""
+        return [*overrides.handlers(), *super().get_handlers(app)]
 
     async def get_authenticated_user(self, handler: Any, data: Any) -> Any:
         """Authenticate, at the hub's own address.

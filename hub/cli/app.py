@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from hub.cli.common import json_option, print_json, read_settings, waiting
+from hub.state import audit
 from hub.state.paths import Paths
 from labkit.base import files
 from labkit.base.units import format_duration
@@ -75,6 +76,7 @@ def add(
         raise click.UsageError("--name and --title are for folders with app.R or app.py")
     else:
         added = install.add(source, chosen, settings, paths)
+    audit.record(paths, "add an app", added.name)
     environment = "dash" if added.kind == "dash" else added.service.environment
     if exists(environment):
         build([environment], paths)
@@ -108,6 +110,7 @@ def remove(name: str, delete_data: bool, yes: bool) -> None:
         what = f"delete {data} with all its files" if delete_data else "keep its data"
         click.confirm(f"Take {name} away and {what}?", abort=True)
     install.remove(name, settings, paths)
+    audit.record(paths, "remove an app", name)
     apply(settings, paths)
     if delete_data:
         install.forget(name, paths)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from hub.state import audit
 from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 
 
 @click.command()
@@ -23,6 +25,11 @@ def backup(file: Path | None) -> None:
     """  # noqa: D301
     from hub.runtime import backups
 
-    target = backups.create(Paths.from_environment(), file)
-    click.echo(str(target))
+    paths = Paths.from_environment()
+    made = backups.create(paths, file)
+    audit.record(paths, "make a backup", str(made.file))
+    click.echo(str(made.file))
     click.echo("Homes and Unix accounts are not in it; keep it where only you can read.", err=True)
+    if made.left_out:
+        click.echo("The backup is good for all else, but these apps are NOT in it:", err=True)
+        raise ProblemsError(made.left_out)

@@ -11,7 +11,7 @@ import click
 
 from hub.state.paths import Paths
 
-PROGRAMS = ("hub", "proxy", "gate", "culler", "supervisor")
+PROGRAMS = ("hub", "proxy", "gate", "culler", "supervisor", "audit")
 
 
 @click.command()
@@ -21,7 +21,8 @@ PROGRAMS = ("hub", "proxy", "gate", "culler", "supervisor")
 def logs(what: str, follow: bool, lines: int) -> None:
     """Show the log of a program or of a person's server.
 
-    WHAT is hub, proxy, gate, culler, supervisor, app-NAME (an app behind the login),
+    WHAT is hub, proxy, gate, culler, supervisor, audit (who changed what), app-NAME (an app
+    behind the login),
     build-NAME (an environment's last build), a user's name, or USER/SERVER for a named server.
 
     \b

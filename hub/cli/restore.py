@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hub.state import audit
 from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
 
@@ -32,4 +33,5 @@ def restore(file: Path, yes: bool) -> None:
     if not yes:
         click.confirm(f"Replace the portal's state in {paths.state} by {file}?", abort=True)
     aside = backups.restore(paths, file)
+    audit.record(paths, "restore a backup", str(file))
     click.echo(f"Restored. What was there is in {aside}\nStart the portal: labhub up")

@@ -7,6 +7,7 @@ import sys
 import click
 
 from hub.cli.common import json_option, print_json, read_settings
+from hub.state import audit
 from hub.state.paths import Paths
 
 stdin_option = click.option(
@@ -47,6 +48,7 @@ def add(name: str, password_stdin: bool, no_password: bool) -> None:
     password = None if no_password else _password(name, password_stdin)
     accounts.check_new(name, password)
     people.add(name, password)
+    audit.record(paths, "add a user", name)
     click.echo(f"{name} can log in at {settings.url}")
 
 
@@ -68,6 +70,7 @@ def passwd(name: str, password_stdin: bool) -> None:
     password = _password(name, password_stdin)
     accounts.check_new(name, password)
     people.set_password(name, password)
+    audit.record(paths, "set a password", name)
     click.echo(f"{name} has a new password")
 
 
@@ -101,6 +104,7 @@ def remove(name: str, delete_home: bool, yes: bool) -> None:
         click.confirm(f"Take {name} out{running} and {what}?", abort=True)
     forget(name, settings, paths)
     people.remove(name, keep_home=not delete_home)
+    audit.record(paths, "remove a user", name)
     if delete_home:  # what their servers have said is theirs, too
         for log in paths.server_logs(name):
             log.unlink(missing_ok=True)

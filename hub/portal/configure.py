@@ -19,7 +19,7 @@ from hub.apps import jupyterhub_services
 from hub.apps import roles as rights
 from hub.apps.members import handlers as webapps
 from hub.labfile.schema import Settings
-from hub.portal import control, culling, groups, pages, roles, unavailable
+from hub.portal import audit, control, culling, groups, limits, pages, roles, unavailable
 from hub.portal.merge import append, update
 from hub.sandbox import configure as isolation
 from hub.slurm import configure as slurm
@@ -51,6 +51,8 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     slurm.configure(c, settings, paths)
     culling.configure(c, settings, paths)
     pages.configure(c, settings, paths)
+    limits.configure(c)
+    audit.configure(c, paths)
     hub = c.JupyterHub
     update(hub, "template_vars", auth.template_vars(settings))
     if settings.target == "slurm":
@@ -104,6 +106,9 @@ def _server(c: Config, settings: Settings, paths: Paths) -> None:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "same-origin",
     }
+    # With an origin for each person and app no cookie of another one's can pass for the hub's.
+    # On one origin the name would carry them to every server: they would lose their path.
+    c.JupyterHub.cookie_host_prefix_enabled = secure and settings.isolation == "subdomain"
     if secure:
         headers["Strict-Transport-Security"] = "max-age=31536000"
     cookie_options = {"samesite": "Lax", "secure": secure}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import sys
 import time
@@ -24,8 +25,10 @@ from hub.state.create import read_secret
 from hub.state.database import child_environment
 from hub.state.paths import REPOSITORY, Paths
 from labkit.base.problems import ProblemsError
+from labkit.relay import bounded_server
 
 PROGRAMS = ("proxy", "gate", "hub", "culler")
+_FILES = 1 << 16  # open files and connections: 64 for each of a thousand servers
 _ROUTES = 60.0  # seconds that a new proxy waits for its routes
 
 
@@ -86,7 +89,9 @@ def _proxy(settings: Settings, paths: Paths) -> list[str]:
     package = paths.envs / "proxy" / "node_modules" / "configurable-http-proxy"
     host, port = settings.bind
     hub = f"http://127.0.0.1:{settings.local.hub_port}"
-    words = [str(node), str(package / "bin" / "configurable-http-proxy")]
+    # A page of a member's can set as many cookies for the hub as browsers keep: they must pass.
+    words = [str(node), f"--max-http-header-size={bounded_server.HEADERS}"]
+    words += [str(package / "bin" / "configurable-http-proxy")]
     words += [f"--ip={host}", f"--port={port}", "--log-level=warn"]
     words += ["--api-ip=127.0.0.1", f"--api-port={settings.local.proxy_api_port}"]
     words += [f"--error-target={hub}/hub/error"]
@@ -124,6 +129,15 @@ def _bring_routes(settings: Settings, paths: Paths, proxy: int) -> None:
             return
 
 
+def raise_open_files() -> None:
+    """Let this process open many files, as far as it may raise its own limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for hard in (max(most, _FILES), most):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), hard))
+            return
+
+
 def main(program: str) -> None:
     """Become a program of the portal; does not return."""
     paths = Paths.from_environment()
@@ -145,6 +159,7 @@ def main(program: str) -> None:
         env = child_environment(env)
     if program == "gate":
         env["PYTHONPATH"] = str(REPOSITORY)
+    raise_open_files()
     os.chdir(REPOSITORY)
     os.execve(words[0], words, {**env, **secrets})  # noqa: S606 - the commands above
 

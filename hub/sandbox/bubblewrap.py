@@ -20,7 +20,9 @@ _PIECES = (  # what programs of the system look up outside of these
     "/var/lib/texmf",
     "/sys/devices/system",
 )
-_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # until setpriv has used them
+# Until mount and setpriv have used them.
+_CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
+TERMINALS = 128  # of one sandbox: the kernel has some 3,000 for the whole machine
 
 
 class SandboxError(OSError):
@@ -79,7 +81,11 @@ def arguments(view: View) -> list[str]:
 def as_user(account: pwd.struct_passwd) -> list[str]:
     """Return what goes in front of the server's command, inside: from root to the user."""
     groups = sorted(set(os.getgrouplist(account.pw_name, account.pw_gid)))
-    args = ["setpriv", "--reuid", str(account.pw_uid), "--regid", str(account.pw_gid)]
+    # bubblewrap mounts the terminals itself, and knows no option for their number.
+    options = f"remount,nosuid,noexec,newinstance,ptmxmode=0666,mode=620,max={TERMINALS}"
+    limit = f'mount -n -t devpts -o {options} devpts /dev/pts && exec "$@"'
+    args = ["sh", "-c", limit, "sh"]
+    args += ["setpriv", "--reuid", str(account.pw_uid), "--regid", str(account.pw_gid)]
     args += ["--groups", ",".join(str(group) for group in groups), "--no-new-privs"]
     args += ["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
     # Only now: root without its capabilities may not enter a home on a network file system.

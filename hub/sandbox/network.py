@@ -24,6 +24,7 @@ HUB_PORT = 8081
 GATE_PORT = 8082
 _TRIES = 64
 _FLOWS = 4096  # connections of one sandbox at once
+_DOOR_FLOWS = 64  # and of those to the hub, and to the gate
 _NO = "reject with icmpx admin-prohibited"  # at once: a program that is refused should not hang
 _NAMESPACES = Path("/run/netns")
 _SYSCTL = Path("/proc/sys/net/ipv4")
@@ -141,14 +142,21 @@ class Network:
             for port, own in open_ports.items()
             if own
         )
-        own_ports = _rule(
-            "tcp dport", [own for own in open_ports.values() if own], "ct status dnat"
-        )
+        own_doors = [own for own in open_ports.values() if own]
+        own_ports = _rule("tcp dport", own_doors, "ct status dnat")
         # What proxy and gate send to a sandbox that is gone must stay on the host: it has cookies.
         # Not on lo: the gateway is this host's own, and refusals travel back to it there.
         stays = f'ip daddr {self.subnet} oifname != "lo" oifname != "lh*" {_NO}'
         # One sandbox must not use up the host's table of connections.
         many = f"ct state new add @flows {{ ip saddr ct count over {_FLOWS} }} {_NO}"
+        # Nor the descriptors of hub and gate.
+        of_door = f"add @doors {{ ip saddr . tcp dport ct count over {_DOOR_FLOWS} }}"
+        many_at_door = _rule(
+            "tcp dport",
+            own_doors,
+            # The kernel sends few refusals of the other kind: a program would hang.
+            f"ct status dnat ct state new {of_door} reject with tcp reset",
+        )
         return f"""\
 table inet {table}
 delete table inet {table}
@@ -159,6 +167,9 @@ table inet {table} {{
   }}
   set flows {{
     type ipv4_addr; flags dynamic
+  }}
+  set doors {{
+    type ipv4_addr . inet_service; flags dynamic
   }}
   chain to_host {{
     type nat hook prerouting priority dstnat
@@ -174,6 +185,7 @@ table inet {table} {{
     iifname != {sandbox} accept
     ct state established,related accept
     {many}
+    {many_at_door}
     ip daddr 127.0.0.1 {own_ports} accept
     {_rule("ip daddr", [loopback] if loopback else [], f"{dns} ct status dnat accept")}
     {to_resolvers}

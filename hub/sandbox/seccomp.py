@@ -18,6 +18,7 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # asm/unistd.h
 CALLS: dict[str, dict[str, int]] = {
     "x86_64": {
+        "io_setup": 206,
         "socket": 41,
         "socketpair": 53,
         "clone": 56,
@@ -35,6 +36,7 @@ CALLS: dict[str, dict[str, int]] = {
         "clone3": 435,
     },
     "aarch64": {
+        "io_setup": 0,
         "unshare": 97,
         "socket": 198,
         "socketpair": 199,
@@ -123,6 +125,8 @@ def program(machine: str, *, user_namespaces: bool = False) -> list[Instruction]
     ]
     if machine == "x86_64":
         out += [Instruction(_AT_LEAST, _X32, if_false=1), _answer(errno.ENOSYS)]
+    # One process can take the whole machine's share of it; programs then do without.
+    out += [Instruction(_EQUAL, calls["io_setup"], if_false=1), _answer(errno.ENOSYS)]
     for name in REFUSED:
         out += [Instruction(_EQUAL, calls[name], if_false=1), _answer(errno.EPERM)]
     for name in ("socket", "socketpair"):

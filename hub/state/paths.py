@@ -66,6 +66,11 @@ class Paths:
         """Logs of the portal's own processes and, in ``servers/``, of the user servers."""
         return self.state / "log"
 
+    @property
+    def audit_log(self) -> Path:
+        """Who changed what; see `hub.portal.audit`."""
+        return self.log / "audit.log"
+
     def server_log(self, user: str, server: str = "") -> Path:
         """Return the log of a user server.
 

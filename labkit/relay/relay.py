@@ -24,6 +24,7 @@ else:
     _Base = object
 
 _UNLIMITED = 1 << 62
+_UPLOAD = 7 * 86400.0  # seconds
 _LINGER_BYTES = 64 << 20
 _IGNORED_BYTES = 16 << 20
 
@@ -66,7 +67,7 @@ class Relay(_Base):
     def begin_ignoring(self, error: Exception) -> None:
         """Read the body and forget it, up to a limit; the handler's method then raises."""
         self._late = error
-        self.request.connection.set_max_body_size(_UNLIMITED)  # type: ignore[union-attr]
+        self._expect_any_body()
 
     def begin_upload(self) -> None:
         """Start the handler's method now where a body comes; call it after `accept`.
@@ -75,7 +76,7 @@ class Relay(_Base):
         """
         if not self.has_body:
             return
-        self.request.connection.set_max_body_size(_UNLIMITED)  # type: ignore[union-attr]
+        self._expect_any_body()
         self._upload = Upload()
         name = (self.request.method or "").lower()
         method = getattr(self, name)
@@ -89,6 +90,11 @@ class Relay(_Base):
             await task
 
         setattr(self, name, join)
+
+    def _expect_any_body(self) -> None:
+        connection: Any = self.request.connection
+        connection.set_max_body_size(_UNLIMITED)
+        connection.set_body_timeout(_UPLOAD)
 
     async def data_received(self, chunk: bytes) -> None:
         """Hand a piece of the body on; returns when there is room for the next."""

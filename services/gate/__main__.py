@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 
 from tornado import web
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from labkit.base.log_limit import LogLimit
+from labkit.relay import bounded_server
+from labkit.relay.bounded_server import BoundedHTTPServer
 from services.gate import keys, pages
 from services.gate.app_registry import AppRegistry
 from services.gate.config import Portal
@@ -99,10 +101,17 @@ async def serve(file: Path, key: str) -> None:
         give_up_root(registry.portal.account)
     servers = []
     for places, context in ((sockets, None), (outside, secure)):
-        server = HTTPServer(
+        server = BoundedHTTPServer(
             application(registry, key),
             max_buffer_size=8 << 20,
-            idle_connection_timeout=75,
+            max_header_size=bounded_server.HEADERS,
+            max_body_size=bounded_server.BODY,
+            body_timeout=bounded_server.BODY_TIMEOUT,
+            idle_connection_timeout=bounded_server.IDLE,
+            # Many servers share a node of a cluster; a sandbox has an address of its own.
+            most_per_address=bounded_server.OF_NODE
+            if portal.outside
+            else bounded_server.OF_SANDBOX,
             ssl_options=context,
         )
         server.add_sockets(places)
@@ -126,6 +135,8 @@ async def serve(file: Path, key: str) -> None:
 def main() -> None:
     """Start the gate."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(LogLimit())
     logging.getLogger("tornado.application").setLevel(logging.WARNING)
     key = os.environ.pop(KEY, "")
     if len(sys.argv) != 2 or not key:

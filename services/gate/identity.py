@@ -81,6 +81,8 @@ class Identity:
             oauth_client_id=f"service-{app.name}",
             oauth_redirect_uri=f"{app.origin}{callback}" if host else callback,
             access_scopes={self.scope},
+            # Of its own origin alone: no page beside it can set a cookie of this name.
+            cookie_host_prefix_enabled=portal.own_origins and app.scheme == "https",
             cookie_options={"samesite": "Lax", "secure": app.scheme == "https"},
         )
         self._known: dict[str, tuple[float, dict[str, Any] | None]] = {}

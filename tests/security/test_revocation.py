@@ -17,7 +17,7 @@ from tornado.websocket import WebSocketHandler, websocket_connect
 
 from labkit.server.revocation import FRESH, Revocation
 from tests.conftest import needs_env, needs_root
-from tests.support.http import LocalhostTransport
+from tests.support.http_client import LocalhostTransport
 from tests.support.portal import portal
 
 MODEL = {"name": "ada", "scopes": ["access:servers!user=ada"]}

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from hub.sandbox import seccomp
+from hub.sandbox.bubblewrap import TERMINALS
 from hub.sandbox.sandboxes import Sandboxes
 from tests.conftest import needs_env, needs_root
 from tests.security.bare_sandbox import PYTHON, bare_sandboxes, run_inside
@@ -90,6 +91,40 @@ def test_a_call_that_is_refused(
 @needs_root
 def test_clone3_is_not_there(sandboxes: Sandboxes, ada: str) -> None:
     assert answer(sandboxes, ada, "clone3", [0, 0]) == errno.ENOSYS
+
+
+@needs_root
+def test_nobody_takes_the_machines_asynchronous_io(sandboxes: Sandboxes, ada: str) -> None:
+    assert answer(sandboxes, ada, "io_setup", [1, 0]) == errno.ENOSYS
+
+
+@needs_root
+def test_terminals_have_a_share_for_each_sandbox(sandboxes: Sandboxes, ada: str) -> None:
+    code = """
+import os
+held = []
+try:
+    while len(held) < 500:
+        held.append(os.openpty())
+except OSError as error:
+    print(len(held), error.errno)
+"""
+    done = run_inside(sandboxes, ada, [PYTHON, "-c", code])
+    assert done.stdout.split() == [str(TERMINALS), str(errno.ENOSPC)], done.stderr
+    shown = run_inside(
+        sandboxes, ada, ["sh", "-c", "script -qc 'tty; id -un' /dev/null; ls -l /dev/pts/ptmx"]
+    )
+    assert "/dev/pts/0" in shown.stdout, shown
+    assert ada in shown.stdout
+    assert "crw-rw-rw-" in shown.stdout
+
+
+@needs_root
+def test_the_rights_that_made_the_sandbox_are_gone(sandboxes: Sandboxes, ada: str) -> None:
+    done = run_inside(sandboxes, ada, ["grep", "-E", "Cap|NoNewPrivs", "/proc/self/status"])
+    fields = dict(line.split(":\t") for line in done.stdout.splitlines())
+    assert fields.pop("NoNewPrivs") == "1"
+    assert set(fields.values()) == {"0" * 16}
 
 
 @needs_root
@@ -258,7 +293,8 @@ def test_the_program_for_each_processor(machine: str) -> None:
         assert judge(machine, calls[name], NEWUSER, user_namespaces=True) == ALLOW
     assert judge(machine, calls["clone3"]) == ERRNO | errno.ENOSYS
     assert judge(machine, calls["clone3"], user_namespaces=True) == ALLOW
-    assert judge(machine, 0) == ALLOW
+    assert judge(machine, calls["io_setup"]) == ERRNO | errno.ENOSYS
+    assert judge(machine, 63) == ALLOW  # read or uname
     assert judge(machine, 0, arch=0x40000003) == KILL  # i386
     assert judge(machine, 0, arch=0x40000028) == KILL  # 32-bit ARM
 

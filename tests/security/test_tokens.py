@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -182,3 +183,62 @@ def test_an_escalation_by_a_new_token_is_refused(cast: dict[str, Any]) -> None:
             json={"scopes": ["admin:users"], "roles": ["admin"]},
         )
         assert answer.status_code in (400, 403, 404)
+
+
+# -- who did what -----------------------------------------------------------------------------
+
+
+def audited(cast: dict[str, Any]) -> list[dict[str, str]]:
+    log = cast["portal"].state / "log" / "audit.log"
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_what_changes_something_is_in_the_audit_log(cast: dict[str, Any]) -> None:
+    portal, member = cast["portal"], cast["member"]
+    restore(cast)
+    with portal.browser() as browser:
+        browser.login(member, "wrong password")
+        browser.login(member)
+        browser.hub("POST", f"/users/{member}/tokens", json={"note": "audited"})
+        browser.hub("POST", "/groups/imaging/users", json={"users": [member]})
+        browser.get("/hub/logout")
+    portal.api("POST", "/groups/imaging/users", json={"users": [member]})
+    portal.api("DELETE", "/groups/imaging/users", json={"users": [member]})
+    seen = [(line["who"], line["as"], line["action"], line["status"]) for line in audited(cast)]
+    for wanted in (
+        ("", f"nobody, as '{member}'", "log in", "403"),
+        (member, "user, in a browser", "log in", "302"),
+        (member, "user, in a browser", "make a token", "201"),
+        (member, "user, in a browser", "change a group", "403"),
+        (member, "user, in a browser", "log out", "302"),
+        ("test-admin", "service", "start a server", "201"),
+        ("test-admin", "service", "change a group", "200"),
+    ):
+        assert wanted in seen, wanted
+    text = (portal.state / "log" / "audit.log").read_text()
+    assert not [token for token in cast["tokens"].values() if token in text]
+    assert "wrong password" not in text
+
+
+def test_the_audit_log_is_for_administrators_alone(cast: dict[str, Any]) -> None:
+    portal = cast["portal"]
+    log = portal.state / "log" / "audit.log"
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert log.stat().st_uid == 0
+    code = f"import os; print(os.path.exists({str(log)!r}), os.path.exists({str(log.parent)!r}))"
+    assert portal.run(cast["member"], code).split() == ["False", "False"]
+
+
+def test_nobody_floods_others_out_of_the_audit_log(cast: dict[str, Any]) -> None:
+    portal, member = cast["portal"], cast["member"]
+    log = portal.state / "log" / "audit.log"
+    before = log.stat().st_size
+    with httpx.Client(base_url=portal.url, timeout=60) as stranger:
+        for number in range(1500):
+            stranger.post("/hub/api/users/" + "x" * 190 + str(number))
+    assert log.stat().st_size - before < 1 << 20
+    with portal.browser() as browser:
+        browser.login(member)
+        browser.hub("POST", f"/users/{member}/tokens", json={"note": "after the flood"})
+    last = audited(cast)[-1]
+    assert (last["who"], last["action"]) == (member, "make a token")

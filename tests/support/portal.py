@@ -25,6 +25,7 @@ from hub.labfile.read import read
 from hub.sandbox import remove_all, sandboxes_of
 from hub.state.paths import Paths
 from labkit.base.ports import free_ports
+from labkit.relay import bounded_server
 from tests.support.http_client import LocalhostTransport, client
 from tests.support.start_report import start_report
 
@@ -164,6 +165,7 @@ class Portal:
             ' "services": ["test-admin"]})\n' + config
         )
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.proxy_options: tuple[str, ...] = ()
 
     def _environments(self) -> None:
         stub = self.envs / "stub" / "bin"
@@ -265,9 +267,13 @@ class Portal:
             )
 
     def start_proxy(self) -> None:
-        program = self.envs / "proxy" / "node_modules" / ".bin" / "configurable-http-proxy"
+        package = self.envs / "proxy" / "node_modules" / "configurable-http-proxy"
+        program = package / "bin" / "configurable-http-proxy"
+        node = shutil.which("node")
+        assert node, "LABHUB's own Node is in PATH: run by labhub test"
         routing = ["--host-routing"] if self.lab.get("isolation") != "path" else []
-        command = [str(program), "--ip", "127.0.0.1", "--port", str(self.port)]
+        command = [node, f"--max-http-header-size={bounded_server.HEADERS}", str(program)]
+        command += ["--ip", "127.0.0.1", "--port", str(self.port), *self.proxy_options]
         command += ["--api-ip", "127.0.0.1", "--api-port", str(self.api_port), *routing]
         command += ["--error-target", f"http://127.0.0.1:{self.hub_port}/hub/error"]
         self._start("proxy", command)

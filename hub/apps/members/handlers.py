@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _HEAD = 64 << 10  # bytes of what is said before the archive
 _LOG_LINES, _LOG_BYTES = 5000, 256 << 10  # of a log that are told
+_UPLOAD = 3600.0  # seconds
 _KNOCK = 0.2  # seconds between two looks whether an app is ready
 
 
@@ -226,7 +227,9 @@ class Package(_Base):
         length = self.request.headers.get("Content-Length", "")
         if not length.isdecimal() or not 0 < int(length) <= most:
             raise web.HTTPError(413, "The app is too large, or its size was not said.")
-        self.request.connection.set_max_body_size(most)  # type: ignore[union-attr]
+        connection: Any = self.request.connection
+        connection.set_max_body_size(most)
+        connection.set_body_timeout(_UPLOAD)
         self._stream, self._file = await asyncio.to_thread(package.incoming, self.paths)
 
     async def data_received(self, chunk: bytes) -> None:
