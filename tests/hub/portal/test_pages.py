@@ -39,6 +39,9 @@ def spawner(pending: str | None = None, ready: bool = False, error: Any = None, 
         _failed=error is not None,
         _spawn_future=SimpleNamespace(exception=lambda: error),
         orm=SimpleNamespace(**{**values, **orm}),
+        ends_at=None,
+        remark="",
+        ended=None,
     )
 
 
@@ -160,6 +163,9 @@ def test_home_tells_when_an_idle_server_would_stop() -> None:
         "age",
     )
     assert stops(Culling(idle=None)) == (None, "")
+    running.ends_at = (NOW + hours / 2).replace(tzinfo=UTC).timestamp()  # its job's time limit
+    end = (NOW + hours / 2).replace(tzinfo=UTC)
+    assert stops(Culling(idle=2 * hours)) == (end, "limit")
 
 
 def test_home_shows_each_server_in_its_state() -> None:
