@@ -8,6 +8,7 @@ import os
 
 from traitlets.config import get_config
 
+from hub import targets
 from hub.labfile.read import read
 from hub.portal import limits
 from hub.portal.configure import before_start, configure
@@ -19,7 +20,7 @@ c = get_config()
 paths = Paths.from_environment()
 settings = read(paths.lab_file)
 configure(c, settings, paths)
-limits.bound_server(settings)
+limits.bound_server(on_this_machine=targets.of(settings, paths).on_this_machine)
 before_start(settings, paths)
 
 for extra in sorted((paths.state / "config.d").glob("*.py")):

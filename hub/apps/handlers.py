@@ -13,14 +13,12 @@ from tornado import web
 
 from hub.apps import jupyterhub_services, roles
 from hub.apps.declaration import thumbnail_of
-from hub.apps.supervisor_config import state_word
+from hub.apps.runtime import AppRuntime, AppRuntimeError, AppStatus
 from hub.labfile.schema import Settings
 from hub.state.paths import Paths
-from hub.supervisor.client import Supervisor
-from hub.supervisor.programs import program_name
 
-_FRESH = 1.0  # seconds for which the supervisor's answer is good
-_known_states: dict[Paths, tuple[float, dict[str, str]]] = {}
+_FRESH = 1.0  # seconds for which the runtime's answer is good
+_known_statuses: dict[Paths, tuple[float, dict[str, AppStatus]]] = {}
 _syncing = asyncio.Lock()
 _PICTURE_BYTES = 4 << 20
 _PICTURES = {
@@ -36,11 +34,25 @@ class Handler(APIHandler):
 
     settings_of_lab: Settings
     paths: Paths
+    runtime: AppRuntime
+    gate_url: str
 
-    def initialize(self, settings: Settings, paths: Paths) -> None:
-        """Remember the lab file and the portal's app_paths."""
+    def initialize(
+        self, settings: Settings, paths: Paths, runtime: AppRuntime, gate_url: str
+    ) -> None:
+        """Remember the lab file, the portal's paths, what runs the apps, and where the gate is."""
         self.settings_of_lab = settings
         self.paths = paths
+        self.runtime = runtime
+        self.gate_url = gate_url
+
+    async def state(self, name: str) -> str:
+        """Return an app's state; the runtime is asked once in a while."""
+        known = _known_statuses.get(self.paths)
+        if known is None or time.monotonic() - known[0] > _FRESH:
+            known = (time.monotonic(), await asyncio.to_thread(self.runtime.statuses))
+            _known_statuses[self.paths] = known
+        return known[1].get(name, AppStatus()).state
 
     async def sync(self) -> dict[str, list[str]]:
         """Take up the apps that are declared now: services, rights and routes.
@@ -61,7 +73,10 @@ class Handler(APIHandler):
     async def _sync(self) -> dict[str, list[str]]:
         app = self.settings["app"]
         wanted = {
-            s["name"]: s for s in jupyterhub_services.services(self.settings_of_lab, self.paths)
+            service["name"]: service
+            for service in jupyterhub_services.services(
+                self.settings_of_lab, self.paths, self.gate_url
+            )
         }
         known = {
             name
@@ -99,16 +114,6 @@ class Handler(APIHandler):
         self.db.commit()
 
 
-async def states(paths: Paths) -> dict[str, str]:
-    """Return the state of each app, by program; the supervisor is asked once in a while."""
-    known = _known_states.get(paths)
-    if known is None or time.monotonic() - known[0] > _FRESH:
-        info = await asyncio.to_thread(Supervisor(paths).info)
-        known = (time.monotonic(), {n: state_word(p.state, p.status) for n, p in info.items()})
-        _known_states[paths] = known
-    return known[1]
-
-
 class Sync(Handler):
     """``/hub/api/labhub/services``: all apps."""
 
@@ -118,10 +123,7 @@ class Sync(Handler):
         if isinstance(self.current_user, orm.Service):
             raise web.HTTPError(403)
         known = [app.name for app in jupyterhub_services.apps(self.settings_of_lab, self.paths)]
-        now = await states(self.paths)
-        self.write(
-            {name: now.get(program_name(name), "stopped") for name in known if self._may_open(name)}
-        )
+        self.write({name: await self.state(name) for name in known if self._may_open(name)})
 
     def _may_open(self, name: str) -> bool:
         wanted = {"access:services", f"access:services!service={name}"}
@@ -147,22 +149,20 @@ class Run(Handler):
             app.name for app in jupyterhub_services.apps(self.settings_of_lab, self.paths)
         }:
             raise web.HTTPError(404, "There is no such app")
-        supervisor, program = Supervisor(self.paths), program_name(name)
         try:
             if action == "start":
-                await asyncio.to_thread(supervisor.start, [program])
+                await asyncio.to_thread(self.runtime.start, name)
             elif action == "stop":
-                await asyncio.to_thread(supervisor.stop, [program])
-            info = await asyncio.to_thread(supervisor.info)
-        except Exception as error:
-            self.log.warning("App %s: the supervisor cannot %s it: %s", name, action, error)
-            info = {}
-        state = info[program].state if program in info else "ABSENT"
-        self.write({"state": state})
+                await asyncio.to_thread(self.runtime.stop, name)
+            status = await asyncio.to_thread(self.runtime.status, name)
+        except AppRuntimeError as error:
+            self.log.warning("%s", error)
+            status = AppStatus()
+        self.write({"state": status.state})
 
     @web.authenticated
     async def get(self, name: str) -> None:
-        """Return the supervisor's word for the state of its process."""
+        """Return its state."""
         await self._ask(name, "look")
 
     @web.authenticated
@@ -207,12 +207,24 @@ class Thumbnail(BaseHandler):
         self.finish(await asyncio.to_thread(file.read_bytes))
 
 
-def handlers(settings: Settings, paths: Paths) -> list[Any]:
-    """Return the handlers, for ``JupyterHub.extra_handlers``."""
-    known = {"settings": settings, "paths": paths}
+def handlers(settings: Settings, paths: Paths, runtime: AppRuntime, gate_url: str) -> list[Any]:
+    """Return the handlers, for ``JupyterHub.extra_handlers``.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    runtime : AppRuntime
+        What runs the apps.
+    gate_url : str
+        Where the proxy reaches the gate.
+    """
+    known = {"settings": settings, "paths": paths, "runtime": runtime, "gate_url": gate_url}
     name = r"([a-z0-9-]+)"
     return [
         (r"/api/labhub/services", Sync, known),
         (rf"/api/labhub/services/{name}/run", Run, known),
-        (rf"/app-picture/{name}", Thumbnail, known),
+        (rf"/app-picture/{name}", Thumbnail, {"settings": settings, "paths": paths}),
     ]

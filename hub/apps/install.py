@@ -9,7 +9,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from hub.apps import catalogue, member_records, supervisor_config
+from hub.apps import catalogue, member_records
 from hub.apps.app_paths import AppPaths, make_readable
 from hub.apps.catalogue import App, Choice
 from hub.apps.declaration import FILE, name_problem, thumbnail_of
@@ -17,13 +17,9 @@ from hub.labfile.schema import OAUTH_METHODS, Settings
 from hub.sandbox.accounts import remove_system_account
 from hub.state.database import HubDatabase
 from hub.state.paths import Paths
-from hub.supervisor.client import Supervisor
-from labkit.base import files
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.remove import remove_tree
 from labkit.base.units import format_size
-
-_LOCK_TIMEOUT = 120.0  # seconds
 
 _MOST_BYTES = 1 << 30  # of an app's own folder: data belongs elsewhere
 _MOST_FILES = 20_000
@@ -119,24 +115,6 @@ def forget(name: str, paths: Paths) -> None:
     app_paths.address(name).unlink(missing_ok=True)
     if os.geteuid() == 0:
         remove_system_account(app_paths.account(name), "Labhub app")
-
-
-def follow(settings: Settings, paths: Paths) -> bool:
-    """Make accounts, gate and supervisor follow what is declared; the hub is not told.
-
-    Returns
-    -------
-    bool
-        False where the portal does not run.
-    """
-    # The command line and the hub may both be at it.
-    with files.locked(paths.state / "apps.lock", _LOCK_TIMEOUT, "the portal's list of apps"):
-        supervisor = Supervisor(paths)
-        supervisor_config.prepare(settings, paths)
-        if not supervisor.running():
-            return False
-        supervisor.follow_apps(supervisor_config.programs(settings, paths))
-        return True
 
 
 def unknown_groups(

@@ -56,16 +56,26 @@ def apps(settings: Settings, paths: Paths) -> list[App]:
     return found
 
 
-def services(settings: Settings, paths: Paths) -> list[dict[str, Any]]:
-    """Return the apps for ``JupyterHub.services``: external, all at the gate."""
-    return [service(app, settings) for app in apps(settings, paths)]
+def services(settings: Settings, paths: Paths, gate_url: str) -> list[dict[str, Any]]:
+    """Return the apps for ``JupyterHub.services``: external, all at the gate.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    gate_url : str
+        Where the proxy reaches the gate.
+    """
+    return [service(app, gate_url) for app in apps(settings, paths)]
 
 
-def service(app: App, settings: Settings) -> dict[str, Any]:
+def service(app: App, gate_url: str) -> dict[str, Any]:
     """Return one app as JupyterHub declares a service."""
     return {
         "name": app.name,
-        "url": f"http://127.0.0.1:{settings.local.gate_port}",
+        "url": gate_url,
         "api_token": keys.derived(os.environ[TOKEN], keys.HUB_TOKEN, app.name),
         "oauth_no_confirm": True,
         "display": False,  # the home page has cards of its own

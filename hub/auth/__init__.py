@@ -19,8 +19,19 @@ from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
 
 
-def configure(c: Config, settings: Settings, paths: Paths) -> None:
+def configure(c: Config, settings: Settings, paths: Paths, *, as_one_account: bool) -> None:
     """Set the authenticator and its traits.
+
+    Parameters
+    ----------
+    c : Config
+        JupyterHub's configuration object.
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    as_one_account : bool
+        Without root all user servers would run as the portal's account.
 
     Raises
     ------
@@ -31,7 +42,8 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     from hub.auth.pam import UnixAuthenticator
     from hub.auth.signup import SignupAuthenticator
 
-    found = [problem for problem in problems(settings, paths) if not problem.warning]
+    everything = problems(settings, paths, as_one_account=as_one_account)
+    found = [problem for problem in everything if not problem.warning]
     if found:
         raise ProblemsError(found)
     method = settings.authentication.effective_method
@@ -67,8 +79,18 @@ def template_vars(settings: Settings) -> dict[str, Any]:
     return {"login_method": settings.authentication.effective_method}
 
 
-def problems(settings: Settings, paths: Paths) -> list[Problem]:
-    """Return what keeps people from logging in, for ``configure`` and ``labhub check``."""
+def problems(settings: Settings, paths: Paths, *, as_one_account: bool) -> list[Problem]:
+    """Return what keeps people from logging in, for `configure` and ``labhub check``.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    paths : Paths
+        Where the portal keeps its state.
+    as_one_account : bool
+        Without root all user servers would run as the portal's account.
+    """
     method = settings.authentication.effective_method
     found: list[Problem] = []
     if settings.authentication.oauth is not None:
@@ -87,7 +109,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         if not is_valid(name)
     ]
     place, root = "authentication.method", os.geteuid() == 0
-    if not root and (method == "pam" or (settings.target == "local" and method != "owner")):
+    if not root and (method == "pam" or (as_one_account and method != "owner")):
         text = f"{method} needs root: without, all servers here would run as one account"
         found.append(Problem(place, text, "run labhub as root, or choose method: owner"))
     if method == "owner" and root:

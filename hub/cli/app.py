@@ -10,7 +10,6 @@ import click
 from hub.cli.common import json_option, print_json, read_settings, waiting
 from hub.state import audit
 from hub.state.paths import Paths
-from labkit.base import files
 from labkit.base.units import format_duration
 
 _STATES = {"running": "green", "starting": "yellow", "failed": "red"}
@@ -159,14 +158,14 @@ def status(name: str, as_json: bool) -> None:
     Example:
       labhub app status cellxgene
     """  # noqa: D301
+    from hub import targets
     from hub.apps import catalogue
-    from hub.supervisor.programs import program_name
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
     one = catalogue.find(name, settings, paths)
     row = _row(one, settings, paths)
-    lines = files.tail(paths.log / f"{program_name(name)}.log", 15).splitlines()
+    lines = targets.of(settings, paths).app_runtime.log(name, 15).splitlines()
     if as_json:
         print_json({**row, "log": lines})
         return
@@ -178,26 +177,24 @@ def status(name: str, as_json: bool) -> None:
     click.echo(f"  for {', '.join(row['groups']) or 'everybody who can log in'}")
     click.echo(f"  code {one.folder}, data {row['data']}")
     if lines:
-        click.echo(f"  the end of its log (labhub logs {program_name(name)}):")
+        click.echo(f"  the end of its log (labhub logs app-{name}):")
     for line in lines:
         click.echo(f"    {line}")
 
 
 def _row(one: Any, settings: Any, paths: Paths) -> dict[str, Any]:
+    from hub import targets
     from hub.apps.app_paths import AppPaths
-    from hub.apps.supervisor_config import state_word
-    from hub.supervisor.client import Supervisor
-    from hub.supervisor.programs import program_name
 
-    program = Supervisor(paths).info().get(program_name(one.name))
+    now = targets.of(settings, paths).app_runtime.status(one.name)
     return {
         "name": one.name,
         "title": one.service.title,
         "url": one.url(settings),
         "groups": list(one.groups),
         "own": one.own,
-        "state": state_word(program.state, program.status) if program else "stopped",
-        "pid": program.pid if program and program.pid else None,
-        "since_seconds": int(time.time() - program.since) if program and program.pid else None,
+        "state": now.state,
+        "pid": now.pid,
+        "since_seconds": int(time.time() - now.since) if now.since is not None else None,
         "data": str(AppPaths(paths).data(one.name)),
     }

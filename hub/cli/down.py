@@ -83,17 +83,16 @@ def _say_what_goes_on(paths: Paths) -> None:
 
 def _remove_walls(paths: Paths) -> None:
     """Take the firewall's rules and the groups away: nothing of the portal is left running."""
-    if os.geteuid() != 0 or not paths.lab_file.exists():
-        return
-    settings = read_settings(paths)
-    if settings.target == "local":
-        from hub.sandbox import remove_all, sandboxes_of
+    # Only root has made any.
+    if os.geteuid() == 0 and paths.lab_file.exists():
+        from hub import targets
 
-        remove_all(sandboxes_of(settings, paths))
+        targets.of(read_settings(paths), paths).end_servers()
 
 
 def _stop_servers(settings: Settings, paths: Paths) -> None:
     """Stop every user server: by the hub, or, where it does not answer, without it."""
+    from hub import targets
     from hub.portal.control import Control, ControlError, user_servers
 
     with waiting("user servers") as say:
@@ -105,7 +104,7 @@ def _stop_servers(settings: Settings, paths: Paths) -> None:
         try:
             left = Control(settings, paths).stop_servers(servers, progress, _WAIT)
         except ControlError as error:
-            if os.geteuid() == 0 and settings.target == "local":
+            if targets.of(settings, paths).can_end_servers:
                 say("the hub does not answer; ending them without it")
                 _remove_walls(paths)
                 return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from io import StringIO
 from pathlib import Path
 
@@ -11,19 +9,20 @@ import click
 
 from hub.cli.common import config_option, read_settings
 from hub.labfile import read
+from hub.labfile.schema import Settings
 from hub.state.paths import Paths
-
-CHOICES = ["settings", "supervisor", "parallelcluster", "sudoers"]
+from labkit.base.problems import Problem, ProblemsError
 
 
 @click.command()
-@click.argument("what", type=click.Choice(CHOICES), default="settings")
+@click.argument("what", default="settings")
 @config_option
 def render(what: str, config: Path | None) -> None:
     """Print the settings in force, defaults included, or what is made from them.
 
-    The supervisor's configuration, AWS ParallelCluster's, or the rule of sudo with which a hub
-    that is not root starts jobs. No secret is in any of them.
+    WHAT is settings, supervisor (its configuration), or of target slurm: parallelcluster (AWS's
+    configuration), sudoers (the rule with which a hub that is not root starts jobs). No secret
+    is in any of them.
 
     \b
     Examples:
@@ -32,20 +31,13 @@ def render(what: str, config: Path | None) -> None:
     """  # noqa: D301
     paths = Paths.from_environment()
     settings = read.read(config) if config else read_settings(paths)
-    if what == "parallelcluster":
-        from hub.deploy.parallelcluster.render import render as cluster
-
-        click.echo(cluster(settings), nl=False)
-        return
-    if what == "sudoers":
-        from hub.slurm.checks import sudoers
-
-        click.echo(sudoers(settings, pwd.getpwuid(os.geteuid()).pw_name), nl=False)
-        return
     if what == "supervisor":
         from hub.runtime.supervise import render as supervisor
 
         click.echo(supervisor(settings, paths), nl=False)
+        return
+    if what != "settings":
+        click.echo(_of_target(what, settings, paths), nl=False)
         return
     from ruamel.yaml import YAML
 
@@ -54,3 +46,14 @@ def render(what: str, config: Path | None) -> None:
     yaml.default_flow_style = False
     yaml.dump(settings.model_dump(mode="json"), out)
     click.echo(out.getvalue(), nl=False)
+
+
+def _of_target(what: str, settings: Settings, paths: Paths) -> str:
+    from hub import targets
+
+    rendered = targets.of(settings, paths).rendered()
+    if what not in rendered:
+        possible = ", ".join(["settings", "supervisor", *rendered])
+        text = "is nothing that can be made for the target of this lab file"
+        raise ProblemsError([Problem(what, text, f"there are: {possible}")])
+    return rendered[what]()

@@ -151,8 +151,11 @@ def extend(user: str, more: str, server: str) -> None:
 
 
 def _section(paths: Paths) -> Settings:
+    from hub import targets
+    from hub.targets.slurm import SlurmTarget
+
     settings = read_settings(paths)
-    if settings.target != "slurm":
+    if not isinstance(targets.of(settings, paths), SlurmTarget):
         sys.exit("labhub: the lab file's target is not slurm")
     return settings
 

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 
-from hub.labfile.schema import Profile, Settings
+from hub.labfile.schema import Profile
 from labkit.base.problems import Problem
 
 ENVIRONMENT = "r"
@@ -28,14 +28,28 @@ def rserver() -> str:
     return shutil.which("rserver", path=path) or ""
 
 
-def may_be_there(settings: Settings) -> bool:
-    """Whether user servers have RStudio, so far as the hub can know: nodes are not this machine."""
-    return settings.target != "local" or bool(rserver())
+def may_be_there(*, on_this_machine: bool) -> bool:
+    """Whether user servers have RStudio, so far as the hub can know of other machines.
+
+    Parameters
+    ----------
+    on_this_machine : bool
+        User servers run on the hub's own.
+    """
+    return not on_this_machine or bool(rserver())
 
 
-def problems(settings: Settings) -> Iterator[Problem]:
-    """Yield what keeps people from RStudio."""
-    if has_r(settings.profiles) and not may_be_there(settings):
+def problems(profiles: Iterable[Profile], *, on_this_machine: bool) -> Iterator[Problem]:
+    """Yield what keeps people from RStudio.
+
+    Parameters
+    ----------
+    profiles : iterable of Profile
+        The lab file's.
+    on_this_machine : bool
+        User servers run on the hub's own.
+    """
+    if has_r(profiles) and not may_be_there(on_this_machine=on_this_machine):
         text = "RStudio Server is not on this machine: profiles with R come without its tile"
         hint = "install its package from posit.co/download/rstudio-server (docs/how-to/rstudio.md)"
         yield Problem("rstudio", text, hint, warning=True)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
+from hub import targets
 from hub.apps import jupyterhub_services
 from hub.apps.catalogue import App
 from hub.apps.declaration import thumbnail_of
@@ -87,7 +88,7 @@ def cards(
     """
     return [
         *BUILT_IN,
-        *_with_r(settings, groups, admin),
+        *_with_r(settings, paths, groups, admin),
         *(
             _card(app, settings)
             for app in jupyterhub_services.apps(settings, paths)
@@ -101,9 +102,11 @@ def cards(
     ]
 
 
-def _with_r(settings: Settings, groups: Collection[str], admin: bool) -> Iterator[Card]:
+def _with_r(
+    settings: Settings, paths: Paths, groups: Collection[str], admin: bool
+) -> Iterator[Card]:
     if rstudio.has_r(profiles.usable(settings, groups, admin)):
-        if rstudio.may_be_there(settings):
+        if rstudio.may_be_there(on_this_machine=targets.of(settings, paths).on_this_machine):
             yield _RSTUDIO
         yield _SHINY
 

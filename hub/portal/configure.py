@@ -13,21 +13,19 @@ import os
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from traitlets.config import Config
 
-from hub import auth
+from hub import auth, targets
 from hub.apps import handlers as apps
 from hub.apps import jupyterhub_services
 from hub.apps import roles as rights
 from hub.apps.members import handlers as webapps
+from hub.labfile.addresses import PortalAddresses
 from hub.labfile.schema import Settings
 from hub.portal import audit, control, culling, groups, limits, pages, roles, unavailable
 from hub.portal.merge import append, update
-from hub.sandbox import configure as isolation
-from hub.slurm import configure as slurm
-from hub.slurm import pages as slurm_pages
-from hub.spawners import spawner_class
 from hub.state import create, secrets
 from hub.state.database import HubDatabase
 from hub.state.paths import Paths
+from hub.targets import Target
 
 
 def configure(c: Config, settings: Settings, paths: Paths) -> None:
@@ -42,27 +40,26 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     paths : Paths
         Where the portal keeps its state.
     """
-    _server(c, settings, paths)
-    _proxy(c, settings)
+    target = targets.of(settings, paths)
+    _server(c, settings, paths, target.addresses)
+    _proxy(c, settings, target.addresses)
     _people(c, settings)
-    auth.configure(c, settings, paths)
-    _spawner(c, settings, paths)
-    isolation.configure(c, settings, paths)
-    slurm.configure(c, settings, paths)
+    auth.configure(c, settings, paths, as_one_account=target.as_one_account)
+    _spawner(c, settings, paths, target)
+    target.configure(c)
     culling.configure(c, settings, paths)
     pages.configure(c, settings, paths)
     limits.configure(c)
     audit.configure(c, paths)
     hub = c.JupyterHub
     update(hub, "template_vars", auth.template_vars(settings))
-    if settings.target == "slurm":
-        update(hub, "template_vars", {"jobs_page": slurm_pages.PATH})
+    update(hub, "template_vars", target.template_vars())
     handlers = [
         *auth.handlers(settings, paths),
         *pages.handlers(settings, paths),
-        *slurm_pages.handlers(settings, paths),
-        *apps.handlers(settings, paths),
-        *webapps.handlers(settings, paths),
+        *target.handlers(),
+        *apps.handlers(settings, paths, target.app_runtime, target.addresses.gate_url),
+        *webapps.handlers(settings, paths, target.app_runtime, target.addresses.gate_url),
     ]
     append(hub, "extra_handlers", handlers)
     custom_scopes = {
@@ -73,7 +70,7 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     services = [
         *culling.services(settings, paths),
         *control.services(),
-        *jupyterhub_services.services(settings, paths),
+        *jupyterhub_services.services(settings, paths, target.addresses.gate_url),
     ]
     append(hub, "services", services)
     append(hub, "load_roles", roles.load_roles(settings, paths))
@@ -92,8 +89,10 @@ def before_start(settings: Settings, paths: Paths) -> None:
         rights.before_start(db, jupyterhub_services.roles(settings, paths))
 
 
-def _server(c: Config, settings: Settings, paths: Paths) -> None:
-    c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{settings.local.hub_port}"
+def _server(c: Config, settings: Settings, paths: Paths, addresses: PortalAddresses) -> None:
+    c.JupyterHub.hub_bind_url = addresses.hub_bind
+    if addresses.hub_connect:
+        c.JupyterHub.hub_connect_url = addresses.hub_connect
     c.JupyterHub.db_url = HubDatabase.of(settings, paths).for_hub(paths.run)
     _cookie_secret(c, settings, paths)
     c.JupyterHub.pid_file = str(paths.run / "hub.pid")
@@ -125,7 +124,7 @@ def _cookie_secret(c: Config, settings: Settings, paths: Paths) -> None:
         c.JupyterHub.cookie_secret = bytes.fromhex(text)
 
 
-def _proxy(c: Config, settings: Settings) -> None:
+def _proxy(c: Config, settings: Settings, addresses: PortalAddresses) -> None:
     host, port = settings.bind
     scheme = settings.parts.scheme if settings.tls else "http"
     c.JupyterHub.bind_url = f"{scheme}://{host}:{port}"
@@ -134,7 +133,7 @@ def _proxy(c: Config, settings: Settings) -> None:
         c.JupyterHub.subdomain_host = settings.url
     # The proxy is a process of its own, so that it outlives the hub.
     c.ConfigurableHTTPProxy.should_start = False
-    c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{settings.local.proxy_api_port}"
+    c.ConfigurableHTTPProxy.api_url = addresses.proxy_api_url
     c.ConfigurableHTTPProxy.auth_token = os.environ.get("CONFIGPROXY_AUTH_TOKEN", "")
 
 
@@ -147,8 +146,8 @@ def _people(c: Config, settings: Settings) -> None:
     update(c.JupyterHub, "load_groups", of_lab_file)
 
 
-def _spawner(c: Config, settings: Settings, paths: Paths) -> None:
-    c.JupyterHub.spawner_class = spawner_class(settings.target)
+def _spawner(c: Config, settings: Settings, paths: Paths, target: Target) -> None:
+    c.JupyterHub.spawner_class = target.spawner_class
     c.LabSpawner.settings = settings
     c.LabSpawner.paths = paths
     c.JupyterHub.allow_named_servers = settings.named_servers > 0

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hub import targets
 from hub.apps import jupyterhub_services
 from hub.labfile.schema import Settings
 from hub.state.create import read_secret
@@ -90,7 +91,7 @@ class Control:
     """
 
     def __init__(self, settings: Settings, paths: Paths) -> None:
-        self._url = f"http://127.0.0.1:{settings.local.hub_port}/hub"
+        self._url = targets.of(settings, paths).addresses.hub
         self._paths = paths
         self._mounted = settings.secrets.mounted
 
@@ -103,7 +104,7 @@ class Control:
             No answer, or an error.
         """
         token = read_secret(self._paths, "control_token", self._mounted)
-        request = urllib.request.Request(  # noqa: S310 - always http to 127.0.0.1
+        request = urllib.request.Request(  # noqa: S310 - always http
             f"{self._url}/api{path}", method=method, headers={"Authorization": f"token {token}"}
         )
         try:

@@ -15,6 +15,7 @@ from typing import Any
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from traitlets.config import Config
 
+from hub.labfile.addresses import PortalAddresses
 from hub.labfile.schema import Settings
 from hub.portal.merge import update
 from hub.state.paths import REPOSITORY, Paths
@@ -84,11 +85,18 @@ def roles(_settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def culler_command(settings: Settings) -> list[str]:
+def culler_command(settings: Settings, addresses: PortalAddresses) -> list[str]:
     """Return the command that runs the culler.
 
     It reads its token from the variable ``JUPYTERHUB_API_TOKEN`` and its patience from the
     lab file, in `hub.portal.culler_config`.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    addresses : PortalAddresses
+        Where it asks the hub.
 
     Returns
     -------
@@ -103,7 +111,7 @@ def culler_command(settings: Settings) -> list[str]:
         "-m",
         "jupyterhub_idle_culler",
         f"--config={REPOSITORY / 'hub' / 'portal' / 'culler_config.py'}",
-        f"--url=http://127.0.0.1:{settings.local.hub_port}/hub/api",
+        f"--url={addresses.hub}/api",
         f"--timeout={_seconds(culling.idle) if culling.idle else _FOREVER}",
         f"--max-age={_seconds(culling.max_age) if culling.max_age else 0}",
         f"--cull-every={_seconds(culling.check_every)}",

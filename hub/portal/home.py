@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
+from hub import targets
 from hub.labfile.schema import Settings
 from hub.portal.cards import Card, cards, tutorials
 from hub.spawners.endings import Ending
@@ -94,9 +95,7 @@ class Home:
     @property
     def start_takes(self) -> str:
         """How long a start takes, for somebody who has never seen one."""
-        if self._settings.target == "local":
-            return "a few seconds"
-        return "some seconds, or some minutes where a machine has to be switched on for it"
+        return targets.of(self._settings, self._paths).start_takes
 
     @cached_property
     def apps(self) -> list[Card]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tornado.httpserver import HTTPServer
 from traitlets.config import Config
 
-from hub.labfile.schema import Settings
 from hub.portal.merge import update
 from labkit.relay import bounded_server
 from labkit.relay.bounded_server import BoundedHTTPServer
@@ -23,12 +22,16 @@ def configure(c: Config) -> None:
     update(c.JupyterHub, "logging_config", logging_config)
 
 
-def bound_server(settings: Settings) -> None:
+def bound_server(*, on_this_machine: bool) -> None:
     """Limit the web server that JupyterHub will make in this process.
 
     JupyterHub has no option for it; Tornado's classes are configurable.
+
+    Parameters
+    ----------
+    on_this_machine : bool
+        User servers are on the hub's own, each with an address of its own.
     """
-    on_nodes = settings.target != "local"
     HTTPServer.configure(
         BoundedHTTPServer,
         max_body_size=bounded_server.BODY,
@@ -36,5 +39,5 @@ def bound_server(settings: Settings) -> None:
         max_header_size=bounded_server.HEADERS,
         body_timeout=bounded_server.BODY_TIMEOUT,
         idle_connection_timeout=bounded_server.IDLE,
-        most_per_address=bounded_server.OF_NODE if on_nodes else bounded_server.OF_SANDBOX,
+        most_per_address=bounded_server.OF_SANDBOX if on_this_machine else bounded_server.OF_NODE,
     )

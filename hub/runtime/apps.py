@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hub.apps import install
+from hub import targets
 from hub.labfile.schema import Settings
 from hub.portal.control import Control
 from hub.state.paths import Paths
@@ -28,7 +28,7 @@ def apply(settings: Settings, paths: Paths) -> bool:
     ControlError
         The hub does not answer; the next `labhub up` puts it into force.
     """
-    if not install.follow(settings, paths):
+    if not targets.of(settings, paths).app_runtime.follow():
         return False
     Control(settings, paths).sync_apps()
     return True

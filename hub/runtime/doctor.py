@@ -14,12 +14,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from packaging.version import Version
 
+from hub import targets
 from hub.environments import advisories, build, rstudio, toolchain
 from hub.labfile.schema import Settings
 from hub.portal.control import Control, ControlError
@@ -30,36 +30,13 @@ from hub.state import create
 from hub.state.database import HubDatabase
 from hub.state.paths import REPOSITORY, Paths
 from hub.supervisor.client import Supervisor
+from hub.targets import Finding
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_size
 
 _DISK_FREE = 5 << 30
 _DISK_PART = 0.05
 _AHEAD = 120  # seconds
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one look found.
-
-    Attributes
-    ----------
-    topic : str
-        What was looked at.
-    detail : str
-        What was seen.
-    problems : tuple of Problem
-        What is wrong; empty where all is well.
-    """
-
-    topic: str
-    detail: str
-    problems: tuple[Problem, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong but for warnings."""
-        return all(problem.warning for problem in self.problems)
 
 
 def examine(settings: Settings, paths: Paths) -> list[Finding]:
@@ -84,20 +61,15 @@ def examine(settings: Settings, paths: Paths) -> list[Finding]:
         portal,
         database,
         apps,
-        slurm,
     )
-    return [look(settings, paths) for look in looks]
+    findings = [look(settings, paths) for look in looks]
+    return [*findings, *targets.of(settings, paths).findings()]
 
 
 def machine(settings: Settings, paths: Paths) -> Finding:
     """Look at all that `labhub check` does: ports, files, accounts, isolation."""
     found = preflight.problems(settings, paths)
     memory = psutil.virtual_memory().total
-    for profile in settings.profiles:
-        if settings.target == "local" and profile.memory > memory:
-            text = f"profile {profile.name} may use more memory than this machine has"
-            place = f"profiles.{profile.name}.memory"
-            found.append(Problem(place, text, "make it smaller", warning=True))
     user = "root" if os.geteuid() == 0 else "no root"
     detail = f"{psutil.cpu_count()} cores, {format_size(memory)} memory, {user}"
     return Finding("machine and lab file", detail, tuple(found))
@@ -305,36 +277,9 @@ def database(settings: Settings, paths: Paths) -> Finding:
     return Finding("database", detail, tuple(found))
 
 
-def slurm(settings: Settings, paths: Paths) -> Finding:
-    """Look for jobs of the portal on SLURM that its hub does not know."""
-    if settings.target != "slurm":
-        return Finding("slurm", "not used")
-    from hub.slurm.checks import exposure, left_over
-
-    detail, found = left_over(paths)
-    return Finding("slurm", detail, (*found, *exposure(settings)))
-
-
 def node(settings: Settings, paths: Paths, partition: str = "") -> Finding:
-    """Try from a compute node what servers need there.
-
-    Parameters
-    ----------
-    settings : Settings
-        The lab file.
-    paths : Paths
-        Where the portal keeps its state.
-    partition : str
-        Whose node; empty: the first that the lab file offers.
-    """
-    if settings.target != "slurm" or settings.slurm is None:
-        problem = Problem("--node", "the lab file's target is not slurm", "labhub doctor")
-        return Finding("node", "none", (problem,))
-    from hub.slurm.node_check import try_node
-
-    report = try_node(settings, paths, partition or settings.slurm.partitions[0])
-    detail = "; ".join(report.seen) or "nothing could be tried"
-    return Finding(f"node {report.node}".strip(), detail, report.problems)
+    """Try from a machine of user servers what they need there; see `Target.node_finding`."""
+    return targets.of(settings, paths).node_finding(partition)
 
 
 def apps(settings: Settings, paths: Paths) -> Finding:
@@ -365,7 +310,8 @@ def apps(settings: Settings, paths: Paths) -> Finding:
             found.append(Problem(f"apps.{app.name}", text, "start it, or correct its url"))
     if rstudio.has_r(settings.profiles) and (place := rstudio.rserver()):
         shown.append(f"RStudio Server at {place}")
-    found += rstudio.problems(settings)
+    here = targets.of(settings, paths).on_this_machine
+    found += rstudio.problems(settings.profiles, on_this_machine=here)
     return Finding("apps", ", ".join(shown), tuple(found))
 
 

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from hub import auth, targets
 from hub.apps import catalogue
 from hub.environments import build
 from hub.labfile.schema import Settings
-from hub.spawners import spawner_class
 from hub.state import create
 from hub.state.database import HubDatabase
 from hub.state.paths import Paths
+from hub.targets import Target
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.units import format_size
 
@@ -34,20 +35,12 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     paths : Paths
         Where the portal keeps its state.
     """
-    from hub import auth, sandbox
-    from hub.slurm import checks as slurm
-
     found = [
         *create.secret_problems(paths, settings.secrets.mounted),
-        *_target(settings),
         *_database(settings, paths),
-        *_environments(settings, paths),
         *_files(settings),
-        *_ports(settings, paths),
-        *auth.problems(settings, paths),
+        *_of_target(settings, paths),
         *_people(settings),
-        *sandbox.problems(settings, paths),
-        *slurm.problems(settings, paths),
         # An app that cannot be started is no reason to keep the portal from its people.
         *(replace(problem, warning=True) for problem in catalogue.read(settings, paths)[1]),
     ]
@@ -61,10 +54,11 @@ def wanted_environments(settings: Settings, paths: Paths) -> list[str]:
 
     One that the administrator has made is not in images/, and left to them.
     """
+    target = targets.of(settings, paths)
     apps = catalogue.read(settings, paths)[0]
-    profiles = (p.environment for p in settings.profiles)
+    profiles = (profile.environment for profile in settings.profiles)
     named = [
-        *(p for p in profiles if not _elsewhere(settings, paths, p)),
+        *(name for name in profiles if not target.brings_environment(name)),
         "cellxgene",
         *compilable(),
     ]
@@ -75,22 +69,23 @@ def wanted_environments(settings: Settings, paths: Paths) -> list[str]:
     return ["hub", build.PROXY, *filter(build.exists, names)]
 
 
-def _elsewhere(settings: Settings, paths: Paths, name: str) -> bool:
-    """Whether an environment is the cluster's affair: a module, an image, another folder."""
-    slurm = settings.slurm if settings.target == "slurm" else None
-    return slurm is not None and (name in slurm.software or slurm.environments != paths.envs)
-
-
 def compilable() -> list[str]:
     """Return the environments for jobs that this machine has the compilers for."""
     return [name for name in COMPILED if not build.packages_missing(name)]
 
 
-def _target(settings: Settings) -> Iterator[Problem]:
+def _of_target(settings: Settings, paths: Paths) -> list[Problem]:
+    """Return what depends on the target, or that there is no such target."""
     try:
-        spawner_class(settings.target)
-    except LookupError as error:
-        yield Problem("target", str(error), "choose one of those")
+        target = targets.of(settings, paths)
+    except ProblemsError as error:
+        return list(error.problems)
+    return [
+        *_environments(target),
+        *_ports(target),
+        *auth.problems(settings, paths, as_one_account=target.as_one_account),
+        *target.problems(),
+    ]
 
 
 def _database(settings: Settings, paths: Paths) -> list[Problem]:
@@ -100,11 +95,12 @@ def _database(settings: Settings, paths: Paths) -> list[Problem]:
         return list(error.problems)
 
 
-def _environments(settings: Settings, paths: Paths) -> Iterator[Problem]:
+def _environments(target: Target) -> Iterator[Problem]:
+    paths = target.paths
     own = build.Environments(paths)
-    for profile in settings.profiles:
+    for profile in target.settings.profiles:
         name = profile.environment
-        if _elsewhere(settings, paths, name):
+        if target.brings_environment(name):
             continue
         if build.exists(name):
             missing = [] if own.is_current(name) else build.packages_missing(name)
@@ -146,14 +142,14 @@ def _files(settings: Settings) -> Iterator[Problem]:
             yield Problem("tls.key", f"everybody can read {settings.tls.key}", hint)
 
 
-def _ports(settings: Settings, paths: Paths) -> Iterator[Problem]:
+def _ports(target: Target) -> Iterator[Problem]:
+    settings, addresses = target.settings, target.addresses
     host, port = settings.bind
-    local = settings.local
     wanted = {
         "listen" if settings.listen else "url": (host, port),
-        "local.hub_port": ("127.0.0.1", local.hub_port),
-        "local.proxy_api_port": ("127.0.0.1", local.proxy_api_port),
-        "local.gate_port": ("127.0.0.1", local.gate_port),
+        "local.hub_port": addresses.hub_for_portal,
+        "local.proxy_api_port": addresses.proxy_api,
+        "local.gate_port": addresses.gate,
     }
     seen: dict[int, str] = {}
     for place, (_, number) in wanted.items():
@@ -167,7 +163,7 @@ def _ports(settings: Settings, paths: Paths) -> Iterator[Problem]:
             hint = "start the portal as root, or choose a port from 1024 on"
             yield Problem(place, f"port {port} needs root", hint)
             return
-    own = set(_own_pids(paths))
+    own = set(_own_pids(target.paths))
     for place, (address, number) in wanted.items():
         reason = _taken(address, number)
         if reason and not own & set(_listeners(number)):

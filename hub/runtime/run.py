@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import Callable
 
+from hub import targets
 from hub.apps import jupyterhub_services
 from hub.apps.app_paths import KEY, AppPaths
 from hub.environments.toolchain import BuildError, node_programs
 from hub.labfile import read
 from hub.labfile.schema import Settings
 from hub.portal import control
-from hub.slurm import certificates
 from hub.state.create import read_secret
 from hub.state.database import child_environment
 from hub.state.paths import REPOSITORY, Paths
@@ -54,7 +54,7 @@ def command(program: str, settings: Settings, paths: Paths) -> list[str]:
         return [sys.executable, "-m", "jupyterhub", "-f", str(config)]
     from hub.portal import culling
 
-    return culling.culler_command(settings)
+    return culling.culler_command(settings, targets.of(settings, paths).addresses)
 
 
 def environment(program: str, settings: Settings, paths: Paths) -> dict[str, str]:
@@ -88,18 +88,19 @@ def _proxy(settings: Settings, paths: Paths) -> list[str]:
     node, _ = node_programs(paths)
     package = paths.envs / "proxy" / "node_modules" / "configurable-http-proxy"
     host, port = settings.bind
-    hub = f"http://127.0.0.1:{settings.local.hub_port}"
+    target = targets.of(settings, paths)
+    api_host, api_port = target.addresses.proxy_api
     # A page of a member's can set as many cookies for the hub as browsers keep: they must pass.
     words = [str(node), f"--max-http-header-size={bounded_server.HEADERS}"]
     words += [str(package / "bin" / "configurable-http-proxy")]
     words += [f"--ip={host}", f"--port={port}", "--log-level=warn"]
-    words += ["--api-ip=127.0.0.1", f"--api-port={settings.local.proxy_api_port}"]
-    words += [f"--error-target={hub}/hub/error"]
+    words += [f"--api-ip={api_host}", f"--api-port={api_port}"]
+    words += [f"--error-target={target.addresses.hub}/error"]
     if settings.isolation == "subdomain":
         words.append("--host-routing")
     if settings.tls:
         words += [f"--ssl-cert={settings.tls.certificate}", f"--ssl-key={settings.tls.key}"]
-    return words + certificates.proxy_words(settings, paths)
+    return words + target.proxy_words()
 
 
 def _later(task: Callable[[], None]) -> None:
@@ -148,7 +149,7 @@ def main(program: str) -> None:
     except (ProblemsError, BuildError) as error:
         sys.exit(f"labhub: {program} cannot start:\n{error}")
     if program != "culler":
-        certificates.make(settings, paths)
+        targets.of(settings, paths).prepare()
     if program == "proxy":
         proxy = os.pidfd_open(os.getpid())
         _later(lambda: _bring_routes(settings, paths, proxy))

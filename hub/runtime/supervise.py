@@ -8,7 +8,8 @@ import sys
 from configparser import RawConfigParser
 from pathlib import Path
 
-from hub.apps import supervisor_config
+from hub import targets
+from hub.apps import gate_file
 from hub.apps.app_paths import KEY
 from hub.environments.build import STAMP
 from hub.labfile.schema import Settings
@@ -73,7 +74,7 @@ def render(settings: Settings, paths: Paths) -> str:
             "stdout_logfile_maxbytes": "20MB",
             "stdout_logfile_backups": "5",
         }
-    for name, keys in supervisor_config.programs(settings, paths).items():
+    for name, keys in targets.of(settings, paths).app_runtime.supervised().items():
         config[f"{SECTION}{name}"] = keys
     return dump(config)
 
@@ -87,7 +88,7 @@ def up(settings: Settings, paths: Paths) -> dict[str, str]:
         ``started`` or ``restarted``, by program; what is not named was left alone.
     """
     supervisor = Supervisor(paths)
-    supervisor_config.prepare(settings, paths)
+    targets.of(settings, paths).app_runtime.prepare()
     keep_variable(paths)
     supervisor.write(render(settings, paths))
     if not supervisor.running():
@@ -123,7 +124,8 @@ def _digest(name: str, settings: Settings, paths: Paths) -> str:
         parts += content([paths.envs / "hub" / STAMP, STATIC / "labhub.css"])
         parts += ages([secret(KEY)])
         # Its apps it takes up by itself, the portal's addresses only at its start.
-        parts.append(str(supervisor_config.gate_config([], settings, paths)))
+        addresses = targets.of(settings, paths).addresses
+        parts.append(str(gate_file.portal(settings, paths, addresses)))
     elif name == "culler":
         parts = parts[1:]
         parts += content([paths.envs / "hub" / STAMP])

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from traitlets.config import Config
-
 from hub.labfile.schema import Settings
 from hub.sandbox import cgroups
 from hub.sandbox.accounts import Accounts
 from hub.sandbox.bubblewrap import environment_folders
-from hub.sandbox.checks import problems
 from hub.sandbox.instance import Instance
 from hub.sandbox.network import Network
 from hub.sandbox.sandboxes import Sandboxes, Shared
 from hub.state.paths import Paths
-from labkit.base.problems import ProblemsError
-
-
-def configure(c: Config, settings: Settings, paths: Paths) -> None:
-    """Set the local target's spawner, on a host that can keep people apart.
-
-    Raises
-    ------
-    ProblemsError
-        It cannot: nothing is started with a wall missing.
-    """
-    if settings.target != "local":
-        return
-    found = [problem for problem in problems(settings, paths) if not problem.warning]
-    if found:
-        raise ProblemsError(found)
-    c.LocalSpawner.term_timeout = 10
 
 
 def accounts_of(settings: Settings) -> Accounts:

@@ -80,13 +80,21 @@ def _own_names(settings: Settings, slurm: Slurm) -> list[str]:
     return list(dict.fromkeys(["IP:127.0.0.1", "DNS:localhost", *_names(settings, slurm)]))
 
 
-def make(settings: Settings, paths: Paths) -> None:
+def make(settings: Settings, slurm: Slurm, paths: Paths) -> None:
     """Make what is not there yet; the proxy reads its own before there is a hub.
 
     Call it before proxy, gate or hub start, from as many processes as there are.
+
+    Parameters
+    ----------
+    settings : Settings
+        The lab file.
+    slurm : Slurm
+        Its section; without ``internal_ssl`` nothing is made.
+    paths : Paths
+        Where the portal keeps its state.
     """
-    slurm = settings.slurm
-    if settings.target != "slurm" or slurm is None or not slurm.internal_ssl:
+    if not slurm.internal_ssl:
         return
     outer = paths.state / "ssl"
     outer.mkdir(mode=0o700, exist_ok=True)
@@ -112,10 +120,9 @@ async def _make(settings: Settings, slurm: Slurm, paths: Paths, names: list[str]
         certipy.create_signed_pair(name, _HUB, alt_names=names, overwrite=True)
 
 
-def proxy_words(settings: Settings, paths: Paths) -> list[str]:
+def proxy_words(slurm: Slurm, paths: Paths) -> list[str]:
     """Return configurable-http-proxy's arguments, which name files and hold no secret."""
-    slurm = settings.slurm
-    if settings.target != "slurm" or slurm is None or not slurm.internal_ssl:
+    if not slurm.internal_ssl:
         return []
     place = folder(paths)
     return [

@@ -33,23 +33,23 @@ _TIMEOUT = 10.0
 _NAME = re.compile(r"[a-z_][a-z0-9_-]*")
 
 
-def problems(settings: Settings, paths: Paths) -> list[Problem]:
+def problems(settings: Settings, slurm: Slurm, paths: Paths) -> list[Problem]:
     """Return what is wrong for the slurm target; nothing is changed.
 
     Parameters
     ----------
     settings : Settings
         The lab file.
+    slurm : Slurm
+        Its section.
     paths : Paths
         Where the portal keeps its state.
     """
-    if settings.target != "slurm" or settings.slurm is None:
-        return []
-    found = [*_programs(), *_rights(settings)]
-    found += _environments(settings.slurm, paths)
-    if any(problem.where == "slurm" for problem in found):
-        return [*found, *reachable.problems(settings.slurm, ())]
-    return [*found, *asyncio.run(_cluster(settings, settings.slurm))]
+    missing = list(_programs())
+    found = [*missing, *_rights(settings), *_environments(slurm, paths)]
+    if missing:
+        return [*found, *reachable.problems(slurm, ())]
+    return [*found, *asyncio.run(_cluster(settings, slurm))]
 
 
 def left_over(paths: Paths) -> tuple[str, list[Problem]]:
@@ -72,11 +72,8 @@ def _programs() -> Iterator[Problem]:
             yield Problem("slurm", str(error), "apt-get install -y slurm-client")
 
 
-def exposure(settings: Settings) -> list[Problem]:
+def exposure(settings: Settings, slurm: Slurm) -> list[Problem]:
     """Return warnings where hub and gate can be reached by more than the nodes."""
-    slurm = settings.slurm
-    if settings.target != "slurm" or slurm is None:
-        return []
     everywhere = slurm.bind_address == EVERYWHERE
     heard = own_addresses() if everywhere else [slurm.bind_address]
     public = [text for text in heard if ipaddress.ip_address(text).is_global]

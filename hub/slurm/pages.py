@@ -9,10 +9,8 @@ from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
 
-from hub.labfile.schema import Settings
 from hub.slurm import poller as pollers
 from hub.slurm.listing import server_jobs
-from hub.state.paths import Paths
 
 PATH = "jobs"
 
@@ -40,6 +38,6 @@ class JobsHandler(BaseHandler):  # type: ignore[misc]
         self.finish(page)
 
 
-def handlers(settings: Settings, paths: Paths) -> list[Any]:  # noqa: ARG001 - as every concern's
+def handlers() -> list[Any]:
     """Return the page of a portal on SLURM, for ``JupyterHub.extra_handlers``."""
-    return [(rf"/{PATH}", JobsHandler)] if settings.target == "slurm" else []
+    return [(rf"/{PATH}", JobsHandler)]

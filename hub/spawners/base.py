@@ -66,6 +66,33 @@ class LabSpawner(Endings, Spawner):
         groups = [group.name for group in self.user.groups]
         return profiles.usable(self.settings, groups, bool(self.user.admin))
 
+    def partitions(self, profile: Profile) -> tuple[str, ...]:
+        """Return the partitions that a profile may run in, the default first; none by default."""
+        return profiles.no_partitions(profile)
+
+    async def places(
+        self,
+        offered: tuple[Profile, ...],  # noqa: ARG002 - there are none by default
+        selected: Profile | None,  # noqa: ARG002
+        last: object,  # noqa: ARG002
+    ) -> Any:
+        """Describe the partitions for the spawn page; None on targets that have none.
+
+        Parameters
+        ----------
+        offered : tuple of Profile
+            What the server's owner may use.
+        selected : Profile or None
+            What is chosen before they choose.
+        last : object
+            The partition of the last start, if any; not trusted.
+
+        Returns
+        -------
+        hub.spawners.partitions.Places or None
+        """
+        return None
+
     @default("options_form")
     def _options_form(self) -> Any:
         return _render_form
@@ -84,7 +111,8 @@ class LabSpawner(Endings, Spawner):
 
     def _read(self, fields: dict[str, list[Any]]) -> dict[str, str]:
         try:
-            chosen = profiles.choose(profiles.from_form(fields), self.settings, self.offered())
+            options = profiles.from_form(fields)
+            chosen = profiles.choose(options, self.settings, self.offered(), self.partitions)
         except profiles.OptionsError as error:
             raise StartError(str(error), status_code=error.status, reason="options") from None
         return chosen.options
@@ -104,10 +132,11 @@ class LabSpawner(Endings, Spawner):
         self.profile, self.partition = None, ""
         self.startup = Startup(self.log_file)
         try:
+            limits = (self.settings, self.offered(), self.partitions)
             if options == self._accepted:
-                choice, note = profiles.choose_again(options, self.settings, self.offered())
+                choice, note = profiles.choose_again(options, *limits)
             else:
-                choice, note = profiles.choose(options, self.settings, self.offered()), ""
+                choice, note = profiles.choose(options, *limits), ""
         except profiles.OptionsError as error:
             self.user_options = self.orm_spawner.user_options = self._accepted
             raise StartError(str(error), status_code=error.status, reason="options") from None
@@ -332,19 +361,8 @@ async def _render_form(spawner: LabSpawner) -> str:
         if offered
         else None
     )
-    places = None
-    if spawner.settings.target == "slurm":
-        from hub.slurm.cluster import cluster_of
-        from hub.spawners import partitions
-
-        places = await partitions.places(
-            cluster_of(spawner.settings),
-            spawner.settings,
-            offered,
-            selected,
-            last.get(profiles.PARTITION),
-            spawner.user.name,
-        )
+    places = await spawner.places(offered, selected, last.get(profiles.PARTITION))
+    if places is not None:
         selected = places.profile
     if len(offered) == 1 and _asks_for_nothing(spawner.handler) and (not places or places.settled):
         return ""  # nothing to choose: JupyterHub starts the server at once

@@ -14,7 +14,6 @@ from hub.labfile.schema import Profile, Settings
 from hub.slurm.cloud import Queue
 from hub.slurm.cluster import Cluster, ClusterView, PartitionView, cluster_of, memory_of
 from hub.slurm.prices import Prices, prices
-from hub.spawners import profiles
 from labkit.base.units import format_duration
 
 _ROOM = {
@@ -111,10 +110,10 @@ async def places(
         The account, for the partitions' groups.
     """
     view, groups = await asyncio.gather(cluster.describe(), asyncio.to_thread(unix_groups, person))
-    names = dict.fromkeys(n for p in offered for n in profiles.partitions(settings, p))
+    names = dict.fromkeys(n for p in offered for n in settings.partitions_of(p))
     refused: dict[str, dict[str, str]] = {name: {} for name in names}
     for profile in offered:
-        own = profiles.partitions(settings, profile)
+        own = settings.partitions_of(profile)
         for name in names:
             reason = (
                 cluster.refusal(view, profile, name, groups, settings.groups_of(person))
@@ -202,7 +201,7 @@ def _chosen(
 def _nowhere(
     profile: Profile, settings: Settings, refused: Mapping[str, Mapping[str, str]]
 ) -> tuple[str, ...]:
-    own = profiles.partitions(settings, profile)
+    own = settings.partitions_of(profile)
     if not own or any(profile.name not in refused[name] for name in own):
         return ()
     reasons: dict[str, list[str]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from labkit.base.units import format_size
 
 OPTION = "profile"
 PARTITION = "partition"
+Partitions = Callable[[Profile], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,9 @@ def usable(settings: Settings, groups: Collection[str], admin: bool = False) -> 
     )
 
 
-def partitions(settings: Settings, profile: Profile) -> tuple[str, ...]:
-    """Return the partitions that a profile may run in, the default first.
-
-    Empty on targets that have none.
-    """
-    return settings.partitions_of(profile)
+def no_partitions(_profile: Profile) -> tuple[str, ...]:
+    """Return the partitions that a profile may run in where there are none."""
+    return ()
 
 
 def preferred(settings: Settings, offered: Collection[Profile], last: object = None) -> Profile:
@@ -100,7 +98,12 @@ def from_form(fields: Mapping[str, list[Any]]) -> dict[str, Any]:
     return {key: values[0] if len(values) == 1 else list(values) for key, values in fields.items()}
 
 
-def choose(options: object, settings: Settings, offered: Collection[Profile]) -> Choice:
+def choose(
+    options: object,
+    settings: Settings,
+    offered: Collection[Profile],
+    partitions: Partitions = no_partitions,
+) -> Choice:
     """Return what a person asked for; every other wish is an error.
 
     Parameters
@@ -111,6 +114,8 @@ def choose(options: object, settings: Settings, offered: Collection[Profile]) ->
         The lab file.
     offered : collection of Profile
         What the person may use (`usable`).
+    partitions : callable
+        Returns the partitions that a profile may run in, the default first.
 
     Raises
     ------
@@ -122,7 +127,7 @@ def choose(options: object, settings: Settings, offered: Collection[Profile]) ->
         raise OptionsError(f"The options must be like {{{OPTION!r}: {fallback.name!r}}}.")
     wrong = []
     status = 400
-    keys = (OPTION, PARTITION) if partitions(settings, fallback) else (OPTION,)
+    keys = (OPTION, PARTITION) if partitions(fallback) else (OPTION,)
     unknown = sorted(_shown(key) for key in options if key not in keys)
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
@@ -141,7 +146,7 @@ def choose(options: object, settings: Settings, offered: Collection[Profile]) ->
             status = 400 if unknown else 403
         else:
             chosen = found[0]
-    places = partitions(settings, chosen)
+    places = partitions(chosen)
     place = next(iter(places), "")
     if PARTITION in keys and PARTITION in options:
         wanted = options[PARTITION]
@@ -159,9 +164,17 @@ def choose(options: object, settings: Settings, offered: Collection[Profile]) ->
 
 
 def choose_again(
-    options: object, settings: Settings, offered: Collection[Profile]
+    options: object,
+    settings: Settings,
+    offered: Collection[Profile],
+    partitions: Partitions = no_partitions,
 ) -> tuple[Choice, str]:
     """Return the choice of an earlier run, or the default where it is gone.
+
+    Parameters
+    ----------
+    options, settings, offered, partitions
+        As for `choose`.
 
     Returns
     -------
@@ -171,11 +184,11 @@ def choose_again(
         What to tell its owner; empty where all is as before.
     """
     try:
-        return choose(options, settings, offered), ""
+        return choose(options, settings, offered, partitions), ""
     except OptionsError as error:
         profile = preferred(settings, offered)
         reason = str(error).split(" You can choose:")[0]
-        choice = Choice(profile, next(iter(partitions(settings, profile)), ""))
+        choice = Choice(profile, next(iter(partitions(profile)), ""))
         return choice, f"Your last choice is not on offer: {reason} Using {profile.title!r}."
 
 

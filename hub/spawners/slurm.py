@@ -26,7 +26,8 @@ from hub.slurm.orphans import job_name, waiting_file
 from hub.slurm.script import Launch, render, server_words
 from hub.slurm.submit import Order, submit
 from hub.spawners.job_watch import JobWatch
-from hub.spawners.partitions import refusal
+from hub.spawners.partitions import Places, refusal
+from hub.spawners.partitions import places as describe
 from hub.spawners.startup import StartError
 from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
 from labkit.slurm.states import COMPLETING
@@ -73,6 +74,20 @@ class SlurmSpawner(JobWatch, batchspawner.SlurmSpawner):
     async def run_command(self, *_: object, **__: object) -> str:
         """Refuse: batchspawner's way leads through a shell."""
         raise RuntimeError("the hub runs no text as a command")
+
+    # -- what the person chose --------------------------------------------------------
+
+    def partitions(self, profile: Profile) -> tuple[str, ...]:
+        """Return the partitions that a profile may run in, the default first."""
+        return self.settings.partitions_of(profile)
+
+    async def places(
+        self, offered: tuple[Profile, ...], selected: Profile | None, last: object
+    ) -> Places:
+        """Describe the partitions for the spawn page, as SLURM says."""
+        return await describe(
+            cluster_of(self.settings), self.settings, offered, selected, last, self.user.name
+        )
 
     # -- what the server gets ---------------------------------------------------------
 

@@ -22,6 +22,11 @@ def program_name(app: str) -> str:
     return f"{_APP}{app}"
 
 
+def app_name(program: str) -> str:
+    """Return the app that a program is; empty where it is one of the portal's own."""
+    return program.removeprefix(_APP) if is_app(program) else ""
+
+
 def is_app(program: str) -> bool:
     """Return whether a program is an app, which may be stopped for want of use."""
     return program.startswith(_APP)

@@ -197,7 +197,7 @@ class Upstream:
             if time.monotonic() - asked > 1:
                 asked = time.monotonic()
                 state = await self._run("GET")
-                if state not in ("FATAL", "EXITED", "STOPPED", "ABSENT"):
+                if state not in ("failed", "stopped"):
                     continue
                 if starts == 2:
                     self._fail("it ended as soon as it was started")
@@ -219,7 +219,7 @@ class Upstream:
         await self._run("DELETE")
 
     async def _run(self, method: str) -> str:
-        """Ask the hub to start or stop the app, or how it is; returns the supervisor's word."""
+        """Ask the hub to start or stop the app, or how it is; returns its state or nothing."""
         try:
             async with self._connections.session().request(
                 method,

@@ -16,18 +16,15 @@ from typing import Any, BinaryIO
 from jupyterhub import orm
 from tornado import web
 
-from hub.apps import install, jupyterhub_services, member_records, member_service
-from hub.apps.app_paths import AppPaths
-from hub.apps.handlers import Handler, states
+from hub.apps import catalogue, install, jupyterhub_services, member_records, member_service
+from hub.apps.handlers import Handler
 from hub.apps.member_records import MemberApp
 from hub.apps.members import package
 from hub.apps.members.publish import Announcement, AppPublisher
+from hub.apps.runtime import AppRuntime, AppRuntimeError
 from hub.labfile.schema import Settings
 from hub.sandbox.accounts import AccountError
 from hub.state.paths import Paths
-from hub.supervisor.client import Supervisor
-from hub.supervisor.programs import program_name
-from labkit.base.files import tail
 from labkit.base.problems import Problem
 from labkit.portal import wire
 from labkit.portal.webapps.rules import RULES
@@ -38,7 +35,7 @@ from services.member_apps import answers
 log = logging.getLogger(__name__)
 
 _HEAD = 64 << 10  # bytes of what is said before the archive
-_LOG_LINES, _LOG_BYTES = 5000, 256 << 10  # of a log that are told
+_LOG_LINES = 5000  # of a log that are told
 _UPLOAD = 3600.0  # seconds
 _KNOCK = 0.2  # seconds between two looks whether an app is ready
 
@@ -106,14 +103,13 @@ class _Base(Handler):
 
     async def take_up(self) -> None:
         """Put what is kept now into force."""
-        await asyncio.to_thread(install.follow, self.settings_of_lab, self.paths)
+        await asyncio.to_thread(self.runtime.follow)
         await self.sync()
 
     async def tell(self, record: MemberApp, person: Person) -> None:
         """Answer with an app."""
         told = self.publisher.described(record, person)
-        now = await states(self.paths)
-        self.finish({**told, "state": now.get(program_name(record.name), "stopped")})
+        self.finish({**told, "state": await self.state(record.name)})
 
 
 class Listing(_Base):
@@ -123,7 +119,6 @@ class Listing(_Base):
         """Answer with who asks, and the apps."""
         person, publisher = self.person(), self.publisher
         visible = await asyncio.to_thread(publisher.visible, person)
-        now = await states(self.paths)
         self.write(
             {
                 "user": person.name,
@@ -134,7 +129,7 @@ class Listing(_Base):
                 "apps": [
                     {
                         **publisher.described(one, person),
-                        "state": now.get(program_name(one.name), "stopped"),
+                        "state": await self.state(one.name),
                     }
                     for one in sorted(visible, key=lambda app: app.name)
                 ],
@@ -179,8 +174,7 @@ class One(_Base):
         except AccountError as error:
             log.error("App %s is gone; its account is not: %s", name, error)
         # The name may be somebody else's tomorrow.
-        for file in self.paths.log.glob(f"{program_name(name)}.log*"):
-            file.unlink(missing_ok=True)
+        await asyncio.to_thread(self.runtime.delete_log, name)
         self.set_status(204)
 
 
@@ -282,8 +276,7 @@ class Log(_Base):
         asked = self.get_query_argument("lines", "100")
         lines = int(asked) if asked.isdecimal() and len(asked) < 6 else 100
         lines = max(1, min(lines, _LOG_LINES))
-        log_file = self.paths.log / f"{program_name(name)}.log"
-        text = await asyncio.to_thread(tail, log_file, lines, most=_LOG_BYTES)
+        text = await asyncio.to_thread(self.runtime.log, name, lines)
         self.write({"log": text})
 
 
@@ -295,20 +288,22 @@ class Start(_Base):
         person, record = await self.own(name)
         if record.hidden:
             raise web.HTTPError(409, f"'{name}' is unpublished: publish it again first.")
-        supervisor, program = Supervisor(self.paths), program_name(name)
-        if action == "restart":
-            await asyncio.to_thread(supervisor.stop, [program])
-        await asyncio.to_thread(supervisor.start, [program])
-        socket = AppPaths(self.paths).socket(name)
+        app = catalogue.member_app(record, self.settings_of_lab, self.paths)
+        try:
+            if action == "restart":
+                await asyncio.to_thread(self.runtime.stop, name)
+            await asyncio.to_thread(self.runtime.start, name)
+        except AppRuntimeError as error:
+            raise web.HTTPError(503, str(error)) from None
+        socket = self.runtime.address(app).socket
         end = time.monotonic() + member_service.TIMEOUT
         state = "starting"
         while state == "starting" and time.monotonic() < end:
             await asyncio.sleep(_KNOCK)
-            info = await asyncio.to_thread(supervisor.info)
-            found = info.get(program)
-            if found is None or not found.running:
+            status = await asyncio.to_thread(self.runtime.status, name)
+            if status.state not in ("starting", "running"):
                 state = "failed"
-            elif await asyncio.to_thread(answers, str(socket)):
+            elif await asyncio.to_thread(answers, socket):
                 state = "running"
         self.finish({**self.publisher.described(record, person), "state": state})
 
@@ -330,10 +325,10 @@ def _split(file: Path) -> bytes:
     return head
 
 
-def handlers(settings: Settings, paths: Paths) -> list[Any]:
-    """Return the handlers, for ``JupyterHub.extra_handlers``."""
+def handlers(settings: Settings, paths: Paths, runtime: AppRuntime, gate_url: str) -> list[Any]:
+    """Return the handlers, for ``JupyterHub.extra_handlers``; see `hub.apps.handlers.handlers`."""
     member_records.store(paths).tidy()
-    known = {"settings": settings, "paths": paths}
+    known = {"settings": settings, "paths": paths, "runtime": runtime, "gate_url": gate_url}
     one = r"/api/labhub/webapps/([a-z0-9-]+)"
     return [
         (r"/api/labhub/webapps", Listing, known),

@@ -77,7 +77,7 @@ def document(cluster: ParallelCluster) -> dict[str, Any]:
 
 def _checked(settings: Settings) -> ParallelCluster:
     slurm = settings.slurm
-    if settings.target != "slurm" or slurm is None or slurm.parallelcluster is None:
+    if slurm is None or slurm.parallelcluster is None:
         text = "the lab file describes no ParallelCluster"
         hint = "see config/lab.parallelcluster.yaml: target slurm, section slurm.parallelcluster"
         raise ProblemsError([Problem("slurm.parallelcluster", text, hint)])

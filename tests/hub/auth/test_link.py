@@ -246,7 +246,7 @@ def test_the_owner_comes_in_by_link_and_nobody_by_password(people: People) -> No
 
 def problems_of(text: str, paths: Paths) -> str:
     with pytest.raises(ProblemsError) as caught:
-        auth.configure(Config(), parse(text), paths)
+        auth.configure(Config(), parse(text), paths, as_one_account=True)
     return str(caught.value)
 
 

@@ -40,7 +40,7 @@ def lab(method: str, oauth: str) -> str:
 def made(method: str, oauth_text: str, paths: Paths) -> Any:
     """Return the authenticator as the hub would make it."""
     c = Config()
-    auth.configure(c, parse(lab(method, oauth_text)), paths)
+    auth.configure(c, parse(lab(method, oauth_text)), paths, as_one_account=True)
     c.Authenticator.admin_users = {"boss"}
     return c.JupyterHub.authenticator_class(config=c)
 
@@ -120,7 +120,7 @@ async def test_cognito_has_groups_in_its_id_token(paths: Paths) -> None:
 
 def problems_of(method: str, oauth_text: str, paths: Paths) -> str:
     with pytest.raises(ProblemsError) as caught:
-        auth.configure(Config(), parse(lab(method, oauth_text)), paths)
+        auth.configure(Config(), parse(lab(method, oauth_text)), paths, as_one_account=True)
     return str(caught.value)
 
 
@@ -153,7 +153,7 @@ def test_what_cannot_work(method: str, oauth_text: str, expected: str, paths: Pa
 def test_groups_come_from_one_place(paths: Paths) -> None:
     text = lab("oidc", METHODS["oidc"] + ", groups_claim: groups") + "groups: {imaging: [ada]}\n"
     with pytest.raises(ProblemsError, match="all groups come from the provider"):
-        auth.configure(Config(), parse(text), paths)
+        auth.configure(Config(), parse(text), paths, as_one_account=True)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,9 @@ def test_groups_come_from_one_place(paths: Paths) -> None:
 def test_a_secret_that_is_none(text: str, mode: int, expected: str, paths: Paths) -> None:
     write_secret(paths.state, text, mode)
     with pytest.raises(ProblemsError, match=expected) as caught:
-        auth.configure(Config(), parse(lab("github", METHODS["github"])), paths)
+        auth.configure(
+            Config(), parse(lab("github", METHODS["github"])), paths, as_one_account=True
+        )
     assert SECRET not in str(caught.value)
 
 

@@ -51,7 +51,7 @@ def test_what_was_configured_before_stays(
     before: Callable[[Config], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LABHUB_CULLER_TOKEN", "ab" * 32)
-    monkeypatch.setattr("hub.sandbox.configure.problems", lambda *_: [])
+    monkeypatch.setattr("hub.sandbox.checks.problems", lambda *_: [])
     paths = Paths(state=tmp_path / "state", envs=tmp_path / "envs")
     create.make_folders(paths)
     create.make_secrets(paths)

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from hub.labfile.addresses import PortalAddresses
 from hub.labfile.schema import Settings
 from hub.portal import culling as activity
 from hub.portal.cull_policy import CullPolicy
@@ -35,11 +36,15 @@ def culling(**kwargs: Any) -> Settings:
     return Settings.model_validate({"culling": kwargs})
 
 
+def command(settings: Settings) -> list[str]:
+    return activity.culler_command(settings, PortalAddresses.of_one_host(settings))
+
+
 # -- configuration ---------------------------------------------------------------------
 
 
 def test_the_command_holds_no_secret_and_reads_no_file_of_the_working_folder() -> None:
-    words = activity.culler_command(culling(idle="90m", max_age="2d", check_every="2m"))
+    words = command(culling(idle="90m", max_age="2d", check_every="2m"))
     assert "--timeout=5400" in words
     assert "--max-age=172800" in words
     assert "--cull-every=120" in words
@@ -50,8 +55,8 @@ def test_the_command_holds_no_secret_and_reads_no_file_of_the_working_folder() -
 
 
 def test_nothing_is_culled_where_the_lab_says_never() -> None:
-    assert activity.culler_command(culling(idle=None)) == []
-    only_old = activity.culler_command(culling(idle=None, max_age="1d"))
+    assert command(culling(idle=None)) == []
+    only_old = command(culling(idle=None, max_age="1d"))
     (idle,) = [word for word in only_old if word.startswith("--timeout=")]
     assert int(idle.partition("=")[2]) > 10 * 365 * 86400
 
@@ -144,7 +149,7 @@ class Culled(Portal):
         environ = {**self.environ, "JUPYTERHUB_API_TOKEN": self.env[activity.TOKEN]}
         with (self.state / "log" / "culler.log").open("ab") as log:
             self.processes["culler"] = subprocess.Popen(
-                activity.culler_command(settings),
+                command(settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -292,4 +297,4 @@ def test_the_token_is_not_on_the_command_line(portal: Culled) -> None:
 
 
 def test_the_culler_runs_with_this_python() -> None:
-    assert activity.culler_command(Settings())[0] == sys.executable
+    assert command(Settings())[0] == sys.executable

@@ -14,6 +14,7 @@ from hub.labfile.schema import App, Culling, Lab, Profile, Settings
 from hub.portal import cards, pages
 from hub.portal.home import Home
 from hub.state.paths import Paths
+from labkit.base.problems import Problem
 
 PATHS = Paths(state=Path("/nowhere"), envs=Path("/nowhere/envs"))
 NOW = datetime(2026, 5, 1, 12, 0)
@@ -122,15 +123,20 @@ def test_r_is_shown_to_those_whose_profiles_have_it(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert titles([]) == []
     assert titles(["stats"]) == ["Shiny preview"]
-    (problem,) = rstudio.problems(settings)
+
+    def missing(settings: Settings, *, here: bool = True) -> list[Problem]:
+        return list(rstudio.problems(settings.profiles, on_this_machine=here))
+
+    (problem,) = missing(settings)
+    assert missing(settings, here=False) == []  # nodes are other machines
     assert problem.warning
     assert "docs/how-to/rstudio.md" in problem.hint
-    assert list(rstudio.problems(Settings())) == []  # nobody has R: nothing is missing
+    assert missing(Settings()) == []  # nobody has R: nothing is missing
 
     (tmp_path / "rserver").touch(mode=0o755)
     assert titles([]) == []
     assert titles(["stats"]) == ["RStudio", "Shiny preview"]
-    assert list(rstudio.problems(settings)) == []
+    assert missing(settings) == []
 
 
 def test_a_tutorial_is_called_by_its_first_heading(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from traitlets.config import Config
 
+from hub import targets
 from hub.labfile.schema import Settings
 from hub.sandbox import cgroups, checks, log_writer, network
 from hub.sandbox.bubblewrap import SandboxError, View, arguments, environment_folders, own_home
-from hub.sandbox.configure import configure, shared_view
+from hub.sandbox.configure import shared_view
 from hub.sandbox.inherited import renew
 from hub.sandbox.instance import Instance, sandbox_key
 from hub.sandbox.network import Network, NetworkError
@@ -278,7 +280,7 @@ def test_missing_programs_come_with_the_line_that_installs_them(
     assert "missing on this machine: bwrap, nft" in found[0].text
     assert found[0].hint == "apt-get install --yes bubblewrap nftables"
     with pytest.raises(ProblemsError, match="bubblewrap nftables"):
-        configure(__import__("traitlets").config.Config(), Settings(), paths)
+        targets.of(Settings(), paths).configure(Config())
 
 
 @needs_root

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from traitlets.config import Config
 
-from hub.apps.supervisor_config import gate_config
+from hub import targets
+from hub.labfile.addresses import Outside
 from hub.labfile.schema import Settings
 from hub.slurm import checks, reachable, trial
 from hub.slurm.commands import Account
-from hub.slurm.configure import configure
 from hub.state.paths import Paths
 from labkit.base.problems import Problem
 from labkit.slurm.commands import SlurmRefusedError, SlurmUnavailableError
@@ -75,7 +74,7 @@ def problems(
     place = tmp_path / "notebook" / "bin"
     place.mkdir(parents=True, exist_ok=True)
     (place / "jupyterhub-singleuser").touch()
-    return checks.problems(settings, Paths(tmp_path / "state", tmp_path / "other"))
+    return targets.of(settings, Paths(tmp_path / "state", tmp_path / "other")).problems()
 
 
 def test_a_lab_file_that_fits(cluster: dict[str, str], tmp_path: Path) -> None:
@@ -96,6 +95,12 @@ def settings(**slurm: object) -> Settings:
     return Settings.model_validate({"target": "slurm", "slurm": {**values, **slurm}})
 
 
+def exposure(**slurm: object) -> list[Problem]:
+    given = settings(**slurm)
+    assert given.slurm is not None
+    return checks.exposure(given, given.slurm)
+
+
 @pytest.mark.parametrize(
     ("slurm", "address"),
     [
@@ -111,10 +116,11 @@ def test_the_hub_listens_no_wider_than_the_lab_file_says(
     given = settings(**slurm)
     assert given.slurm is not None
     assert given.slurm.bind_address == address
-    c = Config()
-    configure(c, given.model_copy(), Paths(tmp_path, tmp_path))
-    assert c.JupyterHub.hub_bind_url == f"http://{address}:8081"
-    assert gate_config([], given, Paths(tmp_path, tmp_path)).portal.outside == address
+    addresses = targets.of(given, Paths(tmp_path, tmp_path)).addresses
+    assert addresses.hub_bind == f"http://{address}:8081"
+    assert addresses.gate_outside == Outside(address)
+    for host, _ in (addresses.hub_for_portal, addresses.proxy_api, addresses.gate):
+        assert host == "127.0.0.1"
 
 
 def test_an_address_that_is_not_this_hosts_is_refused(
@@ -133,15 +139,15 @@ def test_internal_ssl_needs_one_address_of_the_nodes() -> None:
 
 def test_doctor_warns_of_what_the_internet_may_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "own_addresses", lambda: ["127.0.0.1", "10.1.2.3", "8.8.8.8"])
-    assert checks.exposure(settings(listen="10.1.2.3")) == []
-    (everywhere,) = checks.exposure(settings())
-    (public,) = checks.exposure(settings(listen="8.8.8.8"))
+    assert exposure(listen="10.1.2.3") == []
+    (everywhere,) = exposure()
+    (public,) = exposure(listen="8.8.8.8")
     for problem in (everywhere, public):
         assert problem.warning
         assert "of the internet (8.8.8.8)" in problem.text
         assert "8081 and 8082" in problem.hint
     monkeypatch.setattr(checks, "own_addresses", lambda: ["127.0.0.1", "10.1.2.3"])
-    (inside,) = checks.exposure(settings())
+    (inside,) = exposure()
     assert "all addresses (127.0.0.1, 10.1.2.3)" in inside.text
 
 

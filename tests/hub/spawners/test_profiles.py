@@ -129,14 +129,22 @@ SLURM = Settings(
 )
 
 
+CHOICE = SLURM.partitions_of
+
+
 def test_on_slurm_the_partition_is_chosen_too_from_what_the_profile_may_use() -> None:
     offered = SLURM.profiles
-    assert profiles.choose({}, SLURM, offered).options == {"profile": "small", "partition": "cpu"}
+    assert profiles.choose({}, SLURM, offered, CHOICE).options == {
+        "profile": "small",
+        "partition": "cpu",
+    }
     spot = {"profile": "small", "partition": "spot"}
-    assert profiles.choose(spot, SLURM, offered).options == spot
-    assert profiles.choose({"profile": "card"}, SLURM, offered).partition == "gpu"
-    assert profiles.choose_again(spot, SLURM, offered)[0].options == spot
-    gone, note = profiles.choose_again({"profile": "card", "partition": "spot"}, SLURM, offered)
+    assert profiles.choose(spot, SLURM, offered, CHOICE).options == spot
+    assert profiles.choose({"profile": "card"}, SLURM, offered, CHOICE).partition == "gpu"
+    assert profiles.choose_again(spot, SLURM, offered, CHOICE)[0].options == spot
+    gone, note = profiles.choose_again(
+        {"profile": "card", "partition": "spot"}, SLURM, offered, CHOICE
+    )
     assert gone.options == {"profile": "small", "partition": "cpu"}
     assert "not on offer" in note
 
@@ -146,7 +154,7 @@ def test_on_slurm_the_partition_is_chosen_too_from_what_the_profile_may_use() ->
 )
 def test_every_other_partition_is_refused(wanted: object) -> None:
     with pytest.raises(profiles.OptionsError, match="cannot run in the partition") as caught:
-        profiles.choose({"partition": wanted}, SLURM, SLURM.profiles)
+        profiles.choose({"partition": wanted}, SLURM, SLURM.profiles, CHOICE)
     assert caught.value.status == 400
     assert "cpu, spot, gpu" in str(caught.value)
 
