@@ -46,7 +46,7 @@ HOSTILE_JSON: list[tuple[Any, int, str]] = [
     ({"profile": ["stub"]}, 400, "must be one name"),
     ({"profile": {"$gt": ""}}, 400, "must be one name"),
     ({"profile": None}, 400, "must be one name"),
-    ({"profile": "x" * 5_000_000}, 400, "There is no profile 'xxx"),
+    ({"profile": "x" * 60_000}, 400, "There is no profile 'xxx"),
     ({"environment": {"PATH": "/tmp"}}, 400, "not 'environment'"),
     ({"user_options": {"profile": "stub", "mem_limit": None}}, 400, "not 'mem_limit'"),
     ({"user_options": ["stub"]}, 400, "must be an object"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,10 +133,17 @@ def test_every_target_has_all_answers(name: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Settings, Paths]:
+def short() -> Iterator[Path]:
+    """A folder with a short path: there are sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="tiny-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, short: Path) -> tuple[Settings, Paths]:
     monkeypatch.setitem(targets.TARGETS, "eks", "tests.hub.targets.tiny:TinyTarget")
-    monkeypatch.setenv("LABHUB_STATE", str(tmp_path / "state"))
-    paths = Paths(state=tmp_path / "state", envs=tmp_path / "envs")
+    monkeypatch.setenv("LABHUB_STATE", str(short / "state"))
+    paths = Paths(state=short / "state", envs=short / "envs")
     create.make_folders(paths)
     create.make_secrets(paths)
     paths.lab_file.write_text(LAB)
