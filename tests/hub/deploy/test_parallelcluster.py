@@ -234,10 +234,14 @@ def test_the_command_prints_the_file_and_tells_problems(tmp_path: Path) -> None:
     good = run(EXAMPLE)
     assert good.returncode == 0
     assert good.stdout == render(read(EXAMPLE))
-    bad = run(REPOSITORY / "config" / "lab.yaml")
-    assert bad.returncode == 1
-    assert bad.stdout == ""
-    assert "describes no ParallelCluster" in bad.stderr
+    for name, text in (
+        ("lab.yaml", "is nothing that can be made for the target of this lab file"),
+        ("lab.slurm.yaml", "describes no ParallelCluster"),
+    ):
+        bad = run(REPOSITORY / "config" / name)
+        assert bad.returncode == 1
+        assert bad.stdout == ""
+        assert text in bad.stderr
     assert not (tmp_path / "state").exists()
 
 
