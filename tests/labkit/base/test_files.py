@@ -193,6 +193,9 @@ ALONE = {
         "labkit/base/files.py",
         "labkit/workflows/alignment/task_code/cache.py",
         "hub/apps/members/package.py",
+        # They run on a node by themselves, and bring their words to the job's log.
+        "hub/slurm/job/node.py",
+        "hub/slurm/job/probe.py",
     },
 }
 
