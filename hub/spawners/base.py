@@ -397,4 +397,6 @@ async def _answers(host: str, port: int, url: str, tls: ssl.SSLContext | None) -
         return error.code < 500
     except OSError:  # a TimeoutError is one
         return False
+    except ValueError:  # Tornado's start_tls, where the other end hung up just before
+        return False
     return True

@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,10 @@ from typing import Any
 import httpx
 import pytest
 from jupyterhub.spawner import Spawner
+from tornado.iostream import IOStream
 
 from hub.labfile.schema import Profile, Settings
-from hub.spawners.base import LabSpawner
+from hub.spawners.base import LabSpawner, _answers
 from hub.spawners.startup import StartError, Startup, ended, tail
 from hub.state.paths import Paths
 from tests.conftest import needs_root
@@ -331,6 +333,24 @@ async def test_what_a_target_raises_becomes_a_reason(spawner: Both) -> None:
     with pytest.raises(StartError) as caught:
         await spawner.start()
     assert (caught.value.status_code, caught.value.reason) == (403, "account")
+
+
+async def test_who_hangs_up_before_tls_does_not_answer_yet(
+    listening: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server that is just starting may, or ending: the look is made again."""
+    hung_up = []
+    start_tls = IOStream.start_tls
+
+    def after_the_other_end(stream: IOStream, *words: Any, **options: Any) -> Any:
+        stream.close()
+        hung_up.append(stream)
+        return start_tls(stream, *words, **options)
+
+    monkeypatch.setattr(IOStream, "start_tls", after_the_other_end)
+    url = f"https://127.0.0.1:{listening}/"
+    assert not await _answers("127.0.0.1", listening, url, ssl.create_default_context())
+    assert hung_up
 
 
 async def test_a_server_that_never_answers_is_given_up_with_a_reason(spawner: Both) -> None:
