@@ -65,8 +65,7 @@ def wanted_environments(settings: Settings, paths: Paths) -> list[str]:
     named += [app.service.environment for app in apps]
     if settings.webapps.groups or any(app.kind == "dash" for app in apps):
         named.append("dash")
-    names = dict.fromkeys(named)
-    return ["hub", build.PROXY, *filter(build.exists, names)]
+    return list(dict.fromkeys(["hub", build.PROXY, *filter(build.exists, named)]))
 
 
 def compilable() -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from configparser import RawConfigParser
 from pathlib import Path
@@ -28,21 +29,23 @@ from tests.support.memory_apps import MemoryApps
 DOES = {"waits": "exec sleep 600", "fails": "exit 3", "ends": "exit 0"}
 
 
-class Scene:
+class Scene(ABC):
     """A portal with a runtime, whose apps do what the tests say."""
 
     def __init__(self, runtime: AppRuntime) -> None:
         self.runtime = runtime
 
+    @abstractmethod
     def declare(self, name: str, behaviour: str) -> None:
-        raise NotImplementedError
+        """Let the portal have an app of a behaviour."""
 
+    @abstractmethod
     def withdraw(self, name: str) -> None:
-        raise NotImplementedError
+        """Take an app away."""
 
+    @abstractmethod
     def switch(self, *, on: bool) -> None:
         """Bring the portal down, or up again."""
-        raise NotImplementedError
 
 
 class InMemory(Scene):
