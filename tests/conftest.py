@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import marks, schedule
+from tests.support import marks, reruns, schedule
 from tests.support.marks import CHROMIUM
 from tests.support.portal import People, Portal
 
@@ -46,8 +46,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Add up how long each file takes; with workers, where they report to."""
+    """Add up how long each file takes and what ran again; with workers, where they report to."""
     if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(reruns.Reruns(), "what-ran-again")
         config.pluginmanager.register(schedule.Durations(), "durations-of-files")
 
 
