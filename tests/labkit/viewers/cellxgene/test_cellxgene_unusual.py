@@ -6,7 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +17,17 @@ import pytest
 
 import labkit
 from labkit.base import cgroups
+from labkit.base.ports import free_port
 from labkit.server.viewer import _why_it_ended
 from labkit.viewers.cellxgene import clean, copies
 from labkit.viewers.cellxgene.errors import DataRefusedError
 from labkit.viewers.cellxgene.failures import explain
+from labkit.viewers.paths import program
 from tests.conftest import needs_env
-from tests.labkit.viewers.cellxgene.helpers import CELLS, Answers
+from tests.labkit.viewers.cellxgene.helpers import CELLS, Answers, make
 from tests.labkit.viewers.cellxgene.test_cellxgene_data import assert_same_cells
 from tests.labkit.viewers.cellxgene.test_cellxgene_labels import write_labels
+from tests.support.job_helpers import until
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -233,3 +239,35 @@ def test_memory_is_named_where_a_kill_was_counted() -> None:
     for told in (explain("", ended=True, killed=False), _why_it_ended(-9, 0)):
         assert "no kill for want of memory was counted" in told
     assert cgroups.own_oom_kills() >= 0
+
+
+def test_cellxgene_itself_opens_an_address_of_the_web(tmp_path: Path) -> None:
+    """People are told to: it needs a library that it does not install by itself."""
+    import httpx
+
+    make().write_h5ad(tmp_path / "cells.h5ad")
+    serving = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serving) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        port = free_port()
+        command = [str(program("cellxgene", "cellxgene")), "launch"]
+        command += [f"http://127.0.0.1:{server.server_address[1]}/cells.h5ad"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--disable-annotations"]
+        with (
+            (tmp_path / "log").open("w") as log,
+            subprocess.Popen(command, stdout=log, stderr=log) as viewer,
+        ):
+
+            def schema() -> Any:
+                assert viewer.poll() is None, (tmp_path / "log").read_text()
+                try:
+                    return httpx.get(f"http://127.0.0.1:{port}/api/v0.2/schema").json()["schema"]
+                except httpx.TransportError:
+                    return None
+
+            try:
+                until(schema)
+                assert schema()["dataframe"]["nObs"] == CELLS
+            finally:
+                viewer.terminate()
+                server.shutdown()
