@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jupyterhub import spawner
 
 from hub.labfile.schema import Settings
+from hub.slurm import as_user, certificates
 from hub.slurm.checks import sudoers
 from hub.slurm.owner import HELPER, SUDO, sudo_command
+from hub.spawners import base, slurm
+from labkit.slurm.commands import environment, find
 from labkit.testing import SlurmCluster
 from tests.conftest import needs_root
 from tests.support.portal import UNIX_GROUP, People
@@ -70,9 +79,9 @@ from hub.slurm.commands import Account
 from hub.slurm.owner import as_owner, read_tail
 user, conf = sys.argv[1:]
 account = Account.of(user)
-env = {"SLURM_CONF": conf, "PATH": "/usr/bin:/bin", "TOKEN": "its-secret"}
+env = {"SLURM_CONF": conf, "PATH": "/usr/bin:/bin", "JPY_API_TOKEN": "its-secret"}
 words = ["--parsable", "--output=out.log", f"--chdir={account.home}", "--export=ALL"]
-script = "#!/bin/sh\\nid -un\\necho token=$TOKEN\\nsleep 600\\n"
+script = "#!/bin/sh\\nid -un\\necho token=$JPY_API_TOKEN\\nsleep 600\\n"
 job = asyncio.run(as_owner(account, "sbatch", words, env=env, stdin=script)).strip()
 print(job)
 """
@@ -148,6 +157,78 @@ def test_the_helper_starts_slurms_programs_only(hub: str, ada: str, command: lis
     finally:
         (own / "sbatch").unlink()
         own.rmdir()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LD_PRELOAD",
+        "LD_AUDIT",
+        "GCONV_PATH",
+        "SBATCH_EXPORT",
+        "SLURM_HINT",
+        "BASH_ENV",
+        "lab_x",
+        "",
+    ],
+)
+def test_no_variable_brings_code_or_options(hub: str, ada: str, name: str) -> None:
+    order = {"command": [find("tail"), "-c", "1", "--", "/etc/passwd"], "env": {}, "stdin": ""}
+    words = [SUDO, "-n", "-u", ada, "--", *sudo_command()]
+    order["env"] = {"LAB_SHELF": "3", "PATH": "/usr/bin:/bin"}
+    assert as_hub(hub, *words, stdin=json.dumps(order)).returncode == 0
+    order["env"] = {name: "/tmp/evil.so"}
+    done = as_hub(hub, *words, stdin=json.dumps(order))
+    assert done.returncode == 77
+    assert f"the variable {name!r} is not handed" in done.stderr
+
+
+def test_a_configuration_of_the_callers_is_refused(tmp_path: Path) -> None:
+    """Its PluginDir would be loaded by sbatch, as the user."""
+    caller, system = 4711, 999
+    places = {}
+    for name, uid, mode in (
+        ("own", caller, 0o644),
+        ("persons", 1000, 0o644),
+        ("open", 0, 0o666),
+        ("slurms", system, 0o644),
+    ):
+        places[name] = Path(tempfile.mkdtemp(dir="/var/tmp")) / "slurm.conf"
+        places[name].touch()
+        os.chown(places[name], uid, uid)
+        places[name].chmod(mode)
+    (tmp_path / "link").symlink_to(places["own"])
+    try:
+        for name, words in (
+            ("own", "belongs neither"),
+            ("persons", "belongs neither"),
+            ("open", "others may write"),
+        ):
+            assert words in as_user.problem({"SLURM_CONF": str(places[name])}, caller)
+        assert "belongs neither" in as_user.problem({"SLURM_CONF": str(tmp_path / "link")}, caller)
+        assert "absolute" in as_user.problem({"SLURM_CONF": "slurm.conf"}, caller)
+        assert "cannot be read" in as_user.problem({"SLURM_CONF": "/nowhere/slurm.conf"}, caller)
+        assert not as_user.problem({"SLURM_CONF": str(places["slurms"])}, caller)
+        assert "belongs neither" in as_user.problem({"SLURM_CONF": str(places["slurms"])}, system)
+        places["slurms"].parent.chmod(0o777)
+        assert "others may write" in as_user.problem({"SLURM_CONF": str(places["slurms"])}, caller)
+    finally:
+        for place in places.values():
+            shutil.rmtree(place.parent)
+
+
+def test_a_servers_variables_are_handed_on() -> None:
+    """All that JupyterHub and the portal say to a server; a new one must be listed."""
+    said = {
+        *re.findall(r"env\[[\"']([A-Z_]+)[\"']\] =", inspect.getsource(spawner)),
+        *re.findall(r"env\[\"([A-Z_]+)\"\] =", inspect.getsource(base)),
+        *re.findall(r"env\[\"([A-Z_]+)\"\] =", inspect.getsource(slurm)),
+        *base.THREADS,
+        *environment(),
+        certificates.VARIABLE,
+    } - {"SLURM_CONF"}
+    assert len(said) > 30
+    assert not as_user.problem(dict.fromkeys(said, "x"), 1000)
 
 
 def test_the_rule_names_one_program_and_one_group(hub: str) -> None:
