@@ -113,6 +113,7 @@ class Environments:
         ProblemsError
             It cannot even begin.
         """
+        self._remove_open_locks()
         if self.is_current(name):
             return False
         if not exists(name):
@@ -307,6 +308,12 @@ class Environments:
             raise BuildError(
                 f"the environment {name!r} could not be built; the whole log is {log}\n{tail}"
             )
+
+    def _remove_open_locks(self) -> None:
+        """Remove the locks of earlier versions, which anybody could hold; nothing uses them."""
+        for lock in self.paths.envs.glob(".*.lock"):
+            with contextlib.suppress(OSError):  # a folder that another account keeps
+                lock.unlink()
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -179,7 +179,8 @@ def locked(
     Parameters
     ----------
     path : Path
-        The lock file; made where it is missing, its content stays.
+        The lock file; made where it is missing, its content stays. It is closed to other accounts:
+        whoever can open a lock can hold it.
     timeout : float
         Seconds to wait for another holder.
     what : str
@@ -194,7 +195,7 @@ def locked(
     OSError
         The file cannot be opened, or its file system has no locks.
     """
-    with path.open("a") as file:
+    with open(path, "a", opener=_closed) as file:
         if not try_lock(file):
             if on_wait is not None:
                 on_wait(f"waiting for {what}, which {holder(path)} has")
@@ -204,6 +205,18 @@ def locked(
                     "Try again, or end it."
                 )
         yield
+
+
+def _closed(path: str, flags: int) -> int:
+    handle = os.open(path, flags, 0o600)
+    try:
+        status = os.fstat(handle)
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():  # an earlier version's
+            os.fchmod(handle, 0o600)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def holder(path: Path) -> str:

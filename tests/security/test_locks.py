@@ -13,6 +13,8 @@ from hub.environments.build import Environments
 from hub.environments.toolchain import BuildError
 from hub.sandbox.sandboxes import Sandboxes
 from hub.state.paths import Paths
+from labkit.base.files import locked
+from labkit.workflows.alignment.task_code import cache
 from tests.conftest import needs_root
 from tests.security.bare_sandbox import PYTHON, bare_sandboxes, run_inside
 
@@ -63,6 +65,42 @@ def test_the_folder_is_closed(paths: Paths) -> None:
     (paths.envs / ".locks").mkdir(mode=0o755)
     with Environments(paths)._locked("notebook"):
         assert (paths.envs / ".locks").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_lock_is_closed_to_others(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    for before in (None, 0o666):
+        lock.touch()
+        lock.chmod(before) if before else lock.unlink()
+        with locked(lock, 1, "the list"):
+            assert lock.stat().st_mode & 0o777 == 0o600
+
+
+def test_locks_of_earlier_versions_go(paths: Paths) -> None:
+    """Anybody could hold them; `up` asks for each environment, also where nothing is to do."""
+    for name in (".hub.lock", ".gone.lock"):
+        (paths.envs / name).touch(mode=0o644)
+    (paths.envs / "adopted").mkdir()
+    (paths.envs / "hub").symlink_to(paths.envs / "adopted")
+    assert not Environments(paths).build("hub")
+    assert sorted(entry.name for entry in paths.envs.iterdir()) == ["adopted", "hub"]
+
+
+def test_a_held_lock_of_references_costs_time_not_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may read a cache that is shared can hold its locks; renames keep it right."""
+    monkeypatch.setattr(cache, "_LOCK_TIMEOUT", 0.1)
+    said: list[str] = []
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "one").touch()
+    with (tmp_path / "locks" / "one").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with cache.Cache(tmp_path, tell=said.append)._locked("one", "the index of bwa"):
+            pass
+    waiting, going_on = said
+    assert waiting == f"waiting for another job that makes the index of bwa ({tmp_path}/locks/one)"
+    assert "without waiting any longer" in going_on
 
 
 def test_the_wait_ends_and_says_on_what(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

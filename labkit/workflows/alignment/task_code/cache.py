@@ -8,8 +8,9 @@
 
 A part is made in a folder of its own and renamed when it is whole, so an interrupted maker
 leaves nothing that looks finished, and the next one goes on with the parts that are missing. A
-lock keeps two makers from the same work; where a disk knows no locks they do it twice and one
-wins. A *remote* store (a shared folder or ``s3://``) is asked first and given what was made.
+lock keeps two makers from the same work; where a disk knows no locks, or one is held for very
+long, they do it twice and one wins. A *remote* store (a shared folder or ``s3://``) is asked
+first and given what was made.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import objects, pipe, programs
 
@@ -34,6 +35,8 @@ FASTA = "fasta"
 MADE = "made.json"
 _DIGITS = 32
 _BLOCK = 4 * 1024 * 1024
+_LOCK_TIMEOUT = 3 * 3600.0  # seconds; an index of a large genome takes one hour
+_PAUSE = 0.2  # seconds between two looks at a lock
 _OLD = 7 * 24 * 3600.0  # seconds after which somebody's unfinished folder is rubbish
 
 Tell = Callable[[str], None]
@@ -102,7 +105,7 @@ class Cache:
         if digest and (self.has(digest, FASTA) or self._fetch(digest, FASTA)):
             return digest
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._locked(f"source-{identity(source)}"):
+        with self._locked(f"source-{identity(source)}", f"the reference {source}"):
             digest = self.known_digest(source)
             if digest and self.has(digest, FASTA):
                 return digest
@@ -123,7 +126,7 @@ class Cache:
         part: str = programs.index_parts(aligner, preset)
         if self.get(digest, part):
             return part
-        with self._locked(f"{key_of(digest)}-{part}"):
+        with self._locked(f"{key_of(digest)}-{part}", f"the index of {aligner}"):
             if self.has(digest, part):
                 return part
             with self._making() as made:
@@ -151,7 +154,7 @@ class Cache:
             return True
         if not self.remote:
             return False
-        with self._locked(f"{key_of(digest)}-{part}"):
+        with self._locked(f"{key_of(digest)}-{part}", f"{part} of the reference"):
             return self.has(digest, part) or self._fetch(digest, part)
 
     # -- what is made, and where it goes -----------------------------------------------
@@ -239,19 +242,33 @@ class Cache:
             temporary.replace(Path(there) / name)
 
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
+    def _locked(self, name: str, what: str) -> Iterator[None]:
         """Hold a lock; the kernel releases it however its holder ends."""
         folder = self.folder / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("a") as file:
+            with contextlib.suppress(OSError):  # a disk without locks: the renames keep it right
+                self._wait(file, what)
+            yield
+
+    def _wait(self, file: IO[str], what: str) -> None:
+        """Take a lock, or go on without it in the end: who may read a cache can hold its locks."""
+        end = time.monotonic() + _LOCK_TIMEOUT
+        waiting = False
+        while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self.tell("waiting for another job that makes the same index")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:  # a disk without locks: the renames keep it right
-                pass
-            yield
+                if not waiting:
+                    self.tell(f"waiting for another job that makes {what} ({file.name})")
+                    waiting = True
+                if time.monotonic() > end:
+                    hours = f"{_LOCK_TIMEOUT / 3600:.0f} hours"
+                    self.tell(f"making {what} without waiting any longer than {hours}")
+                    return
+                time.sleep(_PAUSE)
+            else:
+                return
 
 
 def _whole(folder: Path) -> bool:
