@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from hub.labfile.slurm import Slurm
-from hub.slurm.job import announce, connections, launcher, network, node, probe
+from hub.slurm.job import announce, broker, connections, launcher, network, node, probe, shim
 
 SERVER = "jupyterhub-singleuser"
 _END = "LABHUB_LAUNCHER_ENDS"
@@ -71,7 +71,7 @@ def program(main: ModuleType = launcher) -> str:
         `hub.slurm.job.launcher`, or another of that package that is run.
     """
     parts = [_BOOTSTRAP]
-    for module in (node, connections, announce, network, main):
+    for module in (node, connections, announce, broker, network, main):
         text = inspect.getsource(module)
         if _END in text or "'''" in text:
             raise ValueError(f"{module.__name__} contains what would end it in the job script")
@@ -160,6 +160,7 @@ def render(
         "addresses": list(launch.addresses),
         "accounts": list(launch.accounts),
         "seconds": launch.seconds,
+        "shim": inspect.getsource(shim),
     }
     out.append(f"launcher=$(cat <<'{_END}'\n{program()}{_END}\n)\n")
     first = '"$container" ' if software is not None and software.image is not None else ""

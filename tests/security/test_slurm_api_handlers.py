@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -26,13 +27,9 @@ from tests.conftest import needs_root
 from tests.security.neighbours import reach
 from tests.support.portal import Browser
 from tests.support.slurm_portal import SlurmPortal, held, needs_slurm, own_address, wait_for
+from tests.support.tun import needs_namespaces, nodes_with_tun
 
 pytestmark = [needs_root, needs_slurm]
-TUN = os.access("/dev/net/tun", os.W_OK) and Path("/dev/net/tun").stat().st_mode & 0o006 == 0o006
-needs_namespaces = pytest.mark.skipif(
-    not TUN or not Path("/usr/bin/slirp4netns").exists(),
-    reason="needs slirp4netns, and /dev/net/tun open to all (mode 666, as udev makes it)",
-)
 SERVE = (
     "import http.server as h, threading\n"
     "s = h.ThreadingHTTPServer(('127.0.0.1', 0), h.BaseHTTPRequestHandler)\n"
@@ -42,8 +39,10 @@ SERVE = (
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[SlurmCluster]:
-    with SlurmCluster(nodes=1, cpus=32) as running:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    with nodes_with_tun(tmp_path_factory.mktemp("tun")):
+        made = SlurmCluster(nodes=1, cpus=32)
+    with made as running:
         yield running
 
 
@@ -318,6 +317,116 @@ def test_a_namespace_leaves_nothing_behind(
     found = walled.run(ada, "import os; print(os.readlink('/proc/self/ns/net'))", "second").strip()
     walled.stop_server(ada, "second")
     wait_for(lambda: found not in _namespaces(), 20, "the end of all in the namespace")
+
+
+CALL = """
+import json, subprocess
+done = subprocess.run({words!r}, input={stdin!r}, capture_output=True, text=True, timeout=110)
+print(json.dumps([done.returncode, done.stdout, done.stderr]))
+"""
+
+
+def call(portal: SlurmPortal, name: str, *words: str, stdin: str = "") -> tuple[int, str, str]:
+    """Run a command in a server; returns its status, output and errors."""
+    status, out, errors = json.loads(portal.run(name, CALL.format(words=words, stdin=stdin)))
+    return status, out, errors
+
+
+@needs_namespaces
+def test_srun_and_salloc_work_in_a_servers_own_network(walled: SlurmPortal, ada: str) -> None:
+    """Nodes connect to them: they run outside of it, and nobody notices."""
+    assert walled.run(ada, "import os; print(os.environ['LABHUB_NETWORK'])").strip() == "own"
+    status, out, errors = call(walled, ada, "srun", "-n2", "sh", "-c", "id -un; echo no >&2")
+    assert (status, out, errors) == (0, f"{ada}\n" * 2, "no\n" * 2)
+    assert call(walled, ada, "srun", "cat", stdin="typed")[:2] == (0, "typed")
+    assert call(walled, ada, "srun", "sh", "-c", "exit 7")[0] == 7
+    status, out, errors = call(walled, ada, "salloc", "srun", "echo", "granted")
+    assert (status, out) == (0, "granted\n"), errors
+    status, out, errors = call(walled, ada, "srun", "--partition=nowhere", "true")
+    assert status == 1
+    assert "invalid partition" in errors
+
+
+TYPED = """
+import os, pty, select, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp("sh", ["sh", "-c", "stty rows 33 cols 99; salloc bash --norc; echo left-$((40 + 2))"])
+shown, end = "", time.monotonic() + 50
+dialogue = [
+    ("$ ", b"tty && echo size $(stty size) && sleep 600\\n"),
+    ("size 33 99", b"\\x03"),
+    ("$ ", b"exit 0\\n"),
+    ("left-42", b""),
+]
+seen = 0
+for waited, typed in dialogue:
+    while waited not in shown[seen:] and time.monotonic() < end:
+        if select.select([terminal], [], [], 1)[0]:
+            shown += os.read(terminal, 4096).decode()
+    seen = len(shown)
+    os.write(terminal, typed)
+print(shown)
+"""
+
+
+@needs_namespaces
+def test_salloc_gives_a_shell_with_a_terminal_of_its_own(walled: SlurmPortal, ada: str) -> None:
+    """Ctrl-C ends what runs in that shell, and not the shell."""
+    shown = walled.run(ada, TYPED)
+    assert "left-42" in shown, shown
+    assert "/dev/pts/" in shown
+    assert "no job control" not in shown
+
+
+HELD = """
+import signal, subprocess
+words = ["srun", "--job-name=held", "sleep", "600"]
+held = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+"""
+
+
+@needs_namespaces
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL"])
+def test_a_signal_to_srun_ends_its_job(
+    walled: SlurmPortal, cluster: SlurmCluster, ada: str, number: str
+) -> None:
+    pid = walled.run(ada, f"{HELD}\nprint(held.pid)").strip()
+
+    def state() -> str:
+        return cluster.command("squeue", "-h", "-n", "held", "-o", "%T")
+
+    wait_for(lambda: state() == "RUNNING", what="the start")
+    walled.run(ada, f"import os, signal; os.kill({pid}, signal.{number})")
+    wait_for(lambda: not state(), what="the end")
+
+
+@needs_namespaces
+def test_what_runs_srun_outside_obeys_its_owner_alone_and_ends_with_the_server(
+    walled: SlurmPortal, ada: str, bob: str
+) -> None:
+    walled.spawn(ada, server="second")
+    shim = walled.run(ada, "print(open('/usr/bin/srun').read())", "second")
+    place = next(word for word in shlex.split(shim) if word.endswith("/broker"))
+    assert Path(place).is_socket()
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect({place!r})"
+    walled.run(ada, connect)
+    with pytest.raises(RuntimeError, match="Permission denied"):
+        walled.run(bob, connect)
+    other = f"""
+import json, socket
+broker = socket.socket(socket.AF_UNIX)
+broker.connect({place!r})
+body = json.dumps(
+    {{"argv": ["sh", "-c", "echo ran"], "env": {{}}, "folder": "/", "umask": 0}}
+).encode()
+socket.send_fds(broker, [b"%010d" % len(body)], [0, 1, 2])
+broker.sendall(body)
+print(broker.recv(100))
+"""
+    assert walled.run(ada, other).strip() == "b''", "only SLURM's commands are run"
+    walled.stop_server(ada, "second")
+    wait_for(lambda: not Path(place).parent.exists(), what="the end of what ran srun")
 
 
 def _namespaces() -> set[str]:

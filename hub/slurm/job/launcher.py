@@ -38,7 +38,7 @@ def launch(settings: dict[str, Any], command: list[str]) -> int:
     listener = take(first, last, job)
     listener.listen(256)
     port = listener.getsockname()[1]
-    alone = separate(settings["network"], os.environ["JUPYTERHUB_API_URL"])
+    alone = separate(settings["network"], os.environ["JUPYTERHUB_API_URL"], settings["shim"])
     if alone:
         inside = port
     else:

@@ -19,6 +19,7 @@ import tempfile
 import time
 
 from hub.slurm.job.announce import connect
+from hub.slurm.job.broker import UNUSABLE, begin
 from hub.slurm.job.node import LaunchError, die_with_parent, say
 
 SLIRP_TIMEOUT = 10.0
@@ -156,7 +157,7 @@ def _checked(code: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def separate(wish: str, hub: str) -> bool:
+def separate(wish: str, hub: str, shim: str) -> bool:
     """Enter a network of one's own, as far as it is wished and possible.
 
     Nothing is entered that does not work: a probe in a child process tells before.
@@ -167,6 +168,8 @@ def separate(wish: str, hub: str) -> bool:
         slurm.network of the lab file.
     hub : str
         The hub's address, which must be reached from there as it is without.
+    shim : str
+        The program that is laid over the commands which nodes connect to (`hub.slurm.job.broker`).
     """
     if wish == "shared":
         return False
@@ -177,11 +180,17 @@ def separate(wish: str, hub: str) -> bool:
             raise LaunchError(f"{text}, and the lab file asks for one (slurm.network: namespace)")
         say(f"{text}: other people on this node can reach the ports that you open here")
         return False
+    outside = begin()
     try:
         _enter()
     except OSError as error:  # there is no way back out of a namespace
         reason = error.strerror or error
         raise LaunchError(f"its network worked a moment ago, and does not now: {reason}") from None
+    if outside is not None:
+        try:
+            outside.cover(shim)
+        except OSError as error:
+            say(f"{UNUSABLE}: {error.strerror}: {error.filename}")
     say("the server has a network of its own: its 127.0.0.1 is nobody else's")
     return True
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import inspect
 import json
-import os
 import pwd
 import socket
 import subprocess
@@ -16,18 +16,16 @@ from types import MappingProxyType
 
 import pytest
 
+from hub.slurm.job import shim
 from hub.slurm.job.network import resolver
 from hub.slurm.script import program
 from tests.conftest import needs_root
 from tests.support.portal import REPOSITORY
 from tests.support.slurm_portal import needs_slurm, own_address
+from tests.support.tun import needs_namespaces, open_device
 
 LOOPBACK_DNS = "127.0.0.153"
 ANSWER = "192.0.2.53"
-needs_namespaces = pytest.mark.skipif(
-    not Path("/dev/net/tun").exists() or not Path("/usr/bin/slirp4netns").exists(),
-    reason="needs slirp4netns and /dev/net/tun",
-)
 NAME = "import socket; print('name', socket.gethostbyname('data.lab.test'))"
 
 
@@ -109,16 +107,14 @@ def node(
     """Run a job's launcher as a person on a "node" whose /etc/resolv.conf names a server."""
     account = pwd.getpwnam(who)
     (folder / "resolv.conf").write_text(f"nameserver {nameserver}\noptions timeout:2 attempts:1\n")
-    tun = folder / "tun"
-    if not tun.exists():
-        os.mknod(tun, 0o666 | 0o020000, os.makedev(10, 200))
-        tun.chmod(0o666)
+    open_device(folder)
     told = {
         "ports": [25000, 29999],
         "network": network,
         "addresses": ["127.0.0.1"],
         "accounts": [0],
         "seconds": 60,
+        "shim": inspect.getsource(shim),
     }
     mount = (
         'mount --bind "$0/resolv.conf" "$(readlink -f /etc/resolv.conf)" &&'
