@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.portal import REPOSITORY
 
+_IMAGES = REPOSITORY / "images"
 _OURS = {"hub", "labkit", "services", "tests", "bench"}
 # Import name -> distribution, where they differ.
 _DISTRIBUTION = {
@@ -203,6 +204,24 @@ def test_nothing_that_is_declared_is_unused(image: str) -> None:
     code = "\n".join(path.read_text() for path in _code(image))
     unused = declared(image) - imported - _BY_CHOICE.get(image, set())
     assert {name for name in unused if name not in named or named[name] not in code} == set()
+
+
+@pytest.mark.parametrize(
+    "image", sorted(path.parent.name for path in _IMAGES.glob("*/overrides.txt"))
+)
+def test_what_an_environment_leaves_out_is_not_locked(image: str) -> None:
+    """A lock that is compiled without its overrides has it again."""
+    lock = (_IMAGES / image / "requirements.lock").read_text()
+    for line in (_IMAGES / image / "overrides.txt").read_text().splitlines():
+        name, never, _ = line.partition(' ; sys_platform == "never"')
+        if never:
+            assert f"\n{name}==" not in lock
+
+
+def test_whoever_takes_jupyter_events_leaves_its_grammar_out() -> None:
+    """It is imported with jsonschema: 2 CPU seconds at every start of a hub or notebook server."""
+    locks = {path: path.read_text() for path in _IMAGES.glob("*/requirements.lock")}
+    assert [path for path, lock in locks.items() if "\nrfc3987-syntax==" in lock] == []
 
 
 def _code(image: str) -> list[Path]:

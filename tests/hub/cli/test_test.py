@@ -36,6 +36,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "hub.environments.toolchain.node_programs", lambda _: (Path("npm"), Path("node"))
     )
     monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.setattr(
+        "compileall.compile_dir", lambda folder, **_: seen.setdefault("compiled", []).append(folder)
+    )
     monkeypatch.setenv("LABHUB_STATE", "/somewhere")
     return seen
 
@@ -47,6 +50,15 @@ def test_all_environments_are_built_first(calls: dict[str, Any]) -> None:
     assert calls["words"][-3:] == ["tests/hub", "-k", "x"]
     assert "-m" not in calls["words"][3:]
     assert "LABHUB_STATE" not in calls["env"]
+
+
+def test_what_is_compiled_once_is_used_by_all(
+    calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    CliRunner().invoke(command.test, ["--quick"])
+    assert "PYTHONDONTWRITEBYTECODE" not in calls["env"]
+    assert calls["compiled"] == [REPOSITORY / name for name in ("hub", "labkit", "services")]
 
 
 def test_quick_builds_dev_alone(calls: dict[str, Any]) -> None:

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from labkit.base.problems import RefusedError
-from labkit.portal.datasets import thumbnail
 from labkit.portal.datasets.client import Client, PublishError
 from labkit.portal.datasets.dataset import Published
-from labkit.viewers.cellxgene import clean
 from labkit.viewers.cellxgene.errors import DataRefusedError
 from services.appkit.person import Person
 from tests.conftest import needs_env
@@ -164,9 +162,9 @@ def test_what_nobody_foresaw_is_told_in_words(
     def fails(*arguments: object) -> None:
         raise KeyError("a raw one")
 
-    for module, name in ((clean, "_clean_embeddings"), (thumbnail, "draw")):
+    for step in ("viewers.cellxgene.clean._clean_embeddings", "portal.datasets.thumbnail.draw"):
         with monkeypatch.context() as patch:
-            patch.setattr(module, name, fails)
+            patch.setattr(f"labkit.{step}", fails)
             with pytest.raises(DataRefusedError, match=r"(?s)not foreseen: KeyError"):
                 notebook.publish(make(seed=77), "unforeseen", groups=[])
 

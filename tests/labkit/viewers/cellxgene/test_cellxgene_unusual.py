@@ -19,7 +19,6 @@ import labkit
 from labkit.base import cgroups
 from labkit.base.ports import free_port
 from labkit.server.viewer import _why_it_ended
-from labkit.viewers.cellxgene import clean, copies
 from labkit.viewers.cellxgene.errors import DataRefusedError
 from labkit.viewers.cellxgene.failures import explain
 from labkit.viewers.paths import program
@@ -192,7 +191,7 @@ def test_what_nobody_foresaw_is_told_in_words(
     def fails(*arguments: object) -> None:
         raise KeyError("a raw one")
 
-    monkeypatch.setattr(clean, step, fails)
+    monkeypatch.setattr(f"labkit.viewers.cellxgene.clean.{step}", fails)
     with pytest.raises(DataRefusedError, match=r"(?s)not foreseen: KeyError.*Next step"):
         labkit.cellxgene(adata)
 
@@ -203,7 +202,7 @@ def test_a_copy_that_cannot_be_written_is_told_in_words(
     def fails(*arguments: object) -> None:
         raise TypeError("cannot be written")
 
-    monkeypatch.setattr(copies, "_writable", fails)
+    monkeypatch.setattr("labkit.viewers.cellxgene.copies._writable", fails)
     with pytest.raises(DataRefusedError, match="not foreseen: TypeError: cannot be written"):
         labkit.cellxgene(adata)
     assert labkit.cellxgene.running() == []
