@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labkit import storage
     from labkit.base.version import __version__
     from labkit.jobs.job import Job, jobs, open_job
     from labkit.jobs.model import Resources
@@ -43,6 +44,7 @@ __all__ = [
     "publish_app",
     "published",
     "published_apps",
+    "storage",
 ]
 
 # public name -> module that holds it; workflows are found by their entry points
@@ -62,6 +64,7 @@ _PARTS = {
     "publish_app": "labkit.portal.webapps",
     "published": "labkit.portal.datasets",
     "published_apps": "labkit.portal.webapps",
+    "storage": "labkit.storage",
 }
 
 

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit import storage
 from labkit.base.problems import Problem, refuse
 from labkit.base.units import format_duration, format_size
 from labkit.portal.datasets import thumbnail
@@ -105,17 +106,19 @@ def _local(data: Any, progress: Progress) -> Iterator[tuple[Any, str]]:
     bucket, _, key = str(data).removeprefix("s3://").partition("/")
     if not bucket or not key.lower().endswith(".h5ad"):
         refuse([Problem("data", f"{data!r} is no address like s3://bucket/key.h5ad.")])
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-
     with tempfile.TemporaryDirectory(prefix="labkit-publish-") as folder:
         path = Path(folder) / Path(key).name
         progress(f"Fetching {data} …")
         try:
-            boto3.client("s3").download_file(bucket, key, str(path))
-        except (BotoCoreError, ClientError) as error:
-            hint = "Are bucket and key right, and may your keys (~/.aws) read there?"
-            refuse([Problem("data", f"{data} cannot be fetched: {error}.", hint)])
+            storage.copy(
+                str(data),
+                path,
+                lambda now: progress(
+                    f"Fetching {data}: {format_size(now.size_done)} of {format_size(now.size)}"
+                ),
+            )
+        except storage.StorageError as error:
+            refuse([Problem("data", str(error))])
         yield path, "s3"
 
 

@@ -6,20 +6,22 @@ complete. Data, one file a version, is read from local copies, checked against i
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import logging
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
 from pydantic import ValidationError
 
 from labkit.base.problems import LabkitError
 from labkit.base.units import format_size
+from labkit.storage import entries, objects
+from labkit.storage.address import ObjectAddress
+from labkit.storage.store import ObjectStore
 from labkit.viewers.paths import private_folder
 from services.appkit.published.records import V
 from services.appkit.published.store import Layout, Progress, R
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([\w./=-]*))?", re.ASCII)
-_PIECE = 4 << 20
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +38,7 @@ class StoreError(LabkitError):
 
 
 class S3Store(Generic[R, V]):
-    """Published things in a bucket; credentials are found as boto3 finds them.
+    """Published things in a bucket; credentials are found as the AWS command line finds them.
 
     Parameters
     ----------
@@ -49,8 +50,6 @@ class S3Store(Generic[R, V]):
         Folder for local copies.
     most : int
         Bytes that the copies may take together.
-    client : boto3 client, optional
-        Default is boto3's for S3, with its environment.
 
     Raises
     ------
@@ -58,21 +57,13 @@ class S3Store(Generic[R, V]):
         The address is none.
     """
 
-    def __init__(
-        self, address: str, layout: Layout[R, V], cache: Path, most: int, client: Any = None
-    ) -> None:
+    def __init__(self, address: str, layout: Layout[R, V], cache: Path, most: int) -> None:
         match = _ADDRESS.fullmatch(address)
         if not match or ".." in address:
             raise ValueError(f"{address!r} is no address like s3://bucket/prefix")
-        if client is None:
-            import boto3
-
-            client = boto3.client("s3")
-        self._client = client
         self.layout = layout
-        self._bucket = match[1]
-        prefix = (match[2] or "").strip("/")
-        self._prefix = f"{prefix}/" if prefix else ""
+        self._top = ObjectAddress(match[1], (match[2] or "").strip("/"))
+        self._store = ObjectStore(self._top)
         self._cache = private_folder(cache)
         self._most = most
         for left in cache.glob(".*"):  # half of a download
@@ -92,7 +83,7 @@ class S3Store(Generic[R, V]):
                 ]
                 yield self.layout.whole(record, versions)
         except (ValueError, ValidationError) as error:
-            log.error("%s in %s is damaged and is left out: %s", name, self._bucket, error)
+            log.error("%s in %s is damaged and is left out: %s", name, self._top, error)
 
     def _complete(self, name: str) -> list[str]:
         end = f"/{self.layout.version_file}"
@@ -118,7 +109,7 @@ class S3Store(Generic[R, V]):
     def add(self, name: str, version: V, data: Path, beside: Mapping[str, bytes]) -> None:
         """Keep a version for good; the local file becomes the cache's copy."""
         place = self._version(name, version.number)
-        self._client.upload_file(str(data), self._bucket, self._key(place + self.layout.data))
+        self._store.store(data, self._key(place + self.layout.data))
         for file, content in beside.items():
             self._put(place + file, content)
         self._put(place + self.layout.version_file, version.model_dump_json().encode())
@@ -139,20 +130,18 @@ class S3Store(Generic[R, V]):
             )
         temporary = self._cache / f".{version.sha256}"
         key = self._key(self._version(name, version.number) + self.layout.data)
-        digest, done = hashlib.sha256(), 0
+        at, done, lock = self._top.child(key), 0, threading.Lock()
+
+        def advance(size: int) -> None:
+            nonlocal done
+            with lock:  # of several threads
+                done += size
+            progress(f"Fetching the data: {format_size(done)} of {format_size(version.size)}")
+
         try:
-            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
-            with contextlib.closing(body), temporary.open("wb") as file:
-                for piece in body.iter_chunks(_PIECE):
-                    file.write(piece)
-                    digest.update(piece)
-                    done += len(piece)
-                    progress(
-                        f"Fetching the data: {format_size(done)} of {format_size(version.size)}"
-                    )
-            if digest.hexdigest() != version.sha256:
+            if objects.fetch(at, temporary, advance) != version.sha256:
                 raise StoreError(
-                    f"s3://{self._bucket}/{key} is not what was published: its digest differs. "
+                    f"{at} is not what was published: its digest differs. "
                     "Roll back to another version, or publish it again."
                 )
             temporary.replace(copy)
@@ -168,9 +157,9 @@ class S3Store(Generic[R, V]):
     def delete(self, name: str) -> None:
         """Remove a record: its own file first, so that no half of it is shown."""
         own = f"{name}/{self.layout.file}"
-        keys = sorted(self._keys(f"{name}/"), key=lambda key: key != own)
-        for key in keys:
-            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+        if self._get(own) is not None:
+            self._store.delete(self._key(own))
+        self._store.delete(self._key(f"{name}/"))
 
     def free(self) -> int | None:
         """Return None: a bucket has no end."""
@@ -180,36 +169,21 @@ class S3Store(Generic[R, V]):
 
     def _key(self, key: str) -> str:
         self.layout.checked(key.split("/")[0])
-        return self._prefix + key
+        return key
 
     def _get(self, key: str) -> bytes | None:
-        try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
-        except self._client.exceptions.NoSuchKey:
-            return None
-        return bytes(answer["Body"].read())
+        return self._store.read(self._key(key))
 
     def _put(self, key: str, content: bytes) -> None:
-        self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=content)
-
-    def _pages(self, **query: str) -> Iterator[dict[str, Any]]:
-        pages = self._client.get_paginator("list_objects_v2")
-        yield from pages.paginate(Bucket=self._bucket, **query)
+        self._store.put(self._key(key), content)
 
     def _names(self) -> list[str]:
-        found = [
-            one["Prefix"].removeprefix(self._prefix).rstrip("/")
-            for page in self._pages(Prefix=self._prefix, Delimiter="/")
-            for one in page.get("CommonPrefixes", ())
-        ]
-        return sorted(filter(self.layout.record.rules.is_name, found))
+        folders = [entry.address for entry in entries(self._store.address) if entry.is_folder]
+        names = [address.removeprefix(self._store.address).rstrip("/") for address in folders]
+        return sorted(filter(self.layout.record.rules.is_name, names))
 
     def _keys(self, start: str) -> list[str]:
-        return [
-            one["Key"].removeprefix(self._prefix)
-            for page in self._pages(Prefix=self._key(start))
-            for one in page.get("Contents", ())
-        ]
+        return list(self._store.list(self._key(start)))
 
     def _version(self, name: str, number: int) -> str:
         """Return where the keys of a version begin."""

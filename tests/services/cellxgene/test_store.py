@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from werkzeug.serving import make_server
 
-from labkit.base.ports import free_port
+from labkit.testing.moto import MotoServer
 from services.appkit.person import Person
 from services.appkit.published.store import FolderStore, Store
 from services.appkit.published.store_s3 import S3Store, StoreError
@@ -28,28 +26,15 @@ Datasets = Store[Dataset, Version]
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    """A client of a real S3 server (moto's), by HTTP."""
-
+    """A client of a real S3 server (moto's), by HTTP; everybody here finds the same one."""
     import boto3
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    port = free_port()
-    server = make_server(
-        "127.0.0.1", port, DomainDispatcherApplication(create_backend_app), threaded=True
-    )
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    server.shutdown()
-    thread.join()
+    with MotoServer() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        client = boto3.client("s3", **server.client_options)
+        client.create_bucket(Bucket=BUCKET)
+        yield client
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -57,7 +42,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, s3: Any) -> Datasets:
     if request.param == "folder":
         return FolderStore(tmp_path / "datasets", LAYOUT)
     address = f"s3://{BUCKET}/{tmp_path.name}"
-    return S3Store(address, LAYOUT, tmp_path / "cache", 1 << 30, client=s3)
+    return S3Store(address, LAYOUT, tmp_path / "cache", 1 << 30)
 
 
 def version(number: int, content: bytes, **fields: Any) -> Version:
@@ -162,7 +147,7 @@ def test_an_addition_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_copies_from_s3_are_checked_and_few(s3: Any, tmp_path: Path) -> None:
-    store = S3Store(f"s3://{BUCKET}/copies", LAYOUT, tmp_path / "cache", 10, client=s3)
+    store = S3Store(f"s3://{BUCKET}/copies", LAYOUT, tmp_path / "cache", 10)
     one, two = version(1, b"12345678"), version(2, b"abcdefgh")
     for each, content in ((one, b"12345678"), (two, b"abcdefgh")):
         add(store, tmp_path, each, content)
@@ -180,15 +165,14 @@ def test_copies_from_s3_are_checked_and_few(s3: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["s3://", "s3://A_B/x", "s3://bucket/../x", "file:///x"])
 def test_addresses_that_are_none(address: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no address"):
-        S3Store(address, LAYOUT, tmp_path, 1, client=object())
+        S3Store(address, LAYOUT, tmp_path, 1)
 
 
 @needs_env("cellxgene")
-def test_published_from_and_to_s3(s3: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_from_and_to_s3(s3: Any, folder: Path) -> None:
     """The whole way: data in a bucket becomes a dataset that is kept in a bucket."""
     make(seed=1).write_h5ad(folder / "cells.h5ad")
     s3.upload_file(str(folder / "cells.h5ad"), BUCKET, "mine/cells.h5ad")
-    monkeypatch.setattr("boto3.client", lambda service: s3)
     store = S3Store(f"s3://{BUCKET}/whole", LAYOUT, folder / "cache-s3", 1 << 30)
     with running(folder / "s3", store=store) as service:
         notebook = Notebook(service, folder / "cache")
