@@ -33,8 +33,8 @@ def test(arguments: tuple[str, ...], quick: bool, only_lint: bool, coverage: boo
     """Run the tests; ARGUMENTS go to pytest.
 
     Makes the environments that they need. What this machine cannot run is skipped, and the
-    summary at the end names each with its reason. They run side by side, a few more than there
-    are cores, since many wait; `-n 0` runs them one after the other, as a debugger needs it.
+    summary at the end names each with its reason. They run side by side, twice as many as there
+    are cores, since most wait; `-n 0` runs them one after the other, as a debugger needs it.
 
     With --lint, ARGUMENTS are the names of checks, all where there are none: ruff, format,
     mypy, imports, shellcheck, schema, docs.
@@ -80,8 +80,8 @@ def _compile() -> None:
 
 
 def _workers(cores: int, memory: int) -> int:
-    """Return how many tests run side by side: half again as many as cores, as memory allows."""
-    return max(1, min(cores + (cores + 1) // 2, memory // _WORKER_BYTES, _MOST_WORKERS))
+    """Return how many tests run side by side: twice as many as cores, as memory allows."""
+    return max(1, min(2 * cores, memory // _WORKER_BYTES, _MOST_WORKERS))
 
 
 def _memory() -> int:

@@ -75,14 +75,14 @@ GB = 1 << 30
     ("cores", "memory", "expected"),
     [
         (1, 16 * GB, 2),
-        (2, 24 * GB, 3),
+        (2, 24 * GB, 4),
         (4, 64 * GB, 6),
         (64, 512 * GB, 6),
         (2, 9 * GB, 2),
         (8, 3 * GB, 1),
     ],
 )
-def test_a_few_more_workers_than_cores_as_memory_allows(
+def test_twice_as_many_workers_as_cores_as_memory_allows(
     cores: int, memory: int, expected: int, calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
