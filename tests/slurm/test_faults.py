@@ -179,13 +179,8 @@ def _eat(size: int) -> str:
     return f"python3 -c \"data = b'x' * ({size} << 20); import time; time.sleep(0.5)\""
 
 
-def test_the_controller_is_killed_right_after_a_submit(
-    site: Site, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_controller_is_killed_right_after_a_submit(site: Site, slurm: SlurmCluster) -> None:
     """What it had not saved is lost to SLURM, but not to the job."""
-    from labkit.jobs.backends.slurm import SlurmBackend
-
-    monkeypatch.setattr(SlurmBackend, "grace", 3.0)
     slurm.stop_controller()  # slurmctld 22.05 itself falls over where it has never saved its nodes
     slurm.start_controller()
     slurm.wait_idle()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from labkit.jobs.runs.index import Index
 from labkit.jobs.runs.store import Run
+from labkit.jobs.worker import reap
+from labkit.jobs.worker.folder import read_json
 
 _SUBMITTED = 3600.0  # seconds after which a run folder that is being made no longer is
 
@@ -65,10 +67,20 @@ def _left(run: Run) -> Iterator[Path]:
         yield from (run.path / "attempts" / info.name).glob("*")
         for kind in ("tasks", "running"):  # what was being written when its writer was killed
             yield from (run.path / kind / info.name).glob(".*")
+        yield from _dead_heartbeats(run, info.name)
     yield from (run.path / "submissions").glob(".*")
     for aside in run.path.parent.glob(f".{run.path.name}.*"):  # a submit that was killed
         if time.time() - aside.stat().st_mtime > _SUBMITTED:
             yield aside
+
+
+def _dead_heartbeats(run: Run, stage: str) -> Iterator[Path]:
+    """Return those of dead workers, whose record was written by one that was killed then."""
+    for index, attempt in run.folder.attempts("running", stage):
+        path = run.folder.running(stage, index, attempt)
+        beat = read_json(path)
+        if beat is None or "place" not in beat or not reap.lives(beat, path):
+            yield path
 
 
 def folder_size(folder: Path) -> int:

@@ -201,6 +201,13 @@ class Watch:
             if beat is not None:
                 status.state, status.record = State.RUNNING, beat
                 status.attempts += 1
+        elif beat is not None and sightings.known and self._lives(status, beat):
+            # Whatever its backend has forgotten or given up, and however an earlier attempt ended.
+            if submission is not None:
+                self._missing.pop((submission.number, *where), None)
+                status.text = "It is being cancelled." if submission.cancelled else ""
+            status.state, status.record = State.RUNNING, beat
+            status.attempts += 1
         elif ended:
             status.state = State(record["state"])
             status.reason = record.get("reason", "")
@@ -233,10 +240,6 @@ class Watch:
         self, status: TaskStatus, submission: Submission, beat: dict[str, Any] | None
     ) -> None:
         where = (submission.number, status.stage, status.index)
-        if beat is not None and self._lives(status, beat):  # whatever its backend has forgotten
-            self._missing.pop(where, None)
-            self._unknown(status, beat)
-            return
         since = self._missing.setdefault(where, time.monotonic())
         left = since + self._grace - time.monotonic()
         if left > 0:

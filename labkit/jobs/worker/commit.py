@@ -139,6 +139,26 @@ def records_of(folder: Folder, stage: str, index: int) -> list[dict[str, Any]]:
     return found
 
 
+def claim(folder: Folder, stage: str, index: int) -> int:
+    """Claim a task's next attempt by making its folder: of two at once each has its own.
+
+    Returns
+    -------
+    int
+        Its number.
+    """
+    number = 1
+    while True:
+        if not claimed(folder, stage, index, number):
+            try:
+                folder.attempt(stage, index, number).mkdir()
+            except FileExistsError:
+                pass
+            else:
+                return number
+        number += 1
+
+
 def claimed(folder: Folder, stage: str, index: int, attempt: int) -> bool:
     """Return whether somebody has this attempt, ended or not."""
     where = (stage, index, attempt)

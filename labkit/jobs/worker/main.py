@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from labkit.jobs.worker import signals
-from labkit.jobs.worker.commit import claimed, success
+from labkit.jobs.worker.commit import claim, success
 from labkit.jobs.worker.execute import Execution
 from labkit.jobs.worker.folder import Folder, read_json
 
@@ -57,7 +57,7 @@ def _run(folder: Folder, stage: str, index: int, given: dict[str, str]) -> int:
     # A scheduler may start a task twice, e.g. after its node came back.
     if success(folder, stage, index, submission) is not None:
         return RECORDED_SUCCESS
-    number = int(given["--attempt"]) if "--attempt" in given else _claim(folder, stage, index)
+    number = int(given["--attempt"]) if "--attempt" in given else claim(folder, stage, index)
     execution = Execution(
         folder=folder,
         manifest=manifest,
@@ -73,16 +73,3 @@ def _run(folder: Folder, stage: str, index: int, given: dict[str, str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: execution.terminated(*signals.of(term)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return RECORDED_SUCCESS if execution.run() else RECORDED_FAILURE
-
-
-def _claim(folder: Folder, stage: str, index: int) -> int:
-    """Claim the next attempt by making its folder: of two at once each has its own."""
-    number = 1
-    while True:
-        if not claimed(folder, stage, index, number):
-            try:
-                folder.attempt(stage, index, number).mkdir()
-                return number
-            except FileExistsError:
-                pass
-        number += 1

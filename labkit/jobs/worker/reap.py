@@ -122,7 +122,10 @@ def earlier_lives(folder: Folder, stage: str, index: int, attempt: int, submissi
     for number in range(1, attempt):
         where = (stage, index, number)
         path = folder.running(*where)
-        if read_json(folder.record(*where)) or not commit.claimed(folder, *where):
+        if not commit.claimed(folder, *where):
+            continue
+        if read_json(folder.record(*where)):
+            _tidy(folder, *where)
             continue
         beat = read_json_anew(path) or {}
         if beat and lives(beat, path):
@@ -139,9 +142,17 @@ def earlier_lives(folder: Folder, stage: str, index: int, attempt: int, submissi
             late = read_json_anew(path)
             if late is not None and lives(late, path):
                 return number
-        for left in (folder.reserved(*where), path):
-            left.unlink(missing_ok=True)
+        _tidy(folder, *where)
     return 0
+
+
+def _tidy(folder: Folder, stage: str, index: int, attempt: int) -> None:
+    """Remove what a dead attempt needs no more: whoever wrote its record may have been killed."""
+    path = folder.running(stage, index, attempt)
+    beat = read_json(path)
+    if beat is None or not lives(beat, path):
+        for left in (folder.reserved(stage, index, attempt), path):
+            left.unlink(missing_ok=True)
 
 
 def record(

@@ -19,12 +19,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from labkit.jobs.worker import reap, signals
-from labkit.jobs.worker.commit import claimed, records_of
-from labkit.jobs.worker.folder import Folder, read_json, write_record
+from labkit.jobs.worker.commit import claim, claimed, records_of
+from labkit.jobs.worker.folder import Folder, mark, read_json, write_record
 from labkit.jobs.worker.main import NOT_RECORDED, RECORDED_FAILURE, RECORDED_SUCCESS
 from labkit.jobs.worker.retry import retry_memory
 
@@ -137,9 +138,12 @@ class Element:
             where = (self.stage, index, number)
             path = self.folder.running(*where)
             beat = read_json(path)
-            if beat and beat["submission"] == self.submission:
-                while read_json(self.folder.record(*where)) is None and reap.lives(beat, path):
-                    time.sleep(_LOOK)  # its node is cut off from SLURM, and works on
+            # Its node is cut off from SLURM, or it was given up too early, and works on.
+            while beat and read_json(self.folder.record(*where)) is None and reap.lives(beat, path):
+                if self.ended:
+                    return []
+                time.sleep(_LOOK)
+            if beat:
                 self._reap(where, ("FAILED", "NODE_FAIL", "its node failed, or was lost to SLURM"))
             number += 1
         return [
@@ -159,20 +163,24 @@ class Element:
 
     def _attempt(self, index: int, memory: int) -> None:
         """Run the worker once; afterwards there is a record."""
-        before = {r["attempt"] for r in records_of(self.folder, self.stage, index)}
+        # Claimed before its process is there: whoever finds it dead knows which attempt it was.
+        where = (self.stage, index, claim(self.folder, self.stage, index))
         command = [
             *self.prefix, "python3" if self.prefix else sys.executable, "-I", "-S",
-            str(self.folder.path / "worker"), self.stage, str(index),
+            str(self.folder.path / "worker"), self.stage, str(index), "--attempt", str(where[2]),
             "--submission", str(self.submission), "--memory", str(memory),
             "--on-term", "SLURM", "--grace", self.given["--grace"],
         ]  # fmt: skip
         if "--time" in self.given:
             command += ["--time", self.given["--time"]]
-        code = subprocess.call(command, stdin=subprocess.DEVNULL)
+        env = {**os.environ, "LABKIT_ATTEMPT": mark(self.folder.path, *where)}
+        code = subprocess.call(command, stdin=subprocess.DEVNULL, env=env)
         if code not in (RECORDED_SUCCESS, RECORDED_FAILURE):
-            self._unrecorded(index, before, code)
+            self._unrecorded(where, code)
+        with suppress(OSError):
+            self.folder.attempt(*where).rmdir()  # it wrote nothing, or another one was first
 
-    def _unrecorded(self, index: int, before: set[int], code: int) -> None:
+    def _unrecorded(self, where: tuple[str, int, int], code: int) -> None:
         """Write the record of an attempt whose worker could not."""
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         verdict = ("FAILED", "LOST", f"its worker {how} and left no record")
@@ -186,10 +194,7 @@ class Element:
             verdict = ("FAILED", reason, "its worker could not write into the run folder")
         elif code > 0:  # it did not even start, and will not the next time
             verdict = ("FAILED", "EXIT", f"its worker {how}: the job's output says why")
-        number = max(before, default=0) + 1
-        while claimed(self.folder, self.stage, index, number + 1):
-            number += 1
-        self._reap((self.stage, index, number), verdict)
+        self._reap(where, verdict)
 
     def _reap(self, where: tuple[str, int, int], verdict: tuple[str, str, str]) -> None:
         reap.clear(self.folder.path, *where)
@@ -198,7 +203,8 @@ class Element:
             reap.settled(self.folder, beat, *where) is None
         ):
             beat = beat or {"memory": self.granted or self.asked}
-            record = reap.record(beat, where, self.submission, verdict, "slurm")
+            submission = beat.get("submission", self.submission)
+            record = reap.record(beat, where, submission, verdict, "slurm")
             if not write_record(self.folder.record(*where), record):
                 return
         for path in (self.folder.reserved(*where), self.folder.running(*where)):

@@ -330,6 +330,7 @@ def test_what_a_killed_writer_left_is_known_as_garbage(site: Site) -> None:
         job.path / "tasks/once/.0.2.reserved",
         job.path / "tasks/once/.0.1.json.77.00aa",
         job.path / "running/once/.0.1.json.77.00aa",
+        job.path / "running/once/0.1.json",
         job.path / "submissions/.0001.json.77.00aa",
         job.path.with_name(f".{job.path.name}.77.123"),
     ]

@@ -245,8 +245,8 @@ def _sightings(
             for element in elements(job.elements) or [0] * (array.count == 1):
                 chosen = works[array.stage].tasks[array.tasks(element)]
                 if seen.state.final:
-                    at, name = job.end or time.time(), f"{job.array}_{element}"
-                    lost += [LostTask(array.stage, index, seen, at, name) for index in chosen]
+                    about = (job.end or time.time(), f"{job.array}_{element}", bool(job.host))
+                    lost += [LostTask(array.stage, index, seen, *about) for index in chosen]
                     continue
                 tasks.update(((array.stage, index), seen) for index in chosen)
                 waits[seen.text] += len(chosen) if seen.state is State.PENDING else 0

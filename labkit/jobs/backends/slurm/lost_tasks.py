@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labkit.base import files
-from labkit.jobs.model import Sighting
+from labkit.jobs.model import Sighting, State
 from labkit.jobs.runs.store import Run, Submission
 from labkit.jobs.worker import reap
 from labkit.jobs.worker.folder import read_json
@@ -27,6 +28,8 @@ class LostTask:
         When, in seconds since 1970.
     job : str
         ``<array job>_<element>``.
+    began : bool
+        Whether it ever had a node.
     """
 
     stage: str
@@ -34,6 +37,11 @@ class LostTask:
     sighting: Sighting
     at: float
     job: str
+    began: bool = True
+
+
+# (run folder, submission) -> (stage, index) -> when it was first seen lost, on the monotonic clock
+_SEEN: dict[tuple[str, int], dict[tuple[str, int], float]] = {}
 
 
 def explain(
@@ -41,18 +49,24 @@ def explain(
 ) -> dict[tuple[str, int], Sighting]:
     """Return what is to be said of those that have no record.
 
-    SLURM forgets a job after some minutes (MinJobAge). So after ``grace`` seconds, in which a
-    shared disk may still bring the task's own record, one is written in its place.
+    A shared disk may still bring the task's own record, and a node that SLURM has given up may
+    still run it: until ``grace`` seconds have passed and no heartbeat lives it is not said to have
+    failed. Then a record is written in its place: SLURM forgets a job after some minutes
+    (MinJobAge), and a worker that wakes up after all finds it and ends.
 
     Raises
     ------
     OSError
-        The run folder cannot be read or written.
+        The run folder cannot be read.
     """
     sightings: dict[tuple[str, int], Sighting] = {}
+    key, now = (str(run.path), submission.number), time.monotonic()
+    before, seen = _SEEN.get(key, {}), dict[tuple[str, int], float]()
+    living: dict[str, set[int]] = {}
     recorded: dict[str, set[int]] = {}
     for task in lost:
-        if task.stage not in recorded:
+        if task.stage not in recorded:  # heartbeats first, as a worker makes them first
+            living[task.stage] = _living(run, task.stage)
             recorded[task.stage] = _recorded(run, submission, task.stage)
         if task.index in recorded[task.stage]:
             continue
@@ -60,10 +74,30 @@ def explain(
         if said := _last_line(run.path / "logs" / task.stage / f"slurm-{task.job}.out"):
             text = f"{text}: {said}"
         sighting = replace(task.sighting, text=text)
-        sightings[task.stage, task.index] = sighting
-        if time.time() - task.at > grace:
+        since = seen[task.stage, task.index] = before.get((task.stage, task.index), now)
+        over = now - since > grace or time.time() - task.at > grace  # by our clock, or SLURM's
+        if task.index in living[task.stage]:
+            sighting = Sighting(State.RUNNING, text=f"{text}; its program still runs")
+        elif over:
             _record(run, submission, replace(task, sighting=sighting))
+        elif task.began:
+            wait = "whether it has left a record is known in a minute"
+            sighting = Sighting(State.RUNNING, text=f"{text}; {wait}")
+        sightings[task.stage, task.index] = sighting
+    _SEEN[key] = seen
     return sightings
+
+
+def _living(run: Run, stage: str) -> set[int]:
+    """Return the tasks of which an attempt lives that has no record."""
+    living = set()
+    for index, attempt in run.folder.attempts("running", stage):
+        path = run.folder.running(stage, index, attempt)
+        beat = read_json(path)
+        ended = run.folder.record(stage, index, attempt).exists()
+        if beat and not ended and reap.lives(beat, path):
+            living.add(index)
+    return living
 
 
 def _recorded(run: Run, submission: Submission, stage: str) -> set[int]:
@@ -90,7 +124,8 @@ def _record(run: Run, submission: Submission, task: LostTask) -> None:
     beat = read_json(folder.running(*where)) or {}
     sighting = task.sighting
     verdict = (str(sighting.state), str(sighting.reason or ""), sighting.text)
-    run.write_record(reap.record(beat, where, submission.number, verdict, "slurm"))
+    with suppress(OSError):  # a full disk: it has failed all the same, and is recorded later
+        run.write_record(reap.record(beat, where, submission.number, verdict, "slurm"))
 
 
 def _last_line(path: Path) -> str:

@@ -19,7 +19,7 @@ from labkit.slurm.commands import SlurmUnavailableError
 from labkit.slurm.queue import Columns, Job
 from labkit.viewers.paths import private_folder, state_folder
 
-_COLUMNS = Columns(("array", "elements", "state", "end", "reason", "name"))
+_COLUMNS = Columns(("array", "elements", "state", "end", "host", "reason", "name"))
 _TIMEOUT = 20.0
 _LONGEST = 30.0  # seconds of back-off at most
 _SHARE = 0.02  # of the time, at most, the controller shall be busy with our questions
