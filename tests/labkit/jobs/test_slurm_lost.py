@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from labkit.base import process_tree
-from labkit.jobs.backends.slurm import backend, lost_tasks
+from labkit.jobs.backends.slurm import array_layout, backend, lost_tasks
 from labkit.jobs.model import Resources, State
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.gc import garbage
@@ -40,8 +41,8 @@ def run(tmp_path: Path) -> Run:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock of what is lost: seconds since 1970, and since this machine's start."""
     now = [1000.0]
-    monkeypatch.setattr(lost_tasks.time, "time", lambda: 5000.0 + now[0])
-    monkeypatch.setattr(lost_tasks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: 5000.0 + now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(lost_tasks, "_SEEN", {})
     monkeypatch.setattr(backend.SlurmBackend, "grace", GRACE)
     return now
@@ -66,7 +67,7 @@ def look(run: Run, jobs: list[Job], watch: Watch | None = None) -> tuple[Snapsho
     by_name = {submission.name: submission for submission in run.submissions()}
     parsed: dict[str, list[Any]] = {name: [] for name in by_name}
     for job in jobs:
-        name, array = backend.array_layout.parse_name(job.name) or ("", None)
+        name, array = array_layout.parse_name(job.name) or ("", None)
         parsed[name].append((array, job))
     said = backend._sightings(run, run.submissions(), parsed, "here")
     snapshot = (watch or Watch(run, GRACE)).look(said)
@@ -214,7 +215,7 @@ def test_an_element_waits_for_an_attempt_of_an_earlier_submission(
         if len(slept) == 3:
             record(run, 1, "FAILED", reason="EXIT")
 
-    monkeypatch.setattr(slurm.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     assert element(2, "8").run()
     assert len(slept) == 3
     assert run.folder.attempts("tasks", "x") == [(0, 1), (0, 2)]
@@ -241,7 +242,7 @@ def test_an_element_that_is_ended_while_it_waits_leaves_the_living_alone(
     run: Run, element: Callable[..., slurm.Element], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = beat(run)
-    monkeypatch.setattr(slurm.time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     assert not element(1, "7").run()
     assert path.exists()
     assert run.folder.attempts("tasks", "x") == []
