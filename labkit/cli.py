@@ -14,6 +14,7 @@ from typing import Any
 
 from labkit.base.problems import LabkitError, RefusedError
 from labkit.base.units import format_size
+from labkit.environments import cli as environments
 from labkit.jobs import jobfile
 from labkit.jobs.job import Job, jobs, open_job
 from labkit.jobs.model import State, parse_time
@@ -105,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--older-than", metavar="TIME", default="0", help='e.g. "30d"')
     added.add_argument("--all", action="store_true", help="whole runs, with their results")
     added.add_argument("--yes", action="store_true", help="delete it")
+
+    environments.add(commands)
     return parser
 
 

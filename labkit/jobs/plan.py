@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from labkit.base.problems import Problem
 from labkit.base.units import format_size
+from labkit.environments.personal import packages_on
 from labkit.jobs.model import Container, Environment, Stage
 
 
@@ -87,6 +89,12 @@ class Plan:
             for stage in self.stages
         ]
 
+    def _all_notes(self) -> list[str]:
+        """Return the workflow's notes, and what of the person's own packages the jobs find."""
+        by_path = any(stage.environment is None for stage in self.stages)
+        own = packages_on(os.environ.get("PATH", os.defpath)) if by_path else []
+        return [*self.notes, *([f"With your own packages: {', '.join(own)}"] if own else [])]
+
     def __repr__(self) -> str:
         rows = self.rows()
         heads = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
@@ -96,7 +104,7 @@ class Plan:
             "  " + "  ".join(row[name].ljust(width) for name, width in heads.items())
             for row in rows
         ]
-        lines += [f"  Note: {note}" for note in self.notes]
+        lines += [f"  Note: {note}" for note in self._all_notes()]
         lines += [f"  Warning: {problem}" for problem in self.problems]
         if self.payload:
             lines += ["", self.payload]
@@ -112,7 +120,7 @@ class Plan:
         )
         notes = "".join(
             f"<p>{html.escape(text)}</p>"
-            for text in (*self.notes, *(f"Warning: {problem}" for problem in self.problems))
+            for text in (*self._all_notes(), *(f"Warning: {problem}" for problem in self.problems))
         )
         payload = (
             f"<details><summary>What {html.escape(self.backend)} is handed</summary>"

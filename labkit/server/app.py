@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinja
 from labkit.base import activity, scratch
 from labkit.jobs.backends import local
 from labkit.relay.upstream import Upstreams
-from labkit.server import pages, routes, rstudio, shiny, signatures, tutorials, viewer
+from labkit.server import own_packages, pages, routes, rstudio, shiny, signatures, tutorials, viewer
 from labkit.server.activity import Activity, Rules
 from labkit.server.cull_exemption import CullExemption
 from labkit.server.ending import Ending
@@ -62,10 +63,12 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         settings[pages.METER] = Meter()
         settings[viewer.OPENER] = viewer.Opener()
         settings[shiny.PREVIEWS] = Previews()
+        own_packages.offer(self.serverapp, settings)
 
     def initialize_handlers(self) -> None:
         """Register the pages, then the proxy in jupyter-server-proxy's place."""
-        self.handlers.extend([*pages.rules(), *viewer.rules(), *shiny.rules()])
+        rules = (pages.rules(), own_packages.rules(), viewer.rules(), shiny.rules())
+        self.handlers.extend(itertools.chain.from_iterable(rules))
         if self._stock_is_enabled():
             self.log.warning(
                 "jupyter_server_proxy is enabled beside labkit.server: its slow proxy answers. "

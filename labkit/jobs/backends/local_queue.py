@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import labkit
 from labkit.base import files
+from labkit.base.interpreter import lab_python
 from labkit.jobs.backends import local_epoch
 from labkit.jobs.backends.local_epoch import Epoch
 from labkit.jobs.runs.store import Run, Submission
@@ -150,7 +150,7 @@ class LocalQueue:
         long = self.log.exists() and self.log.stat().st_size > _LOG
         with self.log.open("wb" if long else "ab") as log:
             subprocess.run(
-                [sys.executable, "-c", _START, str(self.path)],
+                [lab_python(), "-c", _START, str(self.path)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from labkit.environments.personal import packages_on
 from labkit.jobs.model import Container, Environment, Resources, Stage, Task
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs import drivers
@@ -106,6 +107,8 @@ class Manifest:
         Time in UTC, ISO 8601.
     user, host, folder, path, envs : str
         Who asked, where; PATH and the place of the environments there.
+    packages : tuple of str
+        What stages that use this PATH find of the person's own Python packages.
     """
 
     name: str
@@ -119,10 +122,13 @@ class Manifest:
     folder: str = ""
     path: str = ""
     envs: str = ""
+    packages: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, plan: Plan, key: str) -> Manifest:
         """Make the manifest of a plan, here and now."""
+        path = os.environ.get("PATH", os.defpath)
+        by_path = any(stage.environment is None for stage in plan.stages)
         return cls(
             name=plan.name,
             tool=plan.tool,
@@ -146,8 +152,9 @@ class Manifest:
             user=_user(),
             host=socket.gethostname(),
             folder=str(Path.cwd()),
-            path=os.environ.get("PATH", os.defpath),
+            path=path,
             envs=str(environments_root(_environments(plan))),
+            packages=tuple(packages_on(path)) if by_path else (),
         )
 
     @property
@@ -170,6 +177,7 @@ class Manifest:
             "format": FORMAT,
             **{name: getattr(self, name) for name in _TEXTS},
             "parameters": dict(self.parameters),
+            "packages": list(self.packages),
             "stages": [stage.to_json() for stage in self.stages],
         }
 
@@ -187,6 +195,7 @@ class Manifest:
         return cls(
             **{name: data[name] for name in _TEXTS},
             parameters=data["parameters"],
+            packages=tuple(data.get("packages", ())),  # earlier labkits wrote none
             stages=tuple(StageInfo.from_json(stage) for stage in data["stages"]),
         )
 
@@ -337,7 +346,9 @@ def environment_digest(environment: Environment | Container | None) -> str:
     machine.
     """
     if environment is None:
-        return "path"
+        own = packages_on(os.environ.get("PATH", os.defpath))
+        # Jobs of those who have none keep the key that they had.
+        return "path:" + hashlib.sha256("\n".join(own).encode()).hexdigest() if own else "path"
     if isinstance(environment, Container):
         return f"container:{environment.image}"
     folder = environment_folder(environment.name)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,9 @@ class Server:
         self.home.mkdir()
         place = self.folder / "config" / "jupyter_server_config.d"
         place.mkdir(parents=True)
-        shutil.copy(REPOSITORY / "labkit" / "server" / "data" / "config" / "labkit.json", place)
+        config_files = REPOSITORY / "labkit" / "server" / "data" / "config"
+        shutil.copy(config_files / "labkit.json", place)
+        shutil.copy(config_files / "jupyter_server_config.json", place.parent)
         quiet = dict.fromkeys(("jupyterlab", "jupyter_lsp", "notebook_shim"), False)
         (place / "tests.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": quiet}}))
         (self.folder / "config" / "jupyter_server_config.py").write_text(config)
@@ -64,7 +68,8 @@ class Server:
             "LABHUB_ENVS": os.environ.get("LABHUB_ENVS", ""),
             **(env or {}),
         }
-        self.env.pop("XDG_DATA_HOME", None)
+        if "XDG_DATA_HOME" not in (env or {}):
+            self.env.pop("XDG_DATA_HOME", None)
 
     def start(self) -> None:
         arguments = [f"--ServerApp.{k}={v}" for k, v in self._options().items()]
@@ -98,6 +103,10 @@ class Server:
         }
 
     def stop(self) -> None:
+        self._end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end(self) -> None:
         if self.process is not None:
             self.process.terminate()
             try:
@@ -105,7 +114,10 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def restart(self) -> None:
+        self._end()
+        self.start()
 
     def client(self, **kwargs: Any) -> httpx.Client:
         headers = {"Authorization": f"token {TOKEN}", **kwargs.pop("headers", {})}
@@ -223,7 +235,9 @@ def kernel_run(server: Server, kernel: str, code: str) -> Any:
     return kernel_run_at(server.base, TOKEN, kernel, code)
 
 
-def kernel_run_at(base: str, token: str, kernel: str, code: str, wait: bool = False) -> Any:
+def kernel_run_at(
+    base: str, token: str, kernel: str, code: str, wait: bool = False, name: str = "1"
+) -> Any:
     """Send code to a kernel over a WebSocket, wait for its end if asked to; return the socket."""
     import websocket  # websocket-client
 
@@ -236,7 +250,7 @@ def kernel_run_at(base: str, token: str, kernel: str, code: str, wait: bool = Fa
         socket=raw,
     )
     header = {
-        "msg_id": "1",
+        "msg_id": name,
         "msg_type": "execute_request",
         "username": "",
         "session": "s",
@@ -258,3 +272,27 @@ def kernel_run_at(base: str, token: str, kernel: str, code: str, wait: bool = Fa
             assert answer["content"]["status"] == "ok", answer
             break
     return connection
+
+
+def kernel_output(base: str, token: str, kernel: str, code: str) -> str:
+    """Run code in a kernel; return what it wrote, tracebacks without their colours included."""
+    name = uuid.uuid4().hex
+    connection = kernel_run_at(base, token, kernel, code, name=name)
+    said: list[str] = []
+    idle = replied = False
+    try:
+        connection.settimeout(120)
+        while not (idle and replied):
+            message = json.loads(connection.recv())
+            if message["parent_header"].get("msg_id") != name:
+                continue
+            content = message["content"]
+            if message["msg_type"] == "stream":
+                said.append(content["text"])
+            elif message["msg_type"] == "error":
+                said.append("\n".join(content["traceback"]))
+            idle = idle or content.get("execution_state") == "idle"
+            replied = replied or message["msg_type"] == "execute_reply"
+    finally:
+        connection.close()
+    return re.sub(r"\x1b\[[0-9;]*m", "", "".join(said))

@@ -83,6 +83,32 @@
     }
   };
 
+  const showPackages = (p) => {
+    const items = (p.packages.length ? p.packages : ["None: you have the lab's."]).map((text) => {
+      const li = document.createElement("li");
+      li.textContent = text.replace("==", " ");
+      if (!p.packages.length) li.className = "muted";
+      return li;
+    });
+    at("packages").replaceChildren(...items);
+    at("hides").hidden = !p.hides.length;
+    at("hides").textContent = `These hide the lab's of the same name: ${p.hides.join(", ")}.`;
+    at("reset").hidden = !p.packages.length;
+  };
+  at("reset").addEventListener("click", async () => {
+    if (!confirm("Take all of your own packages away? Notebooks that use them need them again.")) return;
+    at("reset").disabled = true;
+    try {
+      const { removed } = await ask("DELETE", "labkit/api/packages");
+      at("reset-done").textContent = `Removed. Restart your kernels. To have them again: pip install ${removed.join(" ")}`;
+      showPackages(await ask("GET", "labkit/api/packages"));
+    } catch (error) {
+      say(error.message);
+    }
+    at("reset").disabled = false;
+  });
+  ask("GET", "labkit/api/packages").then(showPackages, (error) => say(error.message));
+
   let failures = 0;
   const refresh = async () => {
     try {
