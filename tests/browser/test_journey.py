@@ -59,6 +59,26 @@ job.wait()
 from labkit.jobs.backends.capacity import capacity
 print(job.state.value, "with", len(job.tasks()), "records of", capacity().memory >> 30, "GiB")"""
 
+WHEEL = """\
+import pathlib, zipfile
+pathlib.Path("wheels").mkdir(exist_ok=True)
+with zipfile.ZipFile("wheels/labprobe-1.5-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("labprobe.py", "ANSWER = 42")
+    info = "labprobe-1.5.dist-info/"
+    wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: labprobe\\nVersion: 1.5")
+    wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any")
+    wheel.writestr(info + "RECORD", "")
+%pip install --no-index --find-links wheels labprobe"""
+TERMINAL = (
+    "labkit env list > said.txt; command -v pip labkit cellxgene >> said.txt; "
+    "python -c 'import labprobe, scanpy; print(labprobe.ANSWER)' >> said.txt; touch said.done"
+)
+SAID = """\
+import pathlib, time
+while not pathlib.Path("said.done").exists():
+    time.sleep(0.2)
+print(pathlib.Path("said.txt").read_text())"""
+
 
 class Journey:
     """Who travels, and where: the page of the portal, and that of JupyterLab."""
@@ -201,6 +221,41 @@ def test_a_cell_runs_a_job_within_the_servers_limits(journey: Journey) -> None:
     output = journey.run(JOB)
     expect(output).to_contain_text("SUCCEEDED with 6 records of 4 GiB")
     journey.picture("job")
+
+
+def test_packages_of_ones_own_are_there_in_notebook_and_terminal(journey: Journey) -> None:
+    page = journey.page
+    expect(journey.run(WHEEL)).to_contain_text("Successfully installed labprobe-1.5")
+    expect(journey.run("import labprobe; print('the answer is', labprobe.ANSWER)")).to_have_text(
+        re.compile("the answer is 42")
+    )
+    expect(journey.run("!labkit env list")).to_contain_text("1 package over the lab's notebook")
+    notebook = page.get_by_role("tab", name=re.compile("^Untitled"))
+    page.locator("jp-button[data-command='launcher:create']").click()
+    page.locator(".jp-LauncherCard:visible", has_text="Terminal").click()
+    terminal = page.locator(".jp-Terminal:visible .xterm-helper-textarea")
+    terminal.focus()
+    page.keyboard.type(f"{TERMINAL}\n")
+    notebook.click()
+    said = journey.run(SAID)
+    expect(said).to_contain_text("1 package over the lab's notebook")
+    expect(said).to_contain_text("/bin/pip")
+    expect(said).to_contain_text("/notebook/bin/labkit")
+    expect(said).to_contain_text("/bin/cellxgene")
+    expect(said).to_contain_text("42")
+    journey.picture("packages")
+
+
+def test_packages_of_ones_own_are_taken_away_on_the_servers_page(journey: Journey) -> None:
+    page = tile(journey, "My server", "labkit/")
+    expect(page.locator("#packages")).to_have_text("labprobe 1.5")
+    page.locator("#packages").scroll_into_view_if_needed()
+    journey.picture("own-packages", page)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Take them all away").click()
+    expect(page.locator("#reset-done")).to_contain_text("pip install labprobe==1.5")
+    expect(page.locator("#packages")).to_have_text("None: you have the lab's.")
+    page.close()
 
 
 def test_the_tile_lists_saved_data_and_opens_it(journey: Journey) -> None:
