@@ -192,8 +192,10 @@ def labkit_refuses(words: list[str]) -> str:
     """Return why labkit has no such command or option, or nothing."""
     parser, rest = labkit.cli._parser(), words
     while groups := [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]:
-        if not rest or rest[0] not in groups[0].choices:
-            return f"{parser.prog} has no command {(*rest, '')[0]!r}"
+        if not rest:
+            return ""  # a group of commands, named as such
+        if rest[0] not in groups[0].choices:
+            return f"{parser.prog} has no command {rest[0]!r}"
         parser, rest = groups[0].choices[rest[0]], rest[1:]
     known = set(parser._option_string_actions)
     wrong = [word for word in rest if re.match(r"--?[a-z]", word)]
