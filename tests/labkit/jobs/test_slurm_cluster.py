@@ -17,7 +17,7 @@ import labkit
 from labkit.base import process_tree
 from labkit.base.problems import RefusedError
 from labkit.jobs.backends import base
-from labkit.jobs.backends.slurm import queue
+from labkit.jobs.backends.slurm import held, queue
 from labkit.jobs.backends.slurm.backend import SlurmBackend
 from labkit.jobs.backends.slurm.submit import Sender
 from labkit.jobs.job import open_job
@@ -194,6 +194,24 @@ def test_a_crash_between_two_arrays_is_completed_and_nothing_doubled(
     job = site.run(*work)
     assert job.state is State.SUCCEEDED
     assert ran(site.trace) == ["one", "two", "gather"]
+
+
+def test_a_controller_that_forgot_the_release_is_told_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed right after it: the job came back as it was saved last, on hold."""
+    work = [
+        small("one", f"echo one >> {site.trace}"),
+        small("two", f"echo two >> {site.trace}", depends_on=("one",)),
+    ]
+    monkeypatch.setattr(held, "_tried", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(held, "let_go", lambda _: None)
+        job = site.submit(*work)
+    reasons = commands.run("squeue", "--noheader", "--format=%r").split()
+    assert "JobHeldUser" in reasons
+    assert job.wait(60).state is State.SUCCEEDED
+    assert ran(site.trace) == ["one", "two"]
 
 
 def test_what_was_refused_in_part_leaves_nothing_in_the_queue(site: Site) -> None:

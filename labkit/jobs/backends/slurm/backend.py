@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem, refuse
@@ -169,7 +170,7 @@ class SlurmBackend(Backend):
             return {run: Sightings(known=False, text=str(error)) for run in runs}
         if not answer.known:
             return {run: Sightings(known=False, text=answer.text) for run in runs}
-        held.release(answer.jobs)
+        held.release(answer.jobs, _handed_over(submissions.values(), here))
         jobs: dict[str, list[tuple[JobArray, Job]]] = {}
         for job in answer.jobs:
             if named := array_layout.parse_name(job.name):
@@ -206,6 +207,16 @@ class SlurmBackend(Backend):
 
 def _mine(run: Run) -> list[Submission]:
     return [s for s in run.submissions() if s.backend == SlurmBackend.name]
+
+
+def _handed_over(submissions: Iterable[list[Submission]], here: str) -> set[str]:
+    """Return the numbers of the arrays that this cluster has, and that nobody has cancelled."""
+    return {
+        str(job["id"])
+        for submission in chain.from_iterable(submissions)
+        if submission.handle and not submission.cancelled and _home(submission, here) == here
+        for job in submission.handle["jobs"]
+    }
 
 
 def _home(submission: Submission, here: str) -> str:

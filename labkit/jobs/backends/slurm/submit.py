@@ -10,7 +10,7 @@ from typing import Any
 
 from labkit.jobs.backends.base import BackendError, SubmitRefusedError
 from labkit.jobs.backends.local_queue import clean_environment
-from labkit.jobs.backends.slurm import queue
+from labkit.jobs.backends.slurm import held, queue
 from labkit.jobs.backends.slurm.array_layout import JobArray, layout, most_elements
 from labkit.jobs.backends.slurm.options import Options
 from labkit.jobs.backends.slurm.script import StageRequest, arguments, script
@@ -104,17 +104,17 @@ class Sender:
             raise SubmitRefusedError(f"{error}: raise slurm_max_jobs.") from error
 
     def _send(self, arrays: list[JobArray]) -> None:
-        held = []
+        waiting = []
         alone = len(arrays) == 1
         for array in arrays:
             first = not self._works[array.stage].depends_on
             if first and not alone:
-                held.append(array)
+                waiting.append(array)
             if array not in self._jobs:
-                words = ["--hold"] if first and not alone else []
+                words = list(held.HOLD) if first and not alone else []
                 self._jobs[array] = self._sbatch(array, words)
-        if held:
-            commands.run("scontrol", "release", ",".join(self._jobs[array] for array in held))
+        if waiting:
+            held.let_go(self._jobs[array] for array in waiting)
 
     def _sbatch(self, array: JobArray, words: list[str]) -> str:
         work = self._works[array.stage]
