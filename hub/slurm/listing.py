@@ -81,7 +81,7 @@ def _one(user: str, server: str, job: str, row: Job | None, now: float) -> Serve
         return ServerJob(user, server, job, "node starts", row.partition, node)
     if row.state == COMPLETING or row.state in ENDED:
         state = "ends" if row.state == COMPLETING else "ended"
-        reason = how(row.state, reason=row.reason, node=node)
+        reason = how(row.state, reason=row.reason, ran=row.lasted, node=node)
         return ServerJob(user, server, job, state, row.partition, node, reason=reason)
     suspended = row.state in ("SUSPENDED", "STOPPED")
     return ServerJob(

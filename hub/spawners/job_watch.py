@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from hub.spawners.resume import ResumeStart
 from hub.spawners.startup import StartError
 from labkit.base.units import format_duration, format_size
 from labkit.slurm.commands import SlurmUnavailableError
-from labkit.slurm.exit_reasons import how
+from labkit.slurm.exit_reasons import how, over_memory
 from labkit.slurm.queue import Job
 from labkit.slurm.states import COMPLETING, RUNNING, STARTING, WAITING
 
@@ -198,9 +199,9 @@ class JobWatch(InternalSSL, ResumeStart, JobLog):
 
     def ending(self, status: int) -> str:  # noqa: ARG002 - SLURM knows more than the status
         """Say in words how the server ended."""
-        return self._how_ended(self.job_id)
+        return self._how_ended(self.job_id, ran=math.inf)
 
-    def _how_ended(self, job_id: str) -> str:
+    def _how_ended(self, job_id: str, ran: float = 0.0) -> str:
         memory = format_size(self.profile.memory) if self.profile else "its limit"
         limit = format_duration(self.slurm.time_limit)
         row = self.poller.row(job_id) or self._last_row
@@ -208,6 +209,8 @@ class JobWatch(InternalSSL, ResumeStart, JobLog):
         words = how(
             state,
             reason=row.reason if row else "",
+            ran=max(ran, row.lasted) if row else ran,
+            over_memory=over_memory(self.log_end(), job_id),
             memory=memory,
             limit=limit,
             node=row.host if row else "",

@@ -50,6 +50,13 @@ class JobLog(LabSpawner):
             text = await read_tail(account, self.home_log(account))
             await asyncio.to_thread(self._write_log, text)
 
+    def log_end(self) -> str:
+        """Return the log's end as it was copied last."""
+        try:
+            return self.log_file.read_text(errors="replace")
+        except OSError:
+            return ""
+
     def _write_log(self, text: str) -> None:
         self.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.write_atomic(self.log_file, text)

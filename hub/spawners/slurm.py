@@ -308,6 +308,8 @@ class SlurmSpawner(JobWatch, batchspawner.SlurmSpawner):
         if row is not None and self._clears_up(row):
             return None
         self._last_row = row or self._last_row
+        if self.ended is None and not self._starting:
+            await self.copy_log()  # SLURM may have said there why
         status = 0 if self._last_row and self._last_row.state in ("COMPLETED", COMPLETING) else 1
         self.note_end(status)
         return status

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from labkit.slurm.exit_reasons import how
+from labkit.slurm.exit_reasons import how, over_memory
 
 log = logging.getLogger(__name__)
 
 _TAIL = 4096  # bytes of the log
 _SAVE = 4.0  # seconds for open pages to save their documents
-_LINE = re.compile(r"\*\*\* JOB \d+ ON (\S+) CANCELLED AT \S+(?: DUE TO ([A-Z ]+?))? \*\*\*")
+_LINE = re.compile(r"\*\*\* JOB (\d+) ON (\S+) CANCELLED AT \S+(?: DUE TO ([A-Z ]+?))? \*\*\*")
 _STATES = {
     "TIME LIMIT": "TIMEOUT",
     "PREEMPTION": "PREEMPTED",
@@ -42,7 +42,9 @@ def reason(text: str) -> str:
     found = list(_LINE.finditer(text))
     if not found:
         return ""
-    node, due = found[-1].groups()
+    job, node, due = found[-1].groups()
+    if due is None and over_memory(text, job):
+        return how("OUT_OF_MEMORY")
     return how(_STATES.get(due, "CANCELLED"), node=node)
 
 

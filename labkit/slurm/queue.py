@@ -73,6 +73,11 @@ class Job(NamedTuple):
     name: str = ""
     comment: str = ""
 
+    @property
+    def lasted(self) -> float:
+        """The seconds from its start to its end; 0 where they are not known."""
+        return 0.0 if self.start is None or self.end is None else self.end - self.start
+
 
 @dataclass(frozen=True)
 class Columns:

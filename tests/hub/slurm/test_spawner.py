@@ -33,10 +33,18 @@ ONE_LOOK = "import hub.slurm.cluster\nhub.slurm.cluster.FRESH = 3600.0\n"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[SlurmCluster]:
     partitions = {
-        "main": {"Default": "YES"},
+        "main": {"Default": "YES", "PreemptMode": "OFF"},
         "tiny": {"Nodes": "node4", "MaxTime": "1", "OverTimeLimit": "0"},
+        "spare-requeue": {"Nodes": "node3", "PreemptMode": "REQUEUE"},
+        "spare-cancel": {"Nodes": "node3", "PreemptMode": "CANCEL"},
+        "first": {"Nodes": "node3", "PriorityTier": "2"},
     }
-    config = {"SlurmdTimeout": 5, "InactiveLimit": 0}
+    config = {
+        "SlurmdTimeout": 5,
+        "InactiveLimit": 0,
+        "PreemptType": "preempt/partition_prio",
+        "PreemptMode": "REQUEUE",
+    }
     with SlurmCluster(cpus=8, partitions=partitions, config=config) as running:
         yield running
 
@@ -44,7 +52,8 @@ def cluster() -> Iterator[SlurmCluster]:
 @pytest.fixture(scope="module")
 def portal(cluster: SlurmCluster, bob: str) -> Iterator[SlurmPortal]:
     """Bob is its administrator."""
-    slurm = {"partitions": ["main", "tiny", "nowhere"], "queue_timeout": "1m"}
+    partitions = ["main", "tiny", "nowhere", "spare-requeue", "spare-cancel"]
+    slurm = {"partitions": partitions, "queue_timeout": "1m"}
     profiles = [
         {"name": "stub", "title": "Stub", "environment": "stub", "memory": "512M"},
         {"name": "dies", "title": "Dies", "environment": "stub-dies", "memory": "512M"},
@@ -332,6 +341,34 @@ def test_a_cancelled_job_is_called_cancelled(
     wait_for(lambda: not portal.server(ada), 60, "that the hub notices")
     assert f"its job was cancelled (job {job})" in told_after(portal, ada)
     assert portal.hub_log().count("has ended") == before + 1
+
+
+@pytest.mark.parametrize("mode", ["requeue", "cancel"])
+def test_a_preempted_server_is_called_so(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str, mode: str
+) -> None:
+    """It is not queued again either: another server would come while nobody waits for it."""
+    start(portal, ada, profile="stub", partition=f"spare-{mode}").join()
+    wait_for(lambda: portal.server(ada).get("ready"))
+    (job,) = portal.jobs("RUNNING")
+    words = ["--partition=first", "--exclusive", "--output=/dev/null", "--wrap=true"]
+    cluster.command("sbatch", "-D/tmp", *words, user=ada)
+    wait_for(lambda: not portal.server(ada), 60, "that the hub notices")
+    told = told_after(portal, ada)
+    assert f"it had to give way to a job with higher priority (job {job})" in told, told
+    assert not portal.jobs()
+
+
+def test_a_server_over_its_memory_is_called_so(
+    portal: SlurmPortal, cluster: SlurmCluster, ada: str
+) -> None:
+    portal.spawn(ada)
+    (job,) = portal.jobs("RUNNING")
+    hog = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {0!r}])"
+    portal.run(ada, hog.format("import time; full = b'x' * 800_000_000; time.sleep(600)"))
+    wait_for(lambda: not portal.server(ada), 120, "that the hub notices")
+    told = told_after(portal, ada)
+    assert f"it used more memory than it has (512 MB) (job {job})" in told, told
 
 
 def test_a_suspended_server_is_called_so(

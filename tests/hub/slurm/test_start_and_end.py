@@ -14,7 +14,7 @@ from hub.slurm.poller import COLUMNS
 from hub.slurm.start_limits import StartLimits
 from hub.slurm.unreached import UnreachedHub
 from labkit.base.problems import ProblemsError
-from labkit.slurm.exit_reasons import how
+from labkit.slurm.exit_reasons import how, over_memory
 from labkit.slurm.queue import Job
 
 
@@ -92,9 +92,10 @@ def test_every_server_is_listed_with_what_slurm_says() -> None:
         "3": job("SUSPENDED", id="3", end=1060.0),
         "4": job("FAILED", id="4", reason="JobLaunchFailure"),
         "5": job("CONFIGURING", id="5"),
+        "7": job("FAILED", id="7", reason="JobLaunchFailure", start=100.0, end=700.0),
         "9": job("RUNNING", id="9", user="stranger"),
     }
-    servers = {(f"u{n}", ""): str(n) for n in (1, 2, 3, 4, 5, 6)}
+    servers = {(f"u{n}", ""): str(n) for n in (1, 2, 3, 4, 5, 6, 7)}
     shown = {one.user: one for one in server_jobs(servers, rows, clock=lambda: 1000.0)}
     assert [shown[f"u{n}"].state for n in (1, 2, 3, 4, 5, 6)] == [
         "runs",
@@ -108,6 +109,7 @@ def test_every_server_is_listed_with_what_slurm_says() -> None:
     assert shown["u2"].reason == "Other jobs are before it in the queue. (Priority)"
     assert shown["u2"].node == ""
     assert "home" in shown["u4"].reason
+    assert "it was killed on the node node1" in shown["u7"].reason
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,48 @@ def test_every_server_is_listed_with_what_slurm_says() -> None:
 )
 def test_an_end_has_its_reason(state: str, reason: str, words: str) -> None:
     said = how(state, reason=reason, limit="8 h", memory="2 GB", node="node1", home="/home/ada")
+    assert words in said
+
+
+STEPD = "slurmstepd-node1: error: "
+
+
+@pytest.mark.parametrize(
+    ("ran", "log", "words"),
+    [
+        (2.0, "", "its owner's home (/home/ada) is missing there"),
+        (600.0, "", "it was killed on the node node1, mostly because its own memory (2 GB)"),
+        (600.0, "7.batch exceeded memory limit\n", "it was killed on the node node1"),
+        (
+            2.0,
+            f"{STEPD}StepId=6.batch exceeded memory limit (747200512 > 536870912), being killed\n",
+            "its owner's home (/home/ada) is missing there",
+        ),
+        (
+            600.0,
+            f"{STEPD}StepId=7.batch exceeded memory limit (747200512 > 536870912), being killed\n",
+            "it used more memory than it has (2 GB)",
+        ),
+        (
+            2.0,
+            f"a word\n{STEPD}Detected 1 oom-kill event(s) in StepId=7.batch.\n",
+            "it used more memory than it has (2 GB)",
+        ),
+    ],
+)
+def test_a_server_that_a_signal_killed_is_not_said_to_have_failed_to_start(
+    ran: float, log: str, words: str
+) -> None:
+    """SLURM gives both the reason JobLaunchFailure."""
+    said = how(
+        "FAILED",
+        reason="JobLaunchFailure",
+        ran=ran,
+        over_memory=over_memory(log, "7"),
+        memory="2 GB",
+        node="node1",
+        home="/home/ada",
+    )
     assert words in said
 
 

@@ -22,6 +22,10 @@ LINE = "slurmstepd: error: *** JOB 12 ON node1 CANCELLED AT 2026-11-30T16:15:36{
     [
         ("all is well\n", ""),
         (LINE.format(""), "its job was cancelled"),
+        (
+            f"slurmstepd: error: StepId=12.batch exceeded memory limit (7 > 5)\n{LINE.format('')}",
+            "it used more memory than it has",
+        ),
         (LINE.format(" DUE TO TIME LIMIT"), "it reached its time limit"),
         (
             LINE.format(" DUE TO PREEMPTION"),
