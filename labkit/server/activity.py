@@ -31,7 +31,7 @@ class Reason:
     Attributes
     ----------
     kind : str
-        ``kernel`` or ``hold``.
+        ``kernel``, ``terminal`` (a command in front of it) or ``hold``.
     text : str
         What the user is shown.
     since : float or None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,18 @@ from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinja
 from labkit.base import activity, scratch
 from labkit.jobs.backends import local
 from labkit.relay.upstream import Upstreams
-from labkit.server import own_packages, pages, routes, rstudio, shiny, signatures, tutorials, viewer
-from labkit.server.activity import Activity, Rules
+from labkit.server import (
+    foreground,
+    own_packages,
+    pages,
+    routes,
+    rstudio,
+    shiny,
+    signatures,
+    tutorials,
+    viewer,
+)
+from labkit.server.activity import Activity, Reason, Rules
 from labkit.server.cull_exemption import CullExemption
 from labkit.server.ending import Ending
 from labkit.server.previews import Previews
@@ -50,7 +62,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
             settings,
             CullExemption.from_environment(),
             Rules.from_environment(),
-            more=() if rstudio.lacks() else (rstudio.Sessions().reasons,),
+            more=(partial(foreground.reasons, settings), *self._sessions()),
         )
         self.time_limit = TimeLimit(self.activity)
         self.ending = settings[pages.ENDING] = Ending()
@@ -64,6 +76,10 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         settings[viewer.OPENER] = viewer.Opener()
         settings[shiny.PREVIEWS] = Previews()
         own_packages.offer(self.serverapp, settings)
+
+    @staticmethod
+    def _sessions() -> tuple[Callable[[], list[Reason]], ...]:
+        return () if rstudio.lacks() else (rstudio.Sessions().reasons,)
 
     def initialize_handlers(self) -> None:
         """Register the pages, then the proxy in jupyter-server-proxy's place."""

@@ -46,7 +46,7 @@
     const items = s.busy.map((one) => {
       const li = document.createElement("li");
       const name = document.createElement("span");
-      name.textContent = one.kind === "kernel" ? `Running: ${one.text}` : one.text;
+      name.textContent = ["kernel", "terminal"].includes(one.kind) ? `Running: ${one.text}` : one.text;
       li.append(name);
       if (one.since) {
         const since = document.createElement("span");
