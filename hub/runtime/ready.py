@@ -69,12 +69,17 @@ def wait(
     """
     end = time.monotonic() + timeout
     ends: dict[str, set[float]] = {}
+    before: dict[str, float] = {}  # ends of earlier runs
     while True:
         known = supervisor.info()
         for name, program in known.items():
             if is_app(name):
                 continue  # it is shown as down to who opens it
-            if program.state in ("BACKOFF", "FATAL", "EXITED"):
+            # One that took some seconds to fail was taken for running, and is started anew at once.
+            ended = name not in _FAILURES and program.stopped != before.setdefault(
+                name, program.stopped
+            )
+            if ended or program.state in ("BACKOFF", "FATAL", "EXITED"):
                 ends.setdefault(name, set()).add(program.stopped)
                 if program.state == "FATAL" or len(ends[name]) >= _FAILURES.get(name, 1):
                     raise NotReadyError(name, f"{name} ends as soon as it is started")
