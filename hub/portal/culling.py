@@ -12,7 +12,6 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from jupyterhub.proxy import ConfigurableHTTPProxy
 from traitlets.config import Config
 
 from hub.labfile.addresses import PortalAddresses
@@ -24,21 +23,6 @@ SERVICE = "culler"
 TOKEN = "LABHUB_CULLER_TOKEN"  # noqa: S105 - the variable's name
 SCOPES = ("list:users", "read:users:activity", "read:servers", "delete:servers")
 _FOREVER = 10**9  # seconds: the culler knows no "never"
-
-
-class LabProxy(ConfigurableHTTPProxy):
-    """The proxy without its own idea of activity.
-
-    configurable-http-proxy takes every byte for use, also the pings of a forgotten tab, so
-    that a server with an open tab would never be idle.
-    """
-
-    async def get_all_routes(self) -> dict[str, Any]:
-        """Return the routes without the times of their last traffic."""
-        routes: dict[str, Any] = await super().get_all_routes()
-        for route in routes.values():
-            route["data"].pop("last_activity", None)
-        return routes
 
 
 def report_interval(settings: Settings) -> timedelta:
@@ -53,7 +37,7 @@ def report_interval(settings: Settings) -> timedelta:
 def configure(c: Config, settings: Settings, _paths: Paths) -> None:
     """Tell the servers the rules, and let only them say when they were used."""
     max_age = settings.culling.max_age
-    c.JupyterHub.proxy_class = LabProxy
+    c.JupyterHub.proxy_class = "hub.portal.lab_proxy.LabProxy"
     c.JupyterHub.activity_resolution = int(
         min(30.0, report_interval(settings).total_seconds()) // 2
     )
