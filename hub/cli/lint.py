@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -101,7 +102,9 @@ def _finder(bin_folder: Path) -> Program:
 
 
 def lint(names: Collection[str], bin_folder: Path, env: dict[str, str]) -> list[str]:
-    """Run checks, showing what they print; all of them, also where one fails.
+    """Run checks, as many at once as there are cores; all of them, also where one fails.
+
+    What they print is shown in the order of their names.
 
     Parameters
     ----------
@@ -129,16 +132,34 @@ def lint(names: Collection[str], bin_folder: Path, env: dict[str, str]) -> list[
         )
     program = _finder(bin_folder)
     failed = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names or NAMES:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = {
+            name: pool.submit(_check, list(commands(name, program, Path(folder))), env)
+            for name in names or NAMES
+        }
+        for name, check in checks.items():
+            passed, text = check.result()
             click.secho(f"lint: {name}", bold=True)
+            click.echo(text, nl=False)
             sys.stdout.flush()
-            for command in commands(name, program, Path(folder)):
-                if not _passes(command, env) and name not in failed:
-                    failed.append(name)
+            if not passed:
+                failed.append(name)
     return failed
 
 
-def _passes(command: Sequence[str], env: dict[str, str]) -> bool:
-    done = subprocess.run(command, cwd=REPOSITORY, env=env, check=False)
-    return done.returncode == 0
+def _check(words: Collection[Sequence[str]], env: dict[str, str]) -> tuple[bool, str]:
+    """Run a check's commands; return whether all passed, and what they printed."""
+    done = [
+        subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env=env,
+            check=False,
+            text=True,
+            errors="replace",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for command in words
+    ]
+    return not any(one.returncode for one in done), "".join(one.stdout for one in done)

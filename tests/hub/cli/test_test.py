@@ -104,6 +104,21 @@ def test_a_failed_check_fails_the_command(
     assert "lint: imports" in bad.output  # goes on after the first
 
 
+def test_checks_run_at_once_and_are_shown_in_order(
+    calls: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ends only when the second has run."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    first, second = tmp_path / "ruff", tmp_path / "mypy"
+    first.write_text(f"#!/bin/sh\nwhile [ ! -e {tmp_path}/done ]; do sleep 0.05; done; echo A\n")
+    second.write_text(f"#!/bin/sh\necho B; touch {tmp_path}/done\n")
+    for script in (first, second):
+        script.chmod(0o755)
+    monkeypatch.setattr(lint, "_finder", lambda _: lambda name: str(tmp_path / name))
+    done = CliRunner().invoke(command.test, ["--lint", "ruff", "mypy"])
+    assert done.output == "lint: ruff\nA\nlint: mypy\nB\n2 checks passed.\n"
+
+
 def test_an_unknown_check_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProblemsError, match=r"no check 'rust'.*ruff, format"):
         lint.lint(["rust"], tmp_path, {})
