@@ -29,6 +29,7 @@ from labkit.base.ports import free_port
 from labkit.base.units import format_size
 
 PORT = 8888  # on the sandbox's own address: its 127.0.0.1:8888 stays free
+_RUNTIME = "/tmp/jupyter-runtime"  # noqa: S108 - the sandbox's /tmp is its own
 _KNOCK = 0.05  # seconds between two looks whether a server has ended
 _UMASK = 0o077
 _LAST_WORDS = 2.0  # seconds for the log of a server that has ended
@@ -55,6 +56,14 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         self._writer: subprocess.Popen[bytes] | None = None
         self._out_of_memory = False
         self._join_files: list[str] = []
+
+    def get_env(self) -> dict[str, str]:
+        """Return the server's variables: those of all servers, and what its sandbox has."""
+        env = super().get_env()
+        if os.geteuid() == 0:
+            # The sandbox's own: a home that is full must not keep its owner out.
+            env["JUPYTER_RUNTIME_DIR"] = _RUNTIME
+        return env
 
     # -- starting ---------------------------------------------------------------------
 

@@ -183,6 +183,7 @@ def test_the_server_gets_the_settled_environment(doors: Portal, eve: str) -> Non
     assert env["LABHUB_CULL_IDLE_SECONDS"] == "7200"
     assert env["LABHUB_MEMORY_BYTES"] == str(512 << 20)
     assert env["LABHUB_PROFILE"] == "stub"
+    assert env["JUPYTER_RUNTIME_DIR"] == "/tmp/jupyter-runtime"  # a full home locks nobody out
     assert env["LABHUB_ENVS"] == str(doors.envs)
     assert Path(env["LABHUB_TUTORIALS"]).name == "tutorials"
     assert env["OMP_NUM_THREADS"] == "1"  # the profile's cores, not the machine's
