@@ -5,6 +5,7 @@ Jupyter empties a file before it writes it anew, and loses it where the disk is 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -18,6 +19,8 @@ from typing import IO, Any
 
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from tornado import web
+
+from labkit.server import trash
 
 _NEXT = {
     errno.ENOSPC: "There is no room left. Delete what you need no more, or move it elsewhere: "
@@ -42,6 +45,13 @@ class LabContents(AsyncLargeFileManager):
             name = Path(os_path or error.filename or "").name
             text = f"{name} was not saved. {_NEXT[error.errno]}"
             raise web.HTTPError(507, text, reason="No room left") from error
+
+    async def delete_file(self, path: str) -> None:
+        """Delete a file or folder: into the trash, which is kept small."""
+        await super().delete_file(path)  # type: ignore[no-untyped-call]
+        with contextlib.suppress(OSError):
+            for name in await asyncio.to_thread(trash.tidy):
+                self.log.info("Deleted for good: %s", name)
 
     @contextlib.contextmanager
     def atomic_writing(
