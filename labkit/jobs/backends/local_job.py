@@ -21,7 +21,7 @@ from labkit.jobs.worker import commit, reap
 from labkit.jobs.worker.folder import read_json, read_json_anew, write_record
 from labkit.jobs.worker.retry import retry_memory
 
-log = logging.getLogger("labkit.supervisor")
+log = logging.getLogger("labkit.scheduler")
 
 
 class TakenOverError(Exception):
@@ -63,6 +63,7 @@ class Job:
         self.waits_for = ""
         # First of all: what an earlier scheduler claims from now on, it gives back.
         self._epoch = Epoch.begin(run.folder, submission.number, queue)
+        self.sweep()
         for left in self.stages.values():
             self._load(left)
 
@@ -171,7 +172,7 @@ class Job:
         if read_json_anew(beat) is not None:
             return
         verdict = (str(State.FAILED), str(Reason.LOST), "its scheduler ended before it could begin")
-        record = reap.record({}, where, self.submission.number, verdict, "supervisor")
+        record = reap.record({}, where, self.submission.number, verdict, "scheduler")
         record["began"] = False
         write_record(self.run.folder.record(*where), record)
         late = read_json_anew(beat)
@@ -266,6 +267,11 @@ class Job:
             with contextlib.suppress(OSError):  # then the other one does, when they are silent
                 self._settle(self.stages[live.stage], live, "another machine's scheduler has it")
 
+    def sweep(self) -> None:
+        """Clear what dead attempts have left on this machine, where it could not be cleared."""
+        with contextlib.suppress(OSError):
+            reap.sweep_machine(self.run.folder)
+
     def cancel(self) -> None:
         """Drop what waits and end what lives."""
         self.cancelled = True
@@ -280,7 +286,7 @@ class Job:
         for left in self.stages.values():
             for live in list(left.live.values()):
                 if live.gone():
-                    self._settle(left, live, _how(live))
+                    self._settle(left, live, live.how())
             for record in list(left.unrecorded):
                 left.unrecorded.remove(record)
                 self._write(left, record)
@@ -334,7 +340,7 @@ class Job:
         verdict = (str(State.FAILED), str(reason), text)
         if self.cancelled:
             verdict = (str(State.CANCELLED), str(Reason.CANCELLED), "cancelled")
-        record = reap.record(beat, placed, self.submission.number, verdict, "supervisor")
+        record = reap.record(beat, placed, self.submission.number, verdict, "scheduler")
         record["memory"] = live.memory
         self._count(record)
         self._write(left, record)
@@ -388,12 +394,3 @@ class Job:
                 for name, left in self.stages.items()
             },
         }
-
-
-def _how(live: Live) -> str:
-    code = live.process.returncode if live.process else None
-    if code is None:
-        return "its worker ended and left no record"
-    if code < 0:
-        return f"its worker was killed by signal {-code}"
-    return f"its worker ended with code {code} and could leave no record"

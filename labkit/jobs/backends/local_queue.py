@@ -39,8 +39,9 @@ class LocalQueue:
             path = private_folder(state_folder("jobs") / "local") / host
         self.path = private_folder(path)
         self.queue = private_folder(self.path / "queue")
+        # A scheduler of an earlier version may hold it: the name stays.
         self.lock = self.path / "supervisor.lock"
-        self.log = self.path / "supervisor.log"
+        self.log = self.path / "scheduler.log"
         self.pipe = self.path / "wake"
 
     def entry(self, name: str) -> Path:

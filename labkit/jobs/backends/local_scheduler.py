@@ -30,7 +30,7 @@ from labkit.jobs.runs.index import Index
 from labkit.jobs.runs.store import Run
 from labkit.jobs.worker.folder import mark
 
-log = logging.getLogger("labkit.supervisor")
+log = logging.getLogger("labkit.scheduler")
 
 _IDLE = 60.0  # seconds without work before it ends
 _LOOK = 1.0  # seconds between two looks where nothing wakes it
@@ -92,6 +92,7 @@ class Scheduler:
             self._attend()
         for name, job in list(self._jobs.items()):
             if job.over:
+                job.sweep()
                 self._forget(name)
                 log.info("%s is over", name)
             elif self._vanished(job):
@@ -324,16 +325,16 @@ def _keep_server_awake() -> ExitStack:
 
 
 def main() -> int:
-    """Supervise the queue that the first argument names, if nobody does."""
+    """Serve the queue that the first argument names, if nobody does."""
     queue = LocalQueue(Path(sys.argv[1]))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for _ in range(_TRIES):  # whoever looks whether a scheduler lives holds the lock for a moment
         with queue.held() as free:
             if free:
                 queue.lock.write_text(str(os.getpid()))
-                log.info("supervisor %s starts: %s", os.getpid(), capacity())
+                log.info("scheduler %s starts: %s", os.getpid(), capacity())
                 Scheduler(queue).serve()
-                log.info("supervisor %s ends: nothing to do", os.getpid())
+                log.info("scheduler %s ends: nothing to do", os.getpid())
         if free and not queue.names():  # nothing came in while it ended
             return 0
         time.sleep(0.05)

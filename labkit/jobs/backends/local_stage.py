@@ -60,6 +60,15 @@ class Live:
             return not reap.fresh(self.beat)
         return process_tree.start_time(self.pid) != self.start
 
+    def how(self) -> str:
+        """Return how the worker has ended, where it left no record."""
+        code = self.process.returncode if self.process else None
+        if code is None:
+            return "its worker ended and left no record"
+        if code < 0:
+            return f"its worker was killed by signal {-code}"
+        return f"its worker ended with code {code} and could leave no record"
+
 
 @dataclass
 class StageLeft:

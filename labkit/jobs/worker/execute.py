@@ -19,7 +19,6 @@ from labkit.jobs.worker.attempt import Attempt, AttemptFailed, trace
 from labkit.jobs.worker.folder import (
     Folder,
     fill,
-    make_private,
     publish,
     read_json,
     read_json_anew,
@@ -27,7 +26,7 @@ from labkit.jobs.worker.folder import (
     unique_name,
     write_json,
 )
-from labkit.jobs.worker.setting import Setting
+from labkit.jobs.worker.setting import Setting, make_temporary
 from labkit.jobs.worker.watch import Watch
 
 _TAIL = 4000  # bytes of the log's end in the record of a failure
@@ -170,7 +169,7 @@ class Execution:
         with self._log.open("ab", buffering=0) as log:
             attempt: Attempt | None = None
             try:
-                make_private(self._tmp)
+                make_temporary(self._tmp)
                 attempt = self._prepare(log)
                 commit.check_inputs(attempt)
                 self._execute(attempt)
@@ -346,25 +345,24 @@ class Execution:
 
     def _failed(self, failure: AttemptFailed) -> dict[str, Any]:
         reason, text = failure.reason, failure.text
-        if reason in ("EXIT", "CHECK", "DRIVER", "STORAGE") and self._disk_full():
-            reason, text = "DISK_FULL", f"no space left for {self._out}; {text}"
+        if reason in ("EXIT", "CHECK", "DRIVER", "STORAGE") and (full := self._full_disk()):
+            reason, text = "DISK_FULL", f"no space left for {full}; {text}"
         state = "CANCELLED" if reason in ("CANCELLED", "SUPERSEDED") else "FAILED"
         ended: dict[str, Any] = {"state": state, "reason": reason, "text": text}
         if failure.exit_code is not None:
             ended["exit"] = failure.exit_code
         return ended
 
-    def _disk_full(self) -> bool:
-        if "No space left on device" in self._tail():
-            return True
-        for path in (self._folder.path, self._tmp.parent):
+    def _full_disk(self) -> Path | None:
+        """Return the folder that has no space left, if there is one."""
+        for path in (self._out, self._tmp):
             try:
-                disk = os.statvfs(path)
+                disk = os.statvfs(path if path.exists() else path.parent)
             except OSError:
                 continue
             if disk.f_bavail * disk.f_frsize < _FULL:
-                return True
-        return False
+                return path
+        return self._out if "No space left on device" in self._tail() else None
 
     def _tail(self) -> str:
         return files.tail(self._log, most=_TAIL)
@@ -376,8 +374,7 @@ class Execution:
             return planned, planned
         done, total = attempt.units_done, attempt.units_total
         if not done and self._watch and self._watch.told:
-            done, told = self._watch.told
-            total = told or total
+            done, total = self._watch.told[0], self._watch.told[1] or total
         return round(min(1.0, done / max(1, total)) * planned, 3), planned
 
     def _beat(self, now: dict[str, Any]) -> None:

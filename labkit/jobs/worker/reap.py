@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +58,31 @@ def sweep_machine(folder: Folder) -> None:
     Where SLURM has killed an element with its worker, whoever found that out was on another node.
     """
     parts = unique_name(folder.path, "", 0, 0).split("-")
-    begins, ends = "-".join(parts[:2]) + "-", f"-{parts[-1]}"
+    ours = re.compile(rf"{'-'.join(map(re.escape, parts[:2]))}-(.+)-(\d+)-(\d+)-{parts[-1]}")
     places = [Path(os.environ.get("TMPDIR") or "/tmp")]  # noqa: S108
     places += [group for group, _ in cgroups.groups("memory")]
-    for place in filter(Path.is_dir, places):
-        for name in os.listdir(place):  # noqa: PTH208 -- names are enough
-            if not (name.startswith(begins) and name.endswith(ends)):
+    for place in places:
+        for name in _own(place):
+            match = ours.fullmatch(name)
+            if match is None:
                 continue
-            stage, index, attempt = name[len(begins) : -len(ends)].rsplit("-", 2)
-            where = (stage, int(index), int(attempt))
+            where = (match[1], int(match[2]), int(match[3]))
             path = folder.running(*where)  # written before the folder and the group are made
             beat = read_json(path)
             if beat is None or not lives(beat, path):
                 clear(folder.path, *where)
+
+
+def _own(place: Path) -> list[str]:
+    """Return the names of our own folders: in /tmp others may choose names as they like."""
+    own = []
+    with suppress(OSError), os.scandir(place) as entries:  # not ours to read: nothing of ours
+        for entry in entries:
+            with suppress(FileNotFoundError):  # gone meanwhile
+                owner = entry.stat(follow_symlinks=False).st_uid
+                if owner == os.geteuid() and entry.is_dir(follow_symlinks=False):
+                    own.append(entry.name)
+    return own
 
 
 def settled(

@@ -8,10 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from labkit.jobs.worker.attempt import AttemptFailed
-from labkit.jobs.worker.folder import Folder, mark
+from labkit.jobs.worker.folder import Folder, make_private, mark
 
 _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM", "BLIS", "ITK_GLOBAL_DEFAULT")
 _PRIVATE = ("JUPYTERHUB_", "JPY_", "PYTHON", "LABKIT_")
+
+
+def make_temporary(path: Path) -> None:
+    """Make an attempt's temporary folder.
+
+    Raises
+    ------
+    AttemptFailed
+        It cannot be made.
+    """
+    try:
+        make_private(path)
+    except OSError as error:
+        raise AttemptFailed(
+            "STORAGE",
+            f"the folder of temporary files {path.parent} cannot be written: "
+            f"{error.strerror or error}. Make room there, or set TMPDIR to another place before "
+            "you submit.",
+        ) from error
 
 
 class Setting:

@@ -394,7 +394,7 @@ def test_jobs_are_listed_while_the_disk_of_the_state_is_full(
 
 def test_a_clock_that_is_set_back_gives_no_negative_time() -> None:
     later = {"started": time.time() + 3600}
-    lost = reap.record(later, ("one", 0, 1), 1, ("FAILED", "LOST", "gone"), "supervisor")
+    lost = reap.record(later, ("one", 0, 1), 1, ("FAILED", "LOST", "gone"), "scheduler")
     assert lost["seconds"] == 0
 
 

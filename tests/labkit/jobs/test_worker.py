@@ -279,7 +279,7 @@ def test_a_record_needs_no_space_beyond_what_was_kept(tmp_path: Path) -> None:
 def test_a_record_is_never_written_over(tmp_path: Path) -> None:
     path = tmp_path / "1.1.json"
     assert write_json(path, {"by": "worker"}, exclusive=True)
-    assert not write_json(path, {"by": "supervisor"}, exclusive=True)
+    assert not write_json(path, {"by": "scheduler"}, exclusive=True)
     assert read_json(path) == {"by": "worker"}
     assert list(tmp_path.iterdir()) == [path]
 

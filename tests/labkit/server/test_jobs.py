@@ -55,7 +55,7 @@ def _end_all(home: Path) -> None:
 
 
 def _left(home: Path) -> list[int]:
-    """Supervisors and workers of that home."""
+    """Schedulers and workers of that home."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
