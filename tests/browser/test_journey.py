@@ -6,6 +6,7 @@ in their order. Pictures of each are kept as ``journey-*.png``.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -172,6 +173,9 @@ def test_the_launcher_offers_the_labs_apps_and_no_news(journey: Journey) -> None
     page.wait_for_timeout(1500)  # the question about news comes after the start
     expect(page.locator(".Toastify__toast")).to_have_count(0)
     journey.picture("launcher")
+    # The environment is the lab's: an extension that a person installs would go nowhere.
+    config = json.loads(page.locator("#jupyter-config-data").text_content() or "")
+    assert config["extensionManager"]["can_install"] is False
 
 
 def test_the_tutorials_are_there(journey: Journey) -> None:
