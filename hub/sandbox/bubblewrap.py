@@ -7,11 +7,15 @@ list is run as root (no user namespace is needed, which some distributions forbi
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _SYSTEM = ("usr", "etc", "opt", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _PIECES = (  # what programs of the system look up outside of these
@@ -161,7 +165,10 @@ class _Tree:
 
 
 def own_home(account: pwd.struct_passwd) -> Path:
-    """Return the real place of an account's home, closed to everybody else (0700).
+    """Return the real place of an account's home.
+
+    One that others may enter stays so, for who works on this machine without the portal: no
+    sandbox shows another person's home. Homes that the portal makes are closed.
 
     Raises
     ------
@@ -183,7 +190,13 @@ def own_home(account: pwd.struct_passwd) -> Path:
                 " an administrator can give it back with chown"
             )
         if status.st_mode & 0o077:
-            os.fchmod(descriptor, 0o700)
+            log.warning(
+                "The home %s of %s is open to other accounts of this machine (mode %04o);"
+                " chmod 700 closes it",
+                home,
+                account.pw_name,
+                stat.S_IMODE(status.st_mode),
+            )
     finally:
         os.close(descriptor)
     return home

@@ -179,12 +179,15 @@ def test_processes_of_others_are_not_seen(portal: Portal, ada: str, bob: str) ->
     assert portal.run(bob, look).strip() == "no"
 
 
-def test_homes_are_closed_and_new_files_private(portal: Portal, ada: str, bob: str) -> None:
+def test_an_open_home_is_not_shown_and_new_files_are_private(
+    portal: Portal, ada: str, bob: str
+) -> None:
     home = Path(pwd.getpwnam(ada).pw_dir)
     home.chmod(0o755)
     portal.stop_server(ada)
     portal.spawn(ada)
-    assert home.stat().st_mode & 0o777 == 0o700
+    assert home.stat().st_mode & 0o777 == 0o755  # it was there before the portal
+    assert portal.run(bob, f"import os; print(os.path.exists({str(home)!r}))").strip() == "False"
     assert portal.run(bob, "import os; print(os.listdir('/home'))").strip() == f"['{bob}']"
     portal.run(bob, "open('new', 'w').close()")
     new = Path(pwd.getpwnam(bob).pw_dir) / "new"

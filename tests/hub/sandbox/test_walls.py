@@ -145,11 +145,17 @@ def pairs(args: list[str], flag: str) -> list[str]:
     return [args[at + 1] for at, word in enumerate(args) if word == flag]
 
 
-def test_a_home_is_closed_and_must_be_the_persons_own(tmp_path: Path) -> None:
+def test_a_home_must_be_the_persons_own_and_stays_as_open_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     home = tmp_path / "home"
-    home.mkdir(mode=0o755)
+    home.mkdir(mode=0o700)
     assert own_home(person(home)) == home
-    assert home.stat().st_mode & 0o777 == 0o700
+    assert caplog.text == ""
+    home.chmod(0o755)
+    assert own_home(person(home)) == home
+    assert home.stat().st_mode & 0o777 == 0o755
+    assert "is open to other accounts of this machine (mode 0755)" in caplog.text
     for bad in (
         person(home, os.geteuid() + 1),
         person(tmp_path / "none"),
