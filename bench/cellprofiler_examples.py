@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype, is_string_dtype
 from skimage.io import imread
 
 import labkit
@@ -88,12 +89,13 @@ def run_by_labkit(pipeline: Path, images: Path, out: Path) -> tuple[CellProfiler
         job = workflow.submit("local")
     job.wait(_LONGEST)
     count = len(workflow.prepared.sets)
-    return job, f"{count} in one task" if whole else f"{count} in {count} tasks"
+    tasks = int((job.tasks()["stage"] == "analysis").sum())
+    return job, f"{count} in {tasks} {'task' if tasks == 1 else 'tasks'}"
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, text: str = "") -> pd.DataFrame:
     """Return a table of a plain run; a file that two kinds of objects share has two heads."""
-    table = pd.read_csv(path, float_precision="round_trip")
+    table = pd.read_csv(path, float_precision="round_trip", dtype={text: str} if text else None)
     if len(table) and "ImageNumber" not in table and "ImageNumber" in map(str, table.iloc[0]):
         table = pd.read_csv(path, float_precision="round_trip", header=[0, 1])
         table.columns = [b if a in ("", "Image") else f"{a}_{b}" for a, b in table.columns]
@@ -103,19 +105,26 @@ def read_table(path: Path) -> pd.DataFrame:
 def differences(job: CellProfilerJob, out: Path) -> list[str]:
     """Return in what a job's tables differ from a plain run's."""
     settings = json.loads((job.run.folder.files / "gather.json").read_text())
-    found = []
+    unlike = []
+    tables: dict[str, list[Path]] = {}  # a pipeline may write one of each group of images
     for path in sorted(out.rglob("*.csv")):
         name = path.stem
         for prefix in settings["prefixes"]:
             name = name.removeprefix(prefix)
-        if name == "Experiment" or not path.stat().st_size:
-            continue
-        theirs = read_table(path)
+        if name != "Experiment" and path.stat().st_size:
+            tables.setdefault(name, []).append(path)
+    for name, paths in tables.items():
         try:
             ours = job.results(name, places=False)
         except LabkitError as error:
-            found.append(f"{name}: {error}")
+            unlike.append(f"{name}: {error}")
             continue
+        theirs = pd.concat([read_table(path) for path in paths], ignore_index=True)
+        for column in theirs.columns.intersection(ours.columns):
+            # Text of digits alone, e.g. a frame's number 0001: pandas would take it for a number.
+            if is_string_dtype(ours[column]) and is_numeric_dtype(theirs[column]):
+                texts = [read_table(path, text=column)[column] for path in paths]
+                theirs[column] = pd.concat(texts, ignore_index=True)
         columns = [column for column in theirs if not column.startswith(VOLATILE)]
         # where a run has saved its own images: what lies there is compared by its name
         own = [c for c in columns if theirs[c].astype(str).str.contains(str(out)).any()]
@@ -128,8 +137,8 @@ def differences(job: CellProfilerJob, out: Path) -> list[str]:
                 check_exact=True,
             )
         except (AssertionError, KeyError) as error:
-            found.append(f"{name}: {' '.join(str(error).split())[:200]}")
-    return found
+            unlike.append(f"{name}: {' '.join(str(error).split())[:200]}")
+    return unlike
 
 
 def unlike_images(job: CellProfilerJob, out: Path) -> tuple[int, list[str]]:

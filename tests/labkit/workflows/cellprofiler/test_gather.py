@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.request import pathname2url
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labkit.workflows.cellprofiler.task_code.gather import saved, tables
+from labkit.workflows.cellprofiler.task_code.gather import aggregates, saved, tables
 from labkit.workflows.cellprofiler.task_code.gather.tables import GatherError, Part
 
 
@@ -125,6 +126,31 @@ def test_numbers_inside_other_columns_are_the_jobs_too(tmp_path: Path) -> None:
     content = "ImageNumber,TrackObjects_ParentImageNumber_30\n1,0\n2,1\n"
     table = gather(tmp_path, part(tmp_path, "1", content, (11, 12), {11, 12}))
     assert list(table["TrackObjects_ParentImageNumber_30"]) == [0, 11]
+
+
+def test_means_of_image_numbers_are_taken_over_the_jobs_numbers(tmp_path: Path) -> None:
+    """Seen with CellProfiler's own ExampleTrackObjects: 18.4 became 22, 0 among them."""
+    objects = (
+        "ImageNumber,ObjectNumber,TrackObjects_ParentImageNumber_50\n"
+        "1,1,0\n1,2,0\n2,1,1\n2,2,1\n2,3,0\n"
+    )
+    feature = "Embryos_TrackObjects_ParentImageNumber_50"
+    image = (
+        f"ImageNumber,Mean_{feature},Median_{feature},StDev_{feature},Mean_Gone_ParentImageNumber\n"
+        "1,0,0,0,1\n2,0.6666,1,0.4714,1\n3,nan,nan,nan,nan\n"
+    )
+    for name, content in (("Embryos", objects), ("Image", image)):
+        one = part(tmp_path, name, content, (22, 23, 24), {22, 23, 24})
+        tables.gather([(one, one.folder / "Image.csv")], tmp_path / f"{name}.parquet")
+    assert aggregates.renew(tmp_path) == ["Mean_Gone_ParentImageNumber"]
+    table = pq.read_table(tmp_path / "Image.parquet").to_pandas()
+    parents = np.array([22.0, 22.0, 0.0])
+    assert list(table["ImageNumber"]) == [22, 23, 24]
+    assert list(table[f"Mean_{feature}"][:2]) == [0.0, parents.mean()]
+    assert list(table[f"Median_{feature}"][:2]) == [0.0, 22.0]
+    assert list(table[f"StDev_{feature}"][:2]) == [0.0, parents.std()]
+    assert table.iloc[2, 1:].isna().all()
+    assert table["Mean_Gone_ParentImageNumber"].isna().all()
 
 
 def test_objects_combined_in_one_file_have_two_lines_of_names(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .. import costs
-from . import saved, tables
+from . import aggregates, saved, tables
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _REAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
@@ -62,6 +62,11 @@ def main(run: Path, out: Path, memory: int) -> None:
             lost = sorted(good - seen)
             raise tables.GatherError(f"the Image table lacks image sets {lost[:5]} ({len(lost)})")
         print(f"GATHERED {done + 1}/{len(found) + 1}", flush=True)
+    unknown = aggregates.renew(out / "tables")
+    if unknown:
+        print(
+            f"null, since the objects' tables lack what they need: {', '.join(unknown)}", flush=True
+        )
     saved_images = gather_images(parts, rows, settings["saves"], out)
     result = {
         "image_sets": len(rows),

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 KEY = "ImageNumber"
 #: Columns that hold image numbers of the process that wrote them.
 _NUMBERS = re.compile(r"(^|_)(First_|Second_|Parent|Lifetime)?ImageNumber(_|$)|Image Number$")
+#: Columns of the Image table over all objects of an image: see aggregates.py.
+AGGREGATE = re.compile(r"(Mean|Median|StDev)_")
 PLANNED = ("Group_Number", "Group_Index", "Group_Length")
 _BLOCK = 32 * 1024**2
 _SHOWN = 4  # columns in a message
@@ -139,7 +141,7 @@ def _read(part: Part, path: Path, delimiter: str, planned: Mapping[str, pa.Array
         raise GatherError(f"{path} has image sets that were not planned for it")
     numbers = pa.array((0, *part.numbers), pa.int64())
     for name in table.column_names:
-        if _NUMBERS.search(name):
+        if is_number(name) and not AGGREGATE.match(name):
             values = table[name].cast(pa.float64()).cast(pa.int64(), safe=False)
             # 0 and null mean "no image", and stay
             valid = pc.and_(pc.greater(values, 0), pc.less_equal(values, len(part.numbers)))
@@ -156,6 +158,11 @@ def _read(part: Part, path: Path, delimiter: str, planned: Mapping[str, pa.Array
             place = table.column_names.index(name)
             table = table.set_column(place, name, pc.take(values, where))
     return table
+
+
+def is_number(name: str) -> bool:
+    """Return whether a column holds image numbers of the process that wrote it."""
+    return bool(_NUMBERS.search(name))
 
 
 def _with_places(table: pa.Table, folder: Path) -> pa.Table:
