@@ -37,21 +37,61 @@ UMask=0022
 WantedBy={target}
 """
 
+BACKUP_UNIT = """\
+[Unit]
+Description=Backup of Labhub, the portal of {lab}
+Documentation=file://{repository}/docs/how-to/administer.md
+{order}
+[Service]
+Type=oneshot
+Environment={variables}
+ExecStart={repository}/labhub backup
+Nice=10
+IOSchedulingClass=idle
+"""
+
+TIMER = """\
+[Unit]
+Description=Daily backup of Labhub, the portal of {lab}
+Documentation=file://{repository}/docs/how-to/administer.md
+
+[Timer]
+OnCalendar=*-*-* 03:15
+RandomizedDelaySec=15min
+# A machine that was off makes it up.
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+_UNITS = {
+    "portal": ("labhub.service", UNIT),
+    "backup": ("labhub-backup.service", BACKUP_UNIT),
+    "timer": ("labhub-backup.timer", TIMER),
+}
+
 
 @click.command()
-def systemd() -> None:
+@click.argument("which", type=click.Choice(list(_UNITS)), default="portal")
+def systemd(which: str) -> None:
     """Print a systemd unit for this portal; on stderr, how to install it.
 
+    WHICH: the portal itself (default), the backup, or the timer that starts it daily.
+
     \b
-    Example:
+    Examples:
       sudo ./labhub systemd | sudo tee /etc/systemd/system/labhub.service
+      sudo ./labhub systemd timer | sudo tee /etc/systemd/system/labhub-backup.timer
     """  # noqa: D301
     paths = Paths.from_environment()
     lab = read_settings(paths).lab.name if paths.lab_file.exists() else "the lab"
-    click.echo(unit(paths, lab), nl=False)
+    click.echo(unit(paths, lab, which=which), nl=False)
     sys.stdout.flush()
-    if os.geteuid() == 0:
-        steps: tuple[str, ...] = (
+    if which != "portal":
+        steps: tuple[str, ...] = _backup_steps()
+    elif os.geteuid() == 0:
+        steps = (
             "./labhub systemd > /etc/systemd/system/labhub.service",
             "./labhub down --keep-servers",
             "systemctl daemon-reload",
@@ -69,7 +109,20 @@ def systemd() -> None:
     click.echo("\n# To install it:\n" + "\n".join(f"#   {step}" for step in steps), err=True)
 
 
-def unit(paths: Paths, lab: str, repository: Path = REPOSITORY) -> str:
+def _backup_steps() -> tuple[str, ...]:
+    root = os.geteuid() == 0
+    folder, user = ("/etc/systemd/system", "") if root else ("~/.config/systemd/user", " --user")
+    files = (
+        f"./labhub systemd {name} > {folder}/{_UNITS[name][0]}" for name in ("backup", "timer")
+    )
+    return (
+        *files,
+        f"systemctl{user} daemon-reload",
+        f"systemctl{user} enable --now {_UNITS['timer'][0]}",
+    )
+
+
+def unit(paths: Paths, lab: str, repository: Path = REPOSITORY, which: str = "portal") -> str:
     """Return the unit's text.
 
     Parameters
@@ -80,6 +133,8 @@ def unit(paths: Paths, lab: str, repository: Path = REPOSITORY) -> str:
         The lab's name.
     repository : Path
         Where `labhub` is.
+    which : str
+        ``portal``, ``backup`` or ``timer``.
     """
     root = os.geteuid() == 0
     variables = {"LABHUB_STATE": paths.state}
@@ -89,7 +144,7 @@ def unit(paths: Paths, lab: str, repository: Path = REPOSITORY) -> str:
     if conf := os.environ.get("SLURM_CONF"):
         variables["SLURM_CONF"] = Path(conf)
     order = "After=network-online.target nss-user-lookup.target\nWants=network-online.target\n"
-    return UNIT.format(
+    return _UNITS[which][1].format(
         lab="".join(c if c.isalnum() or c in " -_.,'" else " " for c in lab),
         repository=_escaped(repository),
         run=_escaped(paths.run),

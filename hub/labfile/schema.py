@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, PlainValidator, field_validator, model_validator
 
+from hub.labfile.backup import Backup
 from hub.labfile.database import Database
 from hub.labfile.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
 from hub.labfile.secrets import Secrets
@@ -241,18 +242,6 @@ class Tls(Frozen):
 
     certificate: Path
     key: Path
-
-
-class Backup(Frozen):
-    """What `labhub backup` saves; see [Administer](../how-to/administer.md)."""
-
-    app_size: Bytes = Field(
-        64 << 30, ge=1 << 20, description="an app that has stored more is left out, by name"
-    )
-    app_time: Duration = Field(
-        timedelta(minutes=30),
-        description="an app that cannot be copied within this is left out, by name",
-    )
 
 
 class Settings(Frozen):
