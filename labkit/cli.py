@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         added = command(name, run, about)
         added.add_argument("file", help="job file (.yaml or .json)")
-        added.add_argument("--backend", help="local or slurm, instead of the file's")
+        added.add_argument("--backend", help="local, slurm or batch, instead of the file's")
         _option(added)
         if name == "submit":
             added.add_argument("--wait", action="store_true", help="wait for its end")

@@ -27,6 +27,7 @@ WORKFLOWS = "labhub.workflows"
 #: Ours, equal to those in pyproject.toml: a checkout has them without being installed.
 OURS: Mapping[str, Mapping[str, str]] = {
     BACKENDS: {
+        "batch": "labkit.jobs.backends.batch:BatchBackend",
         "local": "labkit.jobs.backends.local:LocalBackend",
         "slurm": "labkit.jobs.backends.slurm:SlurmBackend",
     },

@@ -15,6 +15,7 @@ from labkit.storage.address import ObjectAddress, parse
 from labkit.storage.client import asking
 from labkit.storage.copying import Progress, copy, file_entry, walk
 from labkit.storage.digest import Sha256, file_digest
+from labkit.storage.entry import Entry
 from labkit.storage.errors import (
     AddressError,
     ChangedError,
@@ -24,7 +25,6 @@ from labkit.storage.errors import (
     StorageError,
     UnreachableError,
 )
-from labkit.storage.objects import Entry
 from labkit.storage.versions import (
     STORAGE_CLASSES,
     Version,

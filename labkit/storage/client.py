@@ -14,11 +14,11 @@ from labkit.storage.errors import StorageError, explained
 
 CONNECTIONS = 16  # at once, to one endpoint
 _ATTEMPTS = 5  # where neither profile nor environment say how many
-_clients: dict[tuple[int, str, str], Any] = {}
+_clients: dict[tuple[int, str, bool, str], Any] = {}
 _lock = threading.Lock()
 
 
-def client(service: str, address: object = "") -> Any:
+def client(service: str, address: object = "", *, once: bool = False) -> Any:
     """Return a client of boto3, the same for all threads of this process.
 
     Profile, keys, region and endpoint are found as the AWS command line finds them: environment
@@ -31,6 +31,8 @@ def client(service: str, address: object = "") -> Any:
         E.g. ``"s3"``, ``"batch"``.
     address : object
         What it is for; errors name it.
+    once : bool
+        Send each request once, for what must not be done twice.
 
     Raises
     ------
@@ -38,14 +40,14 @@ def client(service: str, address: object = "") -> Any:
         boto3 is not installed, or what it finds cannot be used.
     """
     chosen = "\0".join(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("AWS_"))
-    key = (os.getpid(), service, chosen)  # connections do not survive a fork
+    key = (os.getpid(), service, once, chosen)  # connections do not survive a fork
     with _lock:
         if key not in _clients:
-            _clients[key] = _make(service, address)
+            _clients[key] = _make(service, address, once)
         return _clients[key]
 
 
-def _make(service: str, address: object) -> Any:
+def _make(service: str, address: object, once: bool) -> Any:
     try:
         boto3, core = import_module("boto3"), import_module("botocore.session")
         config = import_module("botocore.config").Config
@@ -61,7 +63,9 @@ def _make(service: str, address: object) -> Any:
             "connect_timeout": 10,
             "read_timeout": 60,
         }
-        if not (
+        if once:
+            options["retries"] = {"mode": "standard", "total_max_attempts": 1}
+        elif not (
             os.environ.get("AWS_MAX_ATTEMPTS") or chosen.get_scoped_config().get("max_attempts")
         ):
             options["retries"] = {"mode": "standard", "total_max_attempts": _ATTEMPTS}

@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from labkit.storage import objects
 from labkit.storage.address import Address, ObjectAddress, parse
 from labkit.storage.client import asking, client
+from labkit.storage.entry import Entry
 from labkit.storage.errors import AddressError, NotFoundError
-from labkit.storage.objects import Advance, Entry
+from labkit.storage.objects import Advance
 
 _AT_ONCE = 8
 

@@ -89,10 +89,11 @@ def _of_answer(address: str, response: dict[str, object], error: Exception) -> S
             "labkit.storage.entries()."
         )
     if code in _DENIED:
+        hidden = "Where you may not list a bucket, a name that is not there looks the same."
         return DeniedError(
-            f"{address}: you may not do this ({operation}). Ask whoever administers the bucket for "
-            "that permission, or choose another profile (AWS_PROFILE). Where you may not list a "
-            "bucket, a name that is not there looks the same."
+            f"{address}: you may not do this ({operation}). Ask whoever administers it for that "
+            f"permission, or choose another profile (AWS_PROFILE). "
+            f"{hidden if address.startswith('s3:') else ''}".rstrip()
         )
     if code in _CREDENTIALS:
         return CredentialsError(

@@ -6,13 +6,13 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.storage.address import ObjectAddress
 from labkit.storage.client import asking, client
 from labkit.storage.digest import Sha256, file_digest
+from labkit.storage.entry import Entry
 from labkit.storage.errors import ChangedError, NotFoundError, StorageError, code_of
 
 #: Beside an object that labkit wrote: the SHA-256 of its whole content, as hex.
@@ -28,39 +28,6 @@ Advance = Callable[[int], None]
 
 def _no_advance(_: int) -> None:
     """Take no notice of the bytes that have been moved."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An object, or a file.
-
-    Attributes
-    ----------
-    address : str
-        Its address; ends with ``/`` where it stands for all that is below.
-    size : int
-        Bytes; 0 for a folder.
-    changed : float
-        When it was written, seconds since 1970; 0 for a folder.
-    version : str
-        What changes when the content does: an object's ETag, a file's size and time.
-    storage_class : str
-        ``"STANDARD"``, ``"GLACIER"``, …; empty for files.
-    digest : str
-        SHA-256 of the content as hex, where it is known without reading it; else empty.
-    """
-
-    address: str
-    size: int = 0
-    changed: float = 0.0
-    version: str = ""
-    storage_class: str = ""
-    digest: str = ""
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether it stands for all that is below it."""
-        return self.address.endswith("/")
 
 
 def head(address: ObjectAddress, version_id: str = "") -> dict[str, Any]:

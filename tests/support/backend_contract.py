@@ -188,7 +188,7 @@ class BackendContract:
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         job = site.submit(stage("slow", f"echo ran >> {site.trace}; sleep 60"))
-        until(lambda: ran(site.trace))
+        until(lambda: ran(site.trace) and job.refresh().count(State.RUNNING) == 1)
 
         def away(*_: object) -> None:
             raise BackendError("the scheduler is down")

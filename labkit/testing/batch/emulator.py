@@ -67,7 +67,8 @@ class Emulator:
     def control(self, what: str, data: dict[str, Any]) -> dict[str, Any]:
         """Do what a test asks for."""
         if what == "reclaim":
-            return {"ran": self.scheduler.reclaim(self.scheduler.jobs[data["job"]])}
+            job = self.scheduler.jobs[data["job"]]
+            return {"ran": self.scheduler.reclaim(job, warning=data["warning"])}
         if what == "fail":
             with self._lock:
                 self.faults.append(data)

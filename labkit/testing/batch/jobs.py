@@ -207,13 +207,16 @@ class Scheduler:
                 self._signal(one, signal.SIGTERM)
             self._changed.notify()
 
-    def reclaim(self, job: Job) -> bool:
-        """Take the machine away under a job, as for a spot instance; return whether it ran."""
+    def reclaim(self, job: Job, *, warning: bool) -> bool:
+        """Take the machine away under a job, as for a spot instance; return whether it ran.
+
+        Without a warning its processes have no time to end.
+        """
         with self._changed:
             if job.process is None or job.state != "RUNNING":
                 return False
             job.reclaimed = True
-            self._signal(job, signal.SIGTERM)
+            self._signal(job, signal.SIGTERM if warning else signal.SIGKILL)
             return True
 
     def _signal(self, job: Job, number: int) -> None:

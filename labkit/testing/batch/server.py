@@ -36,15 +36,15 @@ class BatchServer(MotoServer):
         settings = {"LABKIT_BATCH_IMAGES": json.dumps(known), "LABKIT_BATCH_VCPUS": str(vcpus)}
         super().__init__("labkit.testing.batch.emulator", settings)
 
-    def make_queue(self, name: str, definition_role: str = "") -> str:
+    def make_queue(self, name: str) -> str:
         """Make a compute environment and a queue of it, and return the queue's name."""
         import boto3
 
         batch = boto3.client("batch", **self.client_options)
         iam = boto3.client("iam", **self.client_options)
-        role = iam.create_role(
-            RoleName=definition_role or f"{name}-role", AssumeRolePolicyDocument="{}"
-        )["Role"]["Arn"]
+        role = iam.create_role(RoleName=f"{name}-role", AssumeRolePolicyDocument="{}")["Role"][
+            "Arn"
+        ]
         environment = batch.create_compute_environment(
             computeEnvironmentName=f"{name}-environment",
             type="UNMANAGED",
@@ -59,9 +59,22 @@ class BatchServer(MotoServer):
         )
         return name
 
-    def reclaim(self, job_id: str) -> bool:
-        """Take the machine away under a job, as for a spot instance; return whether it ran."""
-        return bool(self._control("reclaim", {"job": job_id})["ran"])
+    def reclaim(self, job_id: str, *, warning: bool = True) -> bool:
+        """Take the machine away under a job, as for a spot instance.
+
+        Parameters
+        ----------
+        job_id : str
+            Which; of an array one of its children.
+        warning : bool
+            False: without a SIGTERM and half a minute before.
+
+        Returns
+        -------
+        bool
+            Whether it ran.
+        """
+        return bool(self._control("reclaim", {"job": job_id, "warning": warning})["ran"])
 
     def fail(
         self,

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from labkit.storage.cache import Reader
 from labkit.storage.errors import AddressError, DeniedError, NotFoundError
 from labkit.storage.store import Store, open_store
 from labkit.testing.moto import MotoServer
@@ -160,64 +159,11 @@ def test_a_bucket_that_is_not_there_is_no_empty_store(aws: MotoServer) -> None:
             use()
 
 
-def test_what_never_changes_is_read_once(store: Store, reopen: Open, tmp_path: Path) -> None:
-    reads: list[str] = []
-
-    class Counting:
-        def __init__(self) -> None:
-            self._store = reopen()
-            self.address, self.list = self._store.address, self._store.list
-
-        def read(self, name: str) -> bytes | None:
-            reads.append(name)
-            return self._store.read(name)
-
-    def reader() -> Reader:
-        cache = tmp_path / "cache/contents.sqlite"
-        return Reader(Counting(), cache, lambda name: name.startswith("tasks/"))  # type: ignore[arg-type]
-
-    for number in range(30):
-        store.put_new(f"tasks/s/{number}.1.json", b"%d" % number)
-    store.put("running/s/30.1.json", b"beat 1")
-    everything = reader().read_all("tasks/")
-    assert everything == {name: store.read(name) for name in store.list("tasks/")}
-    assert len(reads) == 30
-    assert reader().read_all("running/") == {"running/s/30.1.json": b"beat 1"}
-    store.put("running/s/30.1.json", b"beat 2")
-    store.put_new("tasks/s/30.1.json", b"30")
-    reads.clear()
-    assert len(reader().read_all("tasks/")) == 31
-    assert reader().read_all("running/")["running/s/30.1.json"] == b"beat 2"
-    assert reads == ["tasks/s/30.1.json", "running/s/30.1.json"]
-    store.delete("tasks/")
-    assert reader().read_all("tasks/") == {}, "what is gone is not told from memory"
-
-
-def test_a_broken_cache_is_done_without(store: Store, tmp_path: Path) -> None:
-    store.put("a", b"1")
-    for cache in (tmp_path / "text", Path("/proc/none/cache")):
-        if cache.parent == tmp_path:
-            cache.write_text("no database" * 1000)
-        assert Reader(store, cache, lambda _: True).read_all("") == {"a": b"1"}
-
-
-def test_two_stores_share_a_cache_and_no_content(tmp_path: Path, bucket: str) -> None:
-    cache = tmp_path / "cache"
-    one, other = open_store(f"s3://{bucket}/one"), open_store(f"s3://{bucket}/other")
-    one.put("a", b"1")
-    other.put("a", b"2")
-    for _ in range(2):
-        assert Reader(one, cache, lambda _: True).read_all("") == {"a": b"1"}
-        assert Reader(other, cache, lambda _: True).read_all("") == {"a": b"2"}
-
-
 def test_a_record_that_cannot_be_read_is_an_error_and_not_missing(
-    bucket: str, faulty: FaultyEndpoint, tmp_path: Path
+    bucket: str, faulty: FaultyEndpoint
 ) -> None:
     store = open_store(f"s3://{bucket}/one")
     store.put("tasks/0.1.json", b"1")
     faulty.faults = [Fault("GET", "0.1.json", status=403, code="AccessDenied", times=10**6)]
     with pytest.raises(DeniedError):
         store.read("tasks/0.1.json")
-    with pytest.raises(DeniedError):
-        Reader(store, tmp_path / "cache", lambda _: True).read_all("tasks/")
