@@ -29,6 +29,7 @@ _DISTRIBUTION = {
     "ruamel": "ruamel-yaml",
     "yaml": "pyyaml",
     "cellprofiler_core": "cellprofiler-core",
+    "skimage": "scikit-image",
     "label_studio": "label-studio",
 }
 # Part of what a declared package hands out: its handlers, its tables, its errors.
