@@ -95,6 +95,7 @@ def test_the_development_container_has_what_is_in_its_file() -> None:
     assert sources and all((REPOSITORY / name).exists() for name in sources)
 
 
+@pytest.mark.slow
 def test_a_release_is_made_of_a_copy(tmp_path: Path) -> None:
     top = copy_of_the_repository(tmp_path)
     older = release(top, "0.0.9")

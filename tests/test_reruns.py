@@ -32,6 +32,7 @@ def test_wrong():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flaky", "wrong", "code", "words"),
     [

@@ -50,6 +50,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_what_it_brings_passes_the_contract(python: Path) -> None:
     contract = ["-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2"]

@@ -17,6 +17,12 @@ from labkit.base.problems import ProblemsError
 SECRET = "a-client-secret-for-tests"
 
 
+@pytest.fixture(autouse=True)
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here needs root but the check that the portal has it."""
+    monkeypatch.setattr("hub.auth.os.geteuid", lambda: 0)
+
+
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     (tmp_path / "secrets").mkdir(mode=0o700)

@@ -157,6 +157,7 @@ def test_a_password_in_the_address_is_used_and_not_told(
     assert "hunter" not in f"{said} {refused.value} {unreachable.value}"
 
 
+@pytest.mark.slow
 def test_an_environment_gets_its_jars_and_their_programs(
     maven: Maven, lock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,7 @@ def html_of(cell: Any) -> list[str]:
     return [out["data"]["text/html"] for out in cell.outputs if "text/html" in out.get("data", {})]
 
 
+@pytest.mark.slow
 def test_the_card_follows_and_is_saved(kernel_home: Path, tmp_path: Path) -> None:
     cells = execute(
         tmp_path,
@@ -218,6 +219,7 @@ def plain(lines: list[str]) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_texts_for_people_whole_and_without_frames(
     kernel_home: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def look() -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_a_worker_dies_before_each_of_its_changes_of_a_file(tmp_path: Path) -> None:
     trace, log = tmp_path / "trace", tmp_path / "log"
     run = many(trace, WORKER)
@@ -87,6 +88,7 @@ def test_a_worker_dies_before_each_of_its_changes_of_a_file(tmp_path: Path) -> N
     assert open_job(run).state is State.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_a_scheduler_dies_before_each_of_its_changes_of_a_file(tmp_path: Path) -> None:
     trace, log = tmp_path / "trace", tmp_path / "log"
     run = many(trace, SCHEDULER)
@@ -109,6 +111,7 @@ def test_a_scheduler_dies_before_each_of_its_changes_of_a_file(tmp_path: Path) -
     assert set(counted.values()) == {1}, "a scheduler's death costs no task its work"
 
 
+@pytest.mark.slow
 def test_a_submitter_dies_before_each_of_its_changes_of_a_file(tmp_path: Path) -> None:
     log = tmp_path / "log"
     for point in range(1, SUBMITTER):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.conftest import needs_env
 from tests.labkit.server.conftest import Server, kernel_run, wait_for
 
 
@@ -187,6 +188,7 @@ def test_what_cannot_be_opened(server: Server, body: object, status: int) -> Non
     assert answer.json()["message"]
 
 
+@needs_env("cellxgene")
 def test_data_that_is_refused_says_why(server: Server) -> None:
     (server.home / "broken.h5ad").write_bytes(b"this is no hdf5")
     with server.client() as client:

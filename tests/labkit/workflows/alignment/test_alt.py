@@ -78,6 +78,7 @@ def test_mapping_qualities_are_those_of_bwa_with_the_alt_file(
     assert unsure(found[True]) < 20
 
 
+@needs_env("alignment")
 def test_the_alt_file_belongs_to_the_key_whatever_it_is_called(
     tmp_path: Path, genome: simulate.Genome
 ) -> None:

@@ -376,6 +376,7 @@ def test_sort_gets_all_of_its_memory(threads: int) -> None:
     assert int(each.removesuffix("K")) * max(1, threads - 1) == 600 * 1024
 
 
+@needs_env("alignment")
 def test_a_job_file_says_the_same_job(data: Data, tmp_path: Path) -> None:
     sheet = tmp_path / "samples.csv"
     fields = list(data.rows[0])

@@ -324,6 +324,7 @@ def test_cellprofiler_has_nothing_against_the_examples(tmp_path: Path) -> None:
     assert task.prepared.pipeline.findings.version.startswith("4.2.8")
 
 
+@needs_env("cellprofiler")
 @pytest.mark.usefixtures("loaded")
 def test_a_job_file_describes_the_same(tmp_path: Path) -> None:
     images, _ = example.make_plate(tmp_path / "img", wells=2, sites=1)
@@ -343,6 +344,7 @@ def test_a_job_file_describes_the_same(tmp_path: Path) -> None:
     assert {problem.where for problem in wrong.workflow.check()} == {"images", "pipeline"}
 
 
+@needs_env("cellprofiler")
 @pytest.mark.usefixtures("loaded")
 def test_every_stage_fits_beside_the_notebook_in_a_standard_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
