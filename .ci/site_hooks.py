@@ -25,7 +25,7 @@ def public_names() -> dict[str, str]:
     tree = ast.parse((TOP / "labkit" / "__init__.py").read_text())
     modules: dict[str, str] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("labkit."):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("labkit."):
             modules |= {
                 name.asname or name.name: f"{node.module}.{name.name}" for name in node.names
             }
