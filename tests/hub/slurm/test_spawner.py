@@ -406,7 +406,8 @@ def test_administrators_see_the_jobs_and_nobody_else(
         browser.login(bob)
         page = browser.get("/hub/jobs")
         assert page.status_code == 200
-        assert f"<td>{job}</td>" in page.text
+        assert f">{job}</td>" in page.text
+        assert '/hub/admin">Admin</a>' in page.text.partition("<main")[2]
         assert "/hub/jobs" in browser.get("/hub/home").text
 
 
