@@ -256,7 +256,11 @@ class HubDatabase:
         if state != "ok":
             hint = "labhub down, then labhub restore with the newest backup"
             found.append(Problem(self.place, f"is damaged: {state}", hint))
-        return format_size(self.file.stat().st_size), found
+        # What was written last is in the write-ahead log, and there mostly stays.
+        log = self.file.with_name(f"{self.file.name}-wal")
+        return format_size(
+            sum(part.stat().st_size for part in (self.file, log) if part.exists())
+        ), found
 
     def problems(self) -> list[Problem]:
         """Return what keeps the hub from its database, for ``labhub check``."""

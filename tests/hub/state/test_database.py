@@ -40,6 +40,21 @@ def server(paths: Paths, url: str = "postgresql://labhub@db.lab.example/hub") ->
     return HubDatabase.of(parse(f"database: {{url: '{url}'}}"), paths)
 
 
+def test_its_size_counts_what_is_still_in_the_write_ahead_log(paths: Paths) -> None:
+    database = HubDatabase.of(parse(""), paths)
+    assert database.file is not None
+    sqlite3.connect(database.file).close()
+    database.use_write_ahead_log()
+    with closing(sqlite3.connect(database.file)) as hub:
+        hub.execute("CREATE TABLE blobs (blob)")
+        hub.execute("INSERT INTO blobs VALUES (zeroblob(3000000))")
+        hub.commit()
+        assert database.file.stat().st_size < 100_000, "SQLite has moved nothing yet"
+        size, problems = database.look()
+        assert size.endswith(" MB"), size
+        assert problems == []
+
+
 def test_without_a_url_it_is_sqlite_at_its_place(paths: Paths) -> None:
     database = HubDatabase.of(parse(""), paths)
     assert database.file == paths.state / "jupyterhub.sqlite"
