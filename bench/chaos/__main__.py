@@ -36,6 +36,13 @@ def _folder(keep: Path | None) -> Iterator[Path]:
             place.rmdir()
 
 
+def _large(kind: type[Round], tasks: int) -> Callable[[Path, random.Random], Round]:
+    """Return rounds of many short tasks, with kills from their beginning to their end."""
+    changes = {"tasks": (tasks, tasks), "longest": 0.05, "most": (200, 200), "pause": (0.5, 4.0)}
+    large = type(f"Large{kind.__name__}", (kind,), changes)
+    return lambda folder, rng: large(folder, rng, patience=400.0 + tasks / 2)
+
+
 def play(
     kind: Callable[[Path, random.Random], Round],
     folder: Path,
@@ -76,7 +83,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--tasks", type=int, default=0, help="of one large job")
     options = parser.parse_args()
+    if options.tasks and options.backend == "disks":
+        parser.error("--tasks: the small disks of this kind have no room for more")
     warnings.simplefilter("ignore")
     os.chdir("/")
     with ExitStack() as stack:
@@ -88,6 +98,9 @@ def main() -> int:
         if options.backend == "slurm":
             kind = SlurmRound
             stack.enter_context(cluster())
+        if options.tasks:
+            kind = _large(SlurmRound if options.backend == "slurm" else LocalRound, options.tasks)
+            options.kills = 1  # one round
         done, faults, rounds, took = play(
             kind, folder, options.seed, options.kills, options.seconds
         )

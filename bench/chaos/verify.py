@@ -33,13 +33,18 @@ class Ledger:
 
     seen: dict[Path, bytes] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
+    _files: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def look(self, run: Run) -> None:
-        """Read all records."""
+        """Read all records that are new or another file."""
         for info in run.manifest.stages:
             for index, attempt in run.folder.attempts("tasks", info.name):
                 path = run.folder.record(info.name, index, attempt)
-                content = path.read_bytes()
+                status = path.stat()
+                file = (status.st_ino, status.st_mtime_ns)
+                if self._files.get(path) == file:
+                    continue
+                content, self._files[path] = path.read_bytes(), file
                 if self.seen.setdefault(path, content) != content:
                     self.replaced.append(f"{path.name}: {self.seen[path]!r} -> {content!r}")
                     self.seen[path] = content
