@@ -214,6 +214,18 @@ def test_a_controller_that_forgot_the_release_is_told_again(
     assert ran(site.trace) == ["one", "two"]
 
 
+def test_a_controller_that_forgot_a_cancel_is_told_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "_tried", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(held, "let_go", lambda _: None)
+        job = site.submit(small("one", "true"), small("two", "true", depends_on=("one",)))
+    job.run.request_cancel(job.run.submissions()[0])  # and the queue is as it was before
+    assert job.wait(60).state is State.CANCELLED
+    assert submitted(site) == []
+
+
 def test_what_was_refused_in_part_leaves_nothing_in_the_queue(site: Site) -> None:
     stages = [small("s0", "true")]
     stages += [small(f"s{n}", "true", depends_on=(f"s{n - 1}",)) for n in range(1, 7)]

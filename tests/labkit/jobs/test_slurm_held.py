@@ -109,3 +109,22 @@ def test_a_mark_that_cannot_be_taken_off_does_not_undo_the_release(
     monkeypatch.setattr(commands, "run", run)
     held.let_go(["26", "27"])
     assert called[0] == ("scontrol", "release", "26,27")
+
+
+def test_a_cancel_that_the_controller_has_forgotten_is_asked_for_again(
+    released: list[tuple[str, ...]],
+) -> None:
+    """It was killed right after, or was away: the job would wait on hold for ever."""
+    jobs = [
+        job("0-3", reason="JobHeldUser"),
+        job("4", state="COMPLETING"),
+        job("5", state="CANCELLED"),
+        job("6", name=OURS.replace("-2.next", "-1.next")),
+        job("7", name="somebody's own"),
+    ]
+    cancelled = {"labkit-x-1cc23504c4ff-21cec5-2"}
+    held.cancel_again(jobs, set())
+    assert released == []
+    held.cancel_again(jobs, cancelled)
+    held.cancel_again(jobs, cancelled)
+    assert released == [("scancel", "--quiet", "26")], "once, for a minute"

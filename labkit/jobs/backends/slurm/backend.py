@@ -171,6 +171,8 @@ class SlurmBackend(Backend):
         if not answer.known:
             return {run: Sightings(known=False, text=answer.text) for run in runs}
         held.release(answer.jobs, _handed_over(submissions.values(), here))
+        each = chain.from_iterable(submissions.values())
+        held.cancel_again(answer.jobs, {s.name for s in each if s.cancelled})
         jobs: dict[str, list[tuple[JobArray, Job]]] = {}
         for job in answer.jobs:
             if named := array_layout.parse_name(job.name):

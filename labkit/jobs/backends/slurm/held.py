@@ -1,11 +1,12 @@
-"""Jobs that SLURM holds, and that nobody wants held: it is asked to let them go on.
+"""What SLURM could not do or has forgotten: it is asked again.
 
 A node that dies while a job is handed to it leaves the job "launch failed requeued held": SLURM
 never starts it by itself. Nothing of it has run, or its records tell what has.
 
 The first stages of a job are held until the last one is there. A controller that is killed right
 after it has released them forgets that, and would hold them for ever. They carry a comment until
-they are released, so that what a person holds stays held.
+they are released, so that what a person holds stays held. A cancel can be forgotten in the same
+way, or have been asked for while the controller was away.
 """
 
 from __future__ import annotations
@@ -74,6 +75,25 @@ def release(jobs: Iterable[Job], handed_over: Collection[str]) -> None:
                 if _HELD_BY_LABKIT.search(commands.run("scontrol", "show", "job", job.array)):
                     let_go([job.array])
                     log.info("SLURM had forgotten that %s was released", job.array)
+
+
+def cancel_again(jobs: Iterable[Job], cancelled: Collection[str]) -> None:
+    """Cancel what is still there of cancelled submissions.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+        What squeue says of this user's jobs.
+    cancelled : collection of str
+        Names of the cancelled submissions.
+    """
+    for job in jobs:
+        named = array_layout.parse_name(job.name)
+        if named is None or named[0] not in cancelled or job.state not in ("PENDING", "RUNNING"):
+            continue
+        if _may_try(job.name, f"cancel {job.array}"):
+            with suppress(SlurmRefusedError, SlurmUnavailableError):
+                commands.run("scancel", "--quiet", job.array)
 
 
 def _may_try(name: str, what: str) -> bool:
