@@ -16,7 +16,7 @@ import pytest
 from labkit.base.problems import RefusedError
 from labkit.jobs.backends.base import BackendError
 from labkit.jobs.backends.batch import calls, requests
-from labkit.jobs.job import Job
+from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import Resources, Stage, State, Task
 from labkit.testing.batch import BatchServer
 from tests.support.backend_contract import BackendContract, Site, hog
@@ -54,7 +54,7 @@ def site(aws: BatchServer, tmp_path: Path, lab_home: Path, monkeypatch: pytest.M
         "batch_images": {"worker": IMAGE},
         "batch_mounted": [str(tmp_path)],
     }
-    return Site("batch", tmp_path, options, patience=120)
+    return Site("batch", tmp_path, options, patience=300)
 
 
 class TestBatch(BackendContract):
@@ -81,10 +81,11 @@ class TestBatch(BackendContract):
         assert job.retry(memory="x8").wait(site.patience).state is State.SUCCEEDED
 
 
-def waiting(site: Site, name: str = "wait") -> Stage:
+def waiting(site: Site, after: str = "true") -> Stage:
     """Return a stage that leaves a trace and ends when the file ``gate`` is there."""
     gate = site.folder / "gate"
-    return stage(name, f"echo ran >> {site.trace}; while [ ! -e {gate} ]; do sleep 0.1; done")
+    script = f"echo ran >> {site.trace}; while [ ! -e {gate} ]; do sleep 0.1; done; {after}"
+    return stage("wait", script)
 
 
 def ids(job: Job) -> list[str]:
@@ -133,10 +134,14 @@ def test_throttled_and_failing_calls_are_made_again(site: Site, aws: BatchServer
     job = site.run(stage("once", f"echo ran >> {site.trace}"))
     assert job.state is State.SUCCEEDED
     assert ran(site.trace) == ["ran"]
+    before = aws.calls()
+    assert open_job(job.run).state is State.SUCCEEDED
+    assert aws.calls() == before, "what has ended costs no call"
 
 
+@pytest.mark.parametrize("end", ["SUCCEEDED", "FAILED"])
 def test_two_jobs_of_one_task_run_it_once(
-    site: Site, aws: BatchServer, monkeypatch: pytest.MonkeyPatch
+    end: str, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, twice = calls.submit, []
 
@@ -146,11 +151,11 @@ def test_two_jobs_of_one_task_run_it_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(calls, "submit", submit)
-        job = site.submit(waiting(site))
+        job = site.submit(waiting(site, after="exit 3" if end == "FAILED" else "true"))
     until(lambda: ran(site.trace))
     (site.folder / "gate").touch()
-    assert job.wait(site.patience).state is State.SUCCEEDED
-    until(lambda: calls.describe(twice)[twice[0]]["status"] == "SUCCEEDED")
+    assert job.wait(site.patience).state == end
+    until(lambda: calls.describe(twice)[twice[0]]["status"] == end)
     assert ran(site.trace) == ["ran"]
     assert records(job, "wait") == [(0, 1)]
 

@@ -17,7 +17,7 @@ from labkit.jobs.backends.batch.exchange import Exchange
 from labkit.jobs.backends.batch.options import HELP, Options
 from labkit.jobs.backends.batch.options import read as read_options
 from labkit.jobs.backends.batch.requests import Array
-from labkit.jobs.backends.batch.sightings import sightings
+from labkit.jobs.backends.batch.sightings import is_settled, sightings
 from labkit.jobs.model import Limits, Sightings
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.store import Run, StageWork, Submission
@@ -200,6 +200,8 @@ class BatchBackend(Backend):
 def _poll(run: Run) -> Sightings:
     mine = [s for s in run.submissions() if s.backend == BatchBackend.name]
     handed = [s for s in mine if s.handle is not None]
+    if is_settled(run, handed):
+        return Sightings(known=True)
     ids = [job["id"] for s in handed for job in (s.handle or {})["jobs"]]
     try:
         # Batch first, then the records: what has ended in between has left its own.

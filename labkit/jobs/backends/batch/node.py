@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from labkit.storage.store import ObjectStore
 
 _BEAT = 10.0  # seconds between two heartbeats
 _SILENT = 60.0  # seconds without a heartbeat after which an attempt of another job is lost
+_AT_ONCE = 8  # objects that are fetched
+# After these the same submission may try once more; all others are the task's end.
+_AGAIN = frozenset({"LOST", "NODE_FAIL", "PREEMPTED", "SPOT_RECLAIM"})
 _RUN_FOLDERS = ("tasks", "running", "logs", "attempts", "results")
 
 
@@ -55,7 +59,7 @@ class Node:
         self._address, self._store = address, ObjectStore(address)
         self._stage, self._number, self._index, self._job = stage, number, index, job
         self._child: subprocess.Popen[bytes] | None = None
-        self._ending = False
+        self._ending = self._succeeded = False
         for info in self._manifest()["stages"]:
             for kind in _RUN_FOLDERS:
                 (self._folder.path / kind / info["name"]).mkdir(parents=True, exist_ok=True)
@@ -70,7 +74,7 @@ class Node:
         """
         attempt = self._claim()
         if attempt is None:
-            return True
+            return self._succeeded
         try:
             self._fetch_results()
         except StorageError as error:
@@ -108,23 +112,22 @@ class Node:
             raise StorageError(f"{self._address}: the payload has no manifest")
         return manifest
 
-    def _records(self, stage: str, index: int | None = None) -> Iterator[dict[str, Any]]:
+    def _records(self, stage: str, index: int | None = None) -> list[dict[str, Any]]:
         prefix = f"tasks/{stage}/" + ("" if index is None else f"{index}.")
-        for name in self._store.list(prefix):
-            content = self._store.read(name)
-            if content is not None:
-                yield json.loads(content)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            contents = pool.map(self._store.read, self._store.list(prefix))
+            return [json.loads(content) for content in contents if content is not None]
 
     def _claim(self) -> int | None:
-        """Return the number of our attempt, claimed; None where the task has succeeded."""
+        """Return the number of our attempt, claimed; None where the task has ended."""
         while True:
             records = {
                 record["attempt"]: record for record in self._records(self._stage, self._index)
             }
-            if any(
-                record["state"] == "SUCCEEDED" and record["submission"] >= self._number
-                for record in records.values()
-            ):
+            ends = [one for one in records.values() if one["submission"] >= self._number]
+            self._succeeded = any(one["state"] == "SUCCEEDED" for one in ends)
+            # Its machine may have been taken away between the record and its end.
+            if self._succeeded or any(one.get("reason") not in _AGAIN for one in ends):
                 return None
             taken = set(records) | self._known()
             for name in self._store.list(f"claims/{self._stage}/{self._index}."):
@@ -169,23 +172,26 @@ class Node:
         info = next(one for one in self._manifest()["stages"] if one["name"] == self._stage)
         for stage in info["depends_on"]:
             self._fetch(self._records(stage))
-        mine = list(self._records(self._stage, self._index))
-        self._fetch(iter(mine))
+        mine = self._records(self._stage, self._index)
+        self._fetch(mine)
         for record in mine:  # the worker looks for units that failed before
             write_json(self._folder.record(self._stage, self._index, record["attempt"]), record)
 
-    def _fetch(self, records: Iterator[dict[str, Any]]) -> None:
+    def _fetch(self, records: Iterable[dict[str, Any]]) -> None:
         """Fetch the newest result of each task that has one, be it a partial one."""
         last: dict[int, dict[str, Any]] = {}
         for record in records:
             before = last.get(record["index"])
             if record.get("result") and (before is None or _age(record) > _age(before)):
                 last[record["index"]] = record
-        for record in last.values():
-            target = self._folder.path / record["result"]
-            target.mkdir(parents=True, exist_ok=True)
-            if record.get("outputs"):
-                copy(f"{self._address}{record['outputs']}", f"{target}/")
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(self._fetch_result, last.values()))
+
+    def _fetch_result(self, record: dict[str, Any]) -> None:
+        target = self._folder.path / record["result"]
+        target.mkdir(parents=True, exist_ok=True)
+        if record.get("outputs"):
+            copy(f"{self._address}{record['outputs']}", f"{target}/")
 
     def _work(self, attempt: int) -> int:
         self._child = subprocess.Popen(

@@ -78,13 +78,24 @@ def sightings(
             stage, start = handle["stage"], handle["start"]
             indices = works[stage].tasks[start : start + handle["count"]]
             alive = job["status"] not in _FINAL
-            missing = [i for i in indices if not _is_over(recorded[stage].get(i), alive)]
+            missing = [i for i in indices if not _is_over(recorded[stage].get(i), alive=alive)]
             if alive and (text := _waits(job)):
                 texts.append(text)
             for index, sighting in _of_job(job, missing, indices, recorded[stage]):
                 if not (submission.cancelled and sighting.state.final):
                     tasks[stage, index] = sighting
     return Sightings(known=True, tasks=tasks, text="; ".join(dict.fromkeys(texts)))
+
+
+def is_settled(run: Run, submissions: Sequence[Submission]) -> bool:
+    """Return whether records tell how every task has ended, so that nobody need be asked."""
+    return all(
+        _is_over(recorded.get(index), alive=True)
+        for submission in submissions
+        for work in submission.stages
+        for recorded in [_recorded(run, submission, work.name)]
+        for index in work.tasks
+    )
 
 
 def _recorded(run: Run, submission: Submission, stage: str) -> dict[int, dict[str, Any]]:
@@ -99,7 +110,7 @@ def _recorded(run: Run, submission: Submission, stage: str) -> dict[int, dict[st
     return last
 
 
-def _is_over(record: Mapping[str, Any] | None, alive: bool) -> bool:
+def _is_over(record: Mapping[str, Any] | None, *, alive: bool) -> bool:
     """Return whether a record says all: while its job lives, Batch may try once more."""
     return record is not None and not (alive and record.get("reason") in TRANSIENT)
 
