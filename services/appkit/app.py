@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +16,8 @@ from services.appkit.pages import Pages
 
 PAGES: web.AppKey[Pages] = web.AppKey("pages", Pages)
 log = logging.getLogger(__name__)
+# Who changed what; the hub has a log of its own for what is changed there.
+audit = logging.getLogger("labhub.audit")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -65,6 +68,10 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("%s %s", request.method, request.path)
         response = pages.error(request, web.HTTPInternalServerError())
+    # A route for all methods hands on to another program, which keeps nothing of the portal's.
+    own = request.match_info.route.method != "*"
+    if request.method not in _SAFE and PERSON in request and own:
+        _note(request, response.status)
     if not response.prepared:
         if response.status >= 400 and request.body_exists and not request.content.at_eof():
             # The rest of the body would be taken for the next person's request.
@@ -73,6 +80,20 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             response.headers.setdefault(name, value)
         response.headers.setdefault("Content-Security-Policy", pages.policy(request))
     return response
+
+
+def _note(request: web.Request, status: int) -> None:
+    """Log who changed something, or tried to: one JSON object, as in the hub's audit log."""
+    person = request[PERSON]
+    fields = {
+        "who": person.name,
+        "as": "administrator" if person.admin else "user",
+        "action": request.method,
+        "target": request.path[:200],
+        "status": str(status),
+    }
+    # Each person's lines have a limit of their own: nobody floods those of others away.
+    audit.getChild(person.name or "nobody").info("%s", json.dumps(fields))
 
 
 async def with_slash(request: web.Request) -> web.Response:

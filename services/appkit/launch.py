@@ -12,6 +12,7 @@ from typing import Self
 
 from aiohttp import web
 
+from labkit.base.log_limit import LogLimit
 from labkit.base.problems import LabkitError
 from labkit.viewers.paths import EnvironmentMissingError
 from services.appkit import secrets
@@ -83,6 +84,8 @@ def run(make: Callable[[Portal], web.Application]) -> None:
         Returns the app: see `services.appkit.app.create`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(LogLimit())
     try:
         portal = Portal.from_environment(os.environ)
     except KeyError as error:

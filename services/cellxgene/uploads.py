@@ -313,6 +313,7 @@ class Uploads:
             upload.person, upload.name, announced, version, upload.path, files
         )
         upload.number = number
+        log.info("%s has published %s, version %d", upload.person.name, upload.name, number)
         self._end(upload, "published", [])
 
     # -- ends -------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
 import re
 import subprocess
@@ -114,6 +116,7 @@ async def client() -> AsyncIterator[Client]:
     pages = Pages("Plates", overview="All plates", advice={404: "Look for it."})
     app = create(Portal(PREFIX, SECRET), pages, body_most=100)
     app.router.add_route("*", PREFIX + "who", _who)
+    app.router.add_patch(PREFIX + "thing", _who)
     app.router.add_get(PREFIX + "fail", _fail)
     app.router.add_get(PREFIX + "folder", with_slash)
     async with TestClient(TestServer(app)) as client:
@@ -157,6 +160,29 @@ async def test_another_origins_page_changes_nothing(
             assert answer.status == 403, method
     async with client.post(PREFIX + "who", headers=gate(Origin=f"https://{HOST}")) as answer:
         assert (answer.status, await answer.text()) == (200, "ada")
+
+
+async def test_the_log_says_who_changed_what(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    evil = 'eve"}\n{"who": "root'
+    with caplog.at_level(logging.INFO, logger="labhub.audit"):
+        for headers in (gate(), gate(Origin="null"), gate(evil.replace("\n", "%0A"))):
+            async with client.patch(PREFIX + "thing", headers=headers):
+                pass
+        await client.get(PREFIX + "who", headers=gate())
+        await client.post(PREFIX + "who", headers=gate())  # hands on: no change of the portal's
+        await client.patch(PREFIX + "thing")  # not by the gate
+    lines = [json.loads(line) for line in caplog.messages]
+    assert [line["status"] for line in lines] == ["200", "403", "200"]
+    assert lines[0] == {
+        "who": "ada",
+        "as": "user",
+        "action": "PATCH",
+        "target": PREFIX + "thing",
+        "status": "200",
+    }
+    assert "root" in lines[2]["who"]
 
 
 @pytest.mark.parametrize("path", ["..%2fapp.py", "%2e%2e/app.py", "labkit.css/x", "app.html"])
