@@ -61,6 +61,7 @@ def site(
 ) -> Iterator[Site]:
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(SlurmBackend, "grace", 3.0)  # this cluster's disk shows files at once
     yield Site("slurm", tmp_path, patience=60)
     cluster.cancel_all()
 
