@@ -20,6 +20,7 @@ from typing import IO, Any
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from tornado import web
 
+from labkit.base import files
 from labkit.server import trash
 
 _NEXT = {
@@ -73,8 +74,7 @@ class LabContents(AsyncLargeFileManager):
             mode = {"mode": "w", "encoding": encoding, "newline": "\n"} if text else {"mode": "wb"}
             with temporary.open(**mode) as file:  # type: ignore[call-overload]
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+            files.sync_path(temporary)
             _take_place(temporary, place)
 
 
@@ -112,8 +112,7 @@ def _take_place(temporary: Path, place: Path) -> None:
             raise
         shutil.copyfileobj(source, target)
         target.truncate()
-        target.flush()
-        os.fsync(target.fileno())
+    files.sync_path(place)
 
 
 def _has_acl(place: Path) -> bool:

@@ -45,7 +45,8 @@ def test_an_app_opens_from_the_home_page(
     card = page.locator("a.card", has_text="Test app")
     expect(card.locator(".state")).to_have_text("Stopped")
     picture = card.locator("img")
-    assert picture.evaluate("img => img.complete && img.naturalWidth > 0")
+    expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("img => img.naturalWidth > 0")
     page.screenshot(path=artifacts / "apps-home.png", full_page=True)
     wait = portal.state / "appdata" / "testapp" / "wait"
     wait.write_text("6")

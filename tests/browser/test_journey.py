@@ -169,7 +169,8 @@ def test_the_launcher_offers_the_labs_apps_and_no_news(journey: Journey) -> None
     for tile in ("CellxGene", "My server"):
         icon = page.locator(".jp-LauncherCard", has_text=tile).locator("img")
         expect(icon).to_be_visible()
-        assert icon.evaluate("image => image.complete && image.naturalWidth > 0")
+        expect(icon).to_have_js_property("complete", True)
+        assert icon.evaluate("image => image.naturalWidth > 0")
     page.wait_for_timeout(1500)  # the question about news comes after the start
     expect(page.locator(".Toastify__toast")).to_have_count(0)
     journey.picture("launcher")
@@ -196,7 +197,8 @@ def test_a_cell_makes_a_plot(journey: Journey) -> None:
     expect(page.get_by_role("button", name="(ipykernel) | Idle")).to_be_visible(timeout=30_000)
     picture = journey.run(PLOT).locator("img")
     expect(picture).to_be_visible(timeout=60_000)
-    assert picture.evaluate("image => image.complete && image.naturalWidth > 300")
+    expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("image => image.naturalWidth > 300")
     journey.picture("plot")
 
 

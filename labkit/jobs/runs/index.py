@@ -129,8 +129,10 @@ class Index:
         if len(found) == 1:
             return found[0]
         if found:
-            names = "\n".join(f"  {run.path.name}" for run in found[:10])
-            raise LabkitError(f"{name!r} may be any of\n{names}\nGive more of the name.")
+            alike = len({run.path.name for run in found}) < len(found)
+            names = "\n".join(f"  {run.path if alike else run.path.name}" for run in found[:10])
+            more = "Give its path." if alike else "Give more of the name."
+            raise LabkitError(f"{name!r} may be any of\n{names}\n{more}")
         raise LabkitError(f"There is no run {name!r}. `labkit jobs` lists them.")
 
     @contextmanager

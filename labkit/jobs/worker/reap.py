@@ -79,7 +79,7 @@ def _own(place: Path) -> list[str]:
     with suppress(OSError), os.scandir(place) as entries:  # not ours to read: nothing of ours
         for entry in entries:
             with suppress(FileNotFoundError):  # gone meanwhile
-                owner = entry.stat(follow_symlinks=False).st_uid
+                owner = os.lstat(entry.path).st_uid
                 if owner == os.geteuid() and entry.is_dir(follow_symlinks=False):
                     own.append(entry.name)
     return own

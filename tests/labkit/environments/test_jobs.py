@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 import labkit
-from labkit.environments.personal import Personal
+from labkit.environments.personal import Personal, folder
 from labkit.jobs.model import State
+from tests.labkit.jobs.conftest import lab_home
+
+__all__ = ["lab_home"]
 
 COMMAND = "python -c 'import labprobe; print(labprobe.ANSWER)'"
 
 
 @pytest.fixture
-def personal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Personal:
+def personal(lab_home: Path, monkeypatch: pytest.MonkeyPatch) -> Personal:
     """The layer of a person whose server has set PATH."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    assert str(lab_home) in str(folder())
     one = Personal()
     one.ensure()
     monkeypatch.setenv("PATH", f"{one.path}:{os.environ['PATH']}")

@@ -108,7 +108,8 @@ def test_the_home_page_shows_what_each_may_open(
     page.goto(f"{portal.url}/hub/home")
     card = page.locator("a.card", has_text="Documentation")
     expect(card.locator(".state")).to_have_text("Stopped")
-    assert card.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
+    expect(card.locator("img")).to_have_js_property("complete", True)
+    assert card.locator("img").evaluate("image => image.naturalWidth > 0")
     page.screenshot(path=artifacts / "docs-1-home.png", full_page=True)
     with portal.program(portal.token(portal.ada)) as program:
         program.get(portal.app_url("docs"), timeout=60).raise_for_status()
@@ -147,7 +148,8 @@ def test_ada_reads_and_finds(portal: DocsPortal, page: Page, artifacts: Path) ->
     page.get_by_role("article").get_by_role("link", name="PCR").click()
     expect(page.get_by_role("heading", name="PCR set-up")).to_be_visible()
     gel = page.get_by_alt_text("a gel")
-    assert gel.evaluate("image => image.complete && image.naturalWidth === 256")
+    expect(gel).to_have_js_property("complete", True)
+    assert gel.evaluate("image => image.naturalWidth === 256")
     expect(page.get_by_label("On this page").get_by_role("link")).to_have_count(2)
     for name, scheme, width in (
         ("light", "light", 1300),
@@ -194,6 +196,7 @@ def test_no_script_of_a_document_runs(portal: DocsPortal, page: Page, artifacts:
     page.goto(portal.app_url("docs", "site/"))
     # What is harmless is there: its style and its picture.
     assert page.locator("h1").evaluate("e => getComputedStyle(e).color") == "rgb(1, 2, 3)"
+    expect(page.locator("#gel")).to_have_js_property("complete", True)
     assert page.locator("#gel").evaluate("image => image.naturalWidth") == 256
     page.screenshot(path=artifacts / "docs-6-site.png")
     page.goto(portal.app_url("docs", "sops/evil.md"))

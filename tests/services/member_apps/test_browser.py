@@ -50,6 +50,7 @@ def test_a_shiny_app_follows_its_slider(scene: Scene, chromium: Browser, artifac
     expect(page.locator("#who")).to_have_text(f"{scene.ada} looks at 7 periods")
     plot = page.locator("#plot img")
     expect(plot).to_be_visible()
+    expect(plot).to_have_js_property("complete", True)
     assert plot.evaluate("img => img.naturalWidth > 100")
     page.screenshot(path=artifacts / "webapps-shiny.png")
     page.context.close()
