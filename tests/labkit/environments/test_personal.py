@@ -16,6 +16,8 @@ from labkit.environments.personal import Personal
 from tests.labkit.environments.notebook import notebook, wheel
 from tests.labkit.server.conftest import Server
 
+pytestmark = pytest.mark.slow  # each test has a server and kernels
+
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
