@@ -81,17 +81,21 @@ class Notes:
         error : BaseException
             What a cell ended with.
         """
-        chain = list(_chain(error))
-        modules = [name for one in chain for name in _importing(one)]
-        if not modules and not any(isinstance(one, ImportError) for one in chain):
+        personal = self._personal
+        frames = [frame for one in _chain(error) for frame in _frames(one)]
+        own, lab = (f"{path}{os.sep}" for path in (personal.packages, personal.lab_packages))
+        # Code at the top of a package's file runs while it is imported.
+        importing = any(name == "<module>" and file.startswith((own, lab)) for file, name in frames)
+        if not importing and not any(isinstance(one, ImportError) for one in _chain(error)):
             return ""
-        own = str(self._personal.packages) + os.sep
-        if not any(file.startswith(own) for one in chain for file in _files(one)):
+        shadows = personal.shadows()
+        # A package of the lab's that meets another version than its own need not lead through it.
+        if not any(file.startswith(own) for file, _ in frames) and not (importing and shadows):
             return ""
-        shadows = self._personal.shadows()
-        names = f" It hides the lab's: {', '.join(map(str, shadows))}." if shadows else ""
-        place = self._personal.packages
-        return f"This import runs through your own packages ({place}).{names}\n{_RESET}"
+        names = f" They hide the lab's: {', '.join(map(str, shadows))}." if shadows else ""
+        return (
+            f"Your own packages ({personal.packages}) have a part in this import.{names}\n{_RESET}"
+        )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -103,11 +107,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         one = one.__cause__ or one.__context__
 
 
-def _files(error: BaseException) -> list[str]:
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    path = getattr(error, "path", None)  # of an ImportError: the module that lacks something
-    return [*files, str(path)] if path else files
-
-
-def _importing(error: BaseException) -> list[str]:
-    return [file for file in _files(error) if file.startswith("<frozen importlib")]
+def _frames(error: BaseException) -> Iterator[tuple[str, str]]:
+    """Yield file and function of each frame; for an ImportError the module that lacks something."""
+    for frame in traceback.extract_tb(error.__traceback__):
+        yield frame.filename, frame.name
+    if path := getattr(error, "path", None):
+        yield str(path), ""

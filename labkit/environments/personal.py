@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base import files
+from labkit.base.interpreter import LAB, lab_environment
 from labkit.base.problems import LabkitError
 from labkit.base.remove import remove_tree
 
-LAB = "LABKIT_LAB_ENVIRONMENT"  # what is below the layer, for processes that run in the layer
 _PTH = "labhub-below.pth"
 _STATE = "labhub.json"
 # Programs that must run in the layer, not in the lab's environment, and their modules.
@@ -73,7 +73,7 @@ class Personal:
     """
 
     def __init__(self, lab: Path | None = None, place: Path | None = None) -> None:
-        self.lab = lab or Path(os.environ.get(LAB) or sys.prefix)
+        self.lab = lab or lab_environment()
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         # One for all of the lab's environments of a Python: a person's packages are where they are.
         self.folder = (place or folder()) / f"personal-{version}"
@@ -88,6 +88,11 @@ class Personal:
     def packages(self) -> Path:
         """Where its packages lie."""
         return self.folder / self._lib
+
+    @property
+    def lab_packages(self) -> Path:
+        """Where the lab's packages lie."""
+        return self.lab / self._lib
 
     @property
     def path(self) -> str:
@@ -198,7 +203,7 @@ class Personal:
     def shadows(self) -> list[Shadow]:
         """Return its packages that hide the lab's."""
         own = self.own()
-        lab = installed(self.lab / self._lib) if own else {}
+        lab = installed(self.lab_packages) if own else {}
         return [Shadow(name, own[name], lab[name]) for name in sorted(own.keys() & lab.keys())]
 
 

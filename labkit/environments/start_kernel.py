@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-LAB_PYTHON = "LABKIT_LAB_PYTHON"
+LAB = "LABKIT_LAB_ENVIRONMENT"  # as in labkit.base.interpreter, which a broken layer may hide
 PROBLEM = "LABKIT_PERSONAL_PROBLEM"
 NOTES = "labkit.environments.kernel_notes"
 
@@ -17,8 +17,8 @@ NOTES = "labkit.environments.kernel_notes"
 def main() -> None:
     """Run the kernel."""
     del sys.path[0]  # this file's folder, whose modules are no top-level ones
-    lab = os.environ.get(LAB_PYTHON, sys.executable)
-    layered = Path(sys.executable).absolute() != Path(lab).absolute()
+    lab = Path(os.environ.get(LAB) or sys.prefix)
+    layered = Path(sys.prefix) != lab
     mark = Path(sys.prefix, ".starting")
     if layered:
         if _was_cut_short(mark):
@@ -37,7 +37,7 @@ def main() -> None:
     IPKernelApp.launch_instance([*sys.argv[1:], notes])
 
 
-def _without(lab: str, mark: Path, problem: str) -> None:
+def _without(lab: Path, mark: Path, problem: str) -> None:
     """Become a kernel of the lab's Python alone."""
     os.environ[PROBLEM] = problem
     path = os.environ.get("PATH", "").split(os.pathsep)
@@ -45,18 +45,18 @@ def _without(lab: str, mark: Path, problem: str) -> None:
     os.environ["PATH"] = os.pathsep.join(folder for folder in path if folder != own)
     with contextlib.suppress(OSError):
         mark.unlink()
-    words = [lab, str(Path(__file__).absolute()), *sys.argv[1:]]
-    os.execv(lab, words)  # noqa: S606 - an argument list
+    python = str(lab / "bin" / "python")
+    words = [python, str(Path(__file__).absolute()), *sys.argv[1:]]
+    os.execv(python, words)  # noqa: S606 - an argument list
 
 
 def _was_cut_short(mark: Path) -> bool:
     """Return whether an earlier kernel crashed before it was up: no error can tell of that."""
     try:
-        pid = int(mark.read_text())
-        os.kill(pid, 0)
+        os.kill(int(mark.read_text()), 0)
     except ProcessLookupError:
         return True
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # there is none, or it is being written
         return False
     return False
 

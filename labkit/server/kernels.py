@@ -19,10 +19,10 @@ from jupyter_client.kernelspec import (
 )
 from traitlets import Instance, default
 
-from labkit.base.interpreter import LAB_PYTHON
+from labkit.base.interpreter import LAB
 from labkit.environments import named, start_kernel
 from labkit.environments.kernel_notes import RENEWED
-from labkit.environments.personal import LAB, Personal
+from labkit.environments.personal import Personal
 
 OWN = "own-python3"  # a kernel of the person's that would hide the lab's
 _NAMED = "env-"
@@ -85,7 +85,7 @@ class LabKernels(KernelSpecManager):
     def _lab(self) -> KernelSpec:
         layer = self.personal.python
         python = str(layer) if os.access(layer, os.X_OK) else sys.executable
-        env = {LAB_PYTHON: sys.executable, LAB: str(self.personal.lab)}
+        env = {LAB: str(self.personal.lab)}
         if self.renewed:
             env[RENEWED] = "1"
         return self._python([python, str(Path(start_kernel.__file__))], "ipykernel", env)

@@ -10,8 +10,9 @@ from jupyter_server.auth.decorator import authorized
 from tornado import web
 
 from labkit.base import activity
+from labkit.base.interpreter import LAB
 from labkit.environments import shell
-from labkit.environments.personal import LAB, EnvironmentChangeError, Personal
+from labkit.environments.personal import EnvironmentChangeError, Personal
 from labkit.server.kernels import LabKernels
 from labkit.server.pages import Api
 

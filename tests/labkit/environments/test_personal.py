@@ -98,7 +98,7 @@ def test_a_broken_package_is_named_with_what_to_do_and_can_be_taken_away(server:
     with notebook(server) as running:
         said = running.run("import numpy")
         assert "numpy was built for another Python" in said
-        assert "It hides the lab's: numpy 0.1 (the lab has " in said
+        assert "They hide the lab's: numpy 0.1 (the lab has " in said
         assert "labkit env reset" in said
         # an error that is not of an import's says nothing of packages
         assert "labkit env reset" not in running.run("1 / 0")

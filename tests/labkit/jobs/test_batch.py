@@ -19,8 +19,8 @@ from labkit.jobs.backends.batch import calls, requests
 from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import Resources, Stage, State, Task
 from labkit.testing.batch import BatchServer
-from tests.support.backend_contract import BackendContract, Site, hog
-from tests.support.job_helpers import MB, Staged, ran, records, shell, stage, until
+from tests.support.backend_contract import BackendContract, Site
+from tests.support.job_helpers import Staged, ran, records, shell, stage, until
 
 IMAGE = "lab/worker:1"
 BROKEN = "lab/broken:1"
@@ -58,27 +58,11 @@ def site(aws: BatchServer, tmp_path: Path, lab_home: Path, monkeypatch: pytest.M
 
 
 class TestBatch(BackendContract):
+    memory_grows = False  # a job's memory cannot change on Batch: the person asks again
+
     @pytest.fixture
     def site(self, site: Site) -> Site:
         return site
-
-    # A job's memory cannot change on Batch, so these two are asked for again by the person.
-
-    def test_over_its_memory_is_retried_with_more(self, site: Site) -> None:
-        job = site.run(hog(150, "100 MB"))
-        assert list(job.failed()["reason"]) == ["OUT_OF_MEMORY"]
-        assert job.retry(memory="x2").wait(site.patience).state is State.SUCCEEDED
-        first, second = (job.run.folder.record("hog", 0, attempt).read_text() for attempt in (1, 2))
-        assert '"reason":"OUT_OF_MEMORY"' in first
-        assert f'"memory":{200 * MB}' in second
-        assert job.refresh().attempts == 2, "a retry is visible"
-
-    def test_retries_are_bounded(self, site: Site) -> None:
-        job = site.run(hog(400, "60 MB", retries=1))
-        failed = job.failed()
-        assert list(failed["reason"]) == ["OUT_OF_MEMORY"]
-        assert list(failed["attempts"]) == [1]
-        assert job.retry(memory="x8").wait(site.patience).state is State.SUCCEEDED
 
 
 def waiting(site: Site, after: str = "true") -> Stage:
