@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from hub.labfile.backup import Backup
+from hub.labfile.batch import Batch
 from hub.labfile.database import Database
 from hub.labfile.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
 from hub.labfile.secrets import Secrets
@@ -269,6 +270,7 @@ class Settings(Frozen):
     culling: Culling = Culling()
     local: Local = Local()
     slurm: Slurm | None = None
+    batch: Batch | None = None
     eks: Eks | None = None
 
     @field_validator("url")

@@ -51,7 +51,7 @@ class Software(Frozen):
     @field_validator("image")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return _plain_path(value) if value else None
+        return plain_path(value) if value else None
 
     @model_validator(mode="after")
     def _is_something(self) -> Self:
@@ -60,7 +60,14 @@ class Software(Frozen):
         return self
 
 
-def _plain_path(value: Path) -> Path:
+def plain_path(value: Path) -> Path:
+    """Return an absolute path as it is.
+
+    Raises
+    ------
+    ValueError
+        It is none, or has ``..``.
+    """
     if not value.is_absolute() or ".." in value.parts or not str(value).isprintable():
         raise ValueError("must be an absolute path without '..'")
     return value
@@ -120,7 +127,7 @@ class Slurm(Frozen):
     @field_validator("environments", "cluster_config")
     @classmethod
     def _shared_folder(cls, value: Path) -> Path:
-        return _plain_path(value)
+        return plain_path(value)
 
     @field_validator("ports")
     @classmethod

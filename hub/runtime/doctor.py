@@ -23,7 +23,7 @@ from hub import targets
 from hub.environments import advisories, build, rstudio, toolchain
 from hub.labfile.schema import Settings
 from hub.portal.control import Control, ControlError
-from hub.runtime import preflight, ready, remote_backup
+from hub.runtime import batch, preflight, ready, remote_backup
 from hub.runtime.supervise import programs
 from hub.sandbox import accounts_of
 from hub.state import create
@@ -61,6 +61,7 @@ def examine(settings: Settings, paths: Paths) -> list[Finding]:
         portal,
         database,
         remote_backup.finding,
+        batch.finding,
         apps,
     )
     findings = [look(settings, paths) for look in looks]

@@ -13,6 +13,7 @@ from hub import auth, targets
 from hub.apps import catalogue
 from hub.environments import build
 from hub.labfile.schema import Settings
+from hub.runtime import batch
 from hub.state import create
 from hub.state.database import HubDatabase
 from hub.state.paths import Paths
@@ -41,6 +42,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         *_files(settings),
         *_of_target(settings, paths),
         *_people(settings),
+        *batch.problems(settings, paths),
         # An app that cannot be started is no reason to keep the portal from its people.
         *(replace(problem, warning=True) for problem in catalogue.read(settings, paths)[1]),
     ]

@@ -188,6 +188,8 @@ class LabSpawner(Endings, Spawner):
         env["LABHUB_ENVS"] = str(self.environments)
         env["LABHUB_LAB_NAME"] = self.settings.lab.name
         env["LABHUB_CULL_IDLE_SECONDS"] = str(int(idle.total_seconds()) if idle else 0)
+        if self.settings.batch:
+            env |= self.settings.batch.variables(self.user.name)
         if self.services_url:
             env["LABHUB_SERVICES_URL"] = self.services_url
         if self.profile:

@@ -189,7 +189,7 @@ def hand_over(
     """Record the intent, call the backend, record its answer; the caller holds the lock."""
     if not works:
         return
-    _call(run, backend, run.intend(backend.name, works, options))
+    _call(run, backend, run.intend(backend.name, works, backend.complete(options)))
 
 
 def _call(run: Run, backend: Backend, submission: Submission) -> None:

@@ -59,6 +59,13 @@ class Backend(ABC):
             for asked in over_limits(stage.resources.cpu, stage.resources.memory, limits)
         ]
 
+    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options with this machine's defaults, as they are kept with a submission.
+
+        What is found again later, perhaps by a process that has other defaults, is found by them.
+        """
+        return dict(options)
+
     #: Seconds between two looks at most while a job is waited for.
     slowest: ClassVar[float] = 5.0
     #: Seconds that a task may be missing, here and in the records, before it counts as lost: what

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from hub.labfile.schema import Settings
+from hub.runtime import batch
+from hub.state.paths import Paths
 from labkit.base.problems import RefusedError
 from labkit.jobs.backends.base import BackendError
 from labkit.jobs.backends.batch import calls, requests
@@ -193,6 +196,41 @@ def test_what_nodes_cannot_see_or_nobody_named_is_refused(site: Site) -> None:
         with pytest.raises(RefusedError, match=text):
             site.submit(stage("one", "true"), **change)
     assert not (site.folder / "runs").exists()
+
+
+def test_the_lab_file_spares_all_options_and_doctor_asks_for_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lab = {
+        "queue": "lab",
+        "folder": f"s3://{BUCKET}/{tmp_path.name}",
+        "images": {"worker": IMAGE},
+        "mounted": [str(tmp_path)],
+        "endpoint": os.environ["AWS_ENDPOINT_URL"],
+    }
+    settings, paths = Settings.model_validate({"batch": lab}), Paths(tmp_path, tmp_path)
+    assert settings.batch is not None
+    with monkeypatch.context() as patch:
+        for name, value in settings.batch.variables("ada").items():
+            patch.setenv(name, value)
+        work = stage("once", f"echo ran >> {site.trace}")
+        job = Staged(work, output=site.folder / "runs").submit("batch")
+    # Whoever looks later has other defaults, or none.
+    assert job.wait(site.patience).state is State.SUCCEEDED
+    assert ran(site.trace) == ["ran"]
+
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    seen = batch.finding(settings, paths)
+    assert (seen.problems, seen.detail) == ((), f"queue lab, s3://{BUCKET}/{tmp_path.name}")
+    assert "AWS_ENDPOINT_URL" not in os.environ, "it is left as it was"
+    wrong = Settings.model_validate({"batch": {**lab, "queue": "none"}})
+    assert "no job queue 'none'" in batch.finding(wrong, paths).problems[0].text
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    seen = batch.finding(settings, paths)
+    assert seen.ok
+    assert "no credentials" in seen.problems[0].text
 
 
 def test_a_payload_that_was_replaced_is_not_run(site: Site, aws: BatchServer) -> None:

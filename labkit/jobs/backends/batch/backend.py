@@ -14,8 +14,9 @@ from labkit.base.units import GB
 from labkit.jobs.backends.base import Backend, BackendError, SubmitRefusedError
 from labkit.jobs.backends.batch import calls, requests
 from labkit.jobs.backends.batch.exchange import Exchange
-from labkit.jobs.backends.batch.options import HELP, Options
+from labkit.jobs.backends.batch.options import HELP, Options, complete
 from labkit.jobs.backends.batch.options import read as read_options
+from labkit.jobs.backends.batch.reach import reach_problems
 from labkit.jobs.backends.batch.requests import Array
 from labkit.jobs.backends.batch.sightings import is_settled, sightings
 from labkit.jobs.model import Limits, Sightings
@@ -23,7 +24,6 @@ from labkit.jobs.plan import Plan
 from labkit.jobs.runs.store import Run, StageWork, Submission
 from labkit.storage.address import ObjectAddress
 from labkit.storage.errors import StorageError
-from labkit.storage.objects import check_bucket
 
 
 class BatchBackend(Backend):
@@ -36,6 +36,10 @@ class BatchBackend(Backend):
     def limits(self) -> Limits:
         """Return what the largest common machines have; the queue's own may be smaller."""
         return Limits(192, 1536 * GB, None, "192 cores and 1.5 TB of memory", None, shared=True)
+
+    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options with what the portal says for everybody."""
+        return complete(options)
 
     def check(self, plan: Plan, options: Mapping[str, Any]) -> list[Problem]:
         """Return what stands against running this plan here."""
@@ -64,7 +68,7 @@ class BatchBackend(Backend):
                 problems.append(Problem(place, text, hint))
         problems += _check_tolerance(plan)
         if not any(not problem.warning for problem in problems):
-            problems += _check_there(chosen)
+            problems += reach_problems(chosen)
         return problems
 
     def payload(self, plan: Plan, options: Mapping[str, Any]) -> str:
@@ -261,21 +265,6 @@ def _check_tolerance(plan: Plan) -> Iterator[Problem]:
         if len(after) > 1:
             text = "is followed by a stage that tolerates failures and by one that does not."
             yield Problem(f"stage {stage.name}", text, "Choose another backend.")
-
-
-def _check_there(chosen: Options) -> list[Problem]:
-    try:
-        check_bucket(chosen.folder)
-        queues = calls.call("describe_job_queues", jobQueues=[chosen.queue])["jobQueues"]
-    except StorageError as error:
-        return [Problem("batch_folder", str(error))]
-    except BackendError as error:
-        return [Problem("batch", str(error))]
-    if not queues:
-        return [Problem("batch_queue", f"there is no job queue {chosen.queue!r} in this region.")]
-    if queues[0]["state"] != "ENABLED":
-        return [Problem("batch_queue", f"the job queue {chosen.queue!r} is switched off.")]
-    return []
 
 
 def _definition(image: str, role: str) -> str:

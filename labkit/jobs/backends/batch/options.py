@@ -19,7 +19,8 @@ HELP: Mapping[str, str] = {
     "folder": "s3://bucket/prefix for what nodes and you exchange; default: $LABKIT_BATCH_FOLDER",
     "images": "environment -> image address; default: $LABKIT_BATCH_IMAGES, as JSON",
     "role": "ARN of the role that jobs have; default: $LABKIT_BATCH_ROLE, else the instance's",
-    "mounted": "folders that the nodes see as you do (EFS, FSx), as a list; others are refused",
+    "mounted": "folders that the nodes see as you do (EFS, FSx), as a list; others are refused; "
+    "default: $LABKIT_BATCH_MOUNTED, with : between them",
 }
 _QUEUE = re.compile(r"[A-Za-z0-9][\w:/-]{0,255}", re.ASCII)
 _IMAGE = re.compile(r"[a-z0-9][\w./:@-]{0,254}", re.ASCII)
@@ -53,11 +54,12 @@ class Options:
 
 def complete(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a submission's options with what the environment says, as plain JSON."""
-    known = {
+    known: dict[str, Any] = {
         "queue": os.environ.get("LABKIT_BATCH_QUEUE"),
         "folder": os.environ.get("LABKIT_BATCH_FOLDER"),
         "images": os.environ.get("LABKIT_BATCH_IMAGES"),
         "role": os.environ.get("LABKIT_BATCH_ROLE"),
+        "mounted": list(filter(None, os.environ.get("LABKIT_BATCH_MOUNTED", "").split(os.pathsep))),
     }
     given = {name: value for name, value in options.items() if value is not None}
     return {**{name: value for name, value in known.items() if value}, **given}
@@ -75,7 +77,7 @@ def read(options: Mapping[str, Any]) -> tuple[Options | None, list[Problem]]:
     chosen = complete(options)
     queue = chosen.get("queue", "")
     if not isinstance(queue, str) or not _QUEUE.fullmatch(queue):
-        hint = "Give the name of a job queue, or set LABKIT_BATCH_QUEUE."
+        hint = "Give the name of a job queue; the lab file can name one for all (batch:)."
         problems.append(Problem("batch_queue", f"{queue!r} is no job queue.", hint))
     folder: Any = None
     try:
@@ -84,7 +86,7 @@ def read(options: Mapping[str, Any]) -> tuple[Options | None, list[Problem]]:
         problems.append(Problem("batch_folder", f"{error}"))
     else:
         if not isinstance(folder, ObjectAddress):
-            hint = "Give s3://bucket/prefix, or set LABKIT_BATCH_FOLDER."
+            hint = "Give s3://bucket/prefix; the lab file can name one for all (batch:)."
             problems.append(Problem("batch_folder", f"{folder} is no address in S3.", hint))
     images = chosen.get("images", {})
     if isinstance(images, str):
