@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from hub.sandbox.accounts import system_account
 from hub.sandbox.instance import Instance
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base.walk import walk
 
 SHIPPED = REPOSITORY / "services"
 KEY = "gate_key"  # the secret's name
@@ -110,7 +112,7 @@ class AppPaths:
 
 def make_readable(folder: Path) -> None:
     """Let the account of the lab's own app read its folder, which the portal alone writes."""
-    for path in (folder, *folder.rglob("*")):
+    for path in itertools.chain((folder,), (folder / entry.path for entry in walk(folder))):
         if path.is_symlink():
             continue
         status = path.stat()

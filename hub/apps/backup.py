@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import sqlite3
-import stat
 import sys
 import tarfile
 import tempfile
@@ -32,12 +31,14 @@ from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.remove import remove_tree
 from labkit.base.units import format_duration, format_size
+from labkit.base.walk import DEEPEST, TooDeepError, walk
 
 FOLDER = "appdata"  # in the archive, as in the state folder
 _SCRATCH = ".labhub-backup-"
 _GRACE = 3.0  # seconds in which it may say itself what takes so long
 _PAGES = 4096  # of a database between two looks at the clock
 _PAGE = 512  # bytes, at least
+_DEEPEST = DEEPEST - 100  # folders: `put_back` walks from above them
 _SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
 
 
@@ -165,8 +166,11 @@ def _become_app_and_collect(
             _Collection(out, limits).collect(names)
         stream.flush()
         status = 0
-    except _TooMuchError as error:
+    except (_TooMuchError, TooDeepError) as error:
         os.write(said, str(error).encode())
+    except OSError as error:
+        shown = f"{error.filename or data}: {error.strerror or error}"
+        os.write(said, f"has stored what cannot be copied: {shown}".encode())
     except BaseException:  # a copy of this process must end here
         traceback.print_exc()
         sys.stderr.flush()
@@ -234,12 +238,9 @@ def _files(place: Path) -> Iterator[Path]:
         return
     if place.is_file():
         yield place
-    for folder, _, names in os.walk(place):  # goes into no link
-        for name in names:
-            path = Path(folder, name)
-            with contextlib.suppress(FileNotFoundError):
-                if stat.S_ISREG(path.lstat().st_mode):
-                    yield path
+    for entry in walk(place, deepest=_DEEPEST):
+        if entry.is_file:
+            yield place / entry.path
 
 
 def _is_database(file: Path) -> bool:
@@ -252,7 +253,7 @@ def is_ours(name: str) -> bool:
     """Return whether a name is one that `save` gives to a file in the archive."""
     parts = PurePosixPath(name).parts
     return (
-        len(parts) > 2
+        2 < len(parts) < DEEPEST
         and parts[0] == FOLDER
         and not name_problem(parts[1])
         and not {"..", "."} & set(parts)
@@ -261,8 +262,8 @@ def is_ours(name: str) -> bool:
 
 def databases(folder: Path) -> Iterator[Path]:
     """Yield the databases of apps in an unpacked backup."""
-    for file in sorted((folder / FOLDER).rglob("*")):
-        if file.is_file() and _is_database(file):
+    for file in _files(folder / FOLDER):
+        if _is_database(file):
             yield file
 
 
@@ -285,8 +286,8 @@ def put_back(paths: Paths, fresh: Path, aside: Path) -> None:
             (aside / FOLDER).mkdir(mode=0o700, exist_ok=True)
             data.rename(aside / FOLDER / folder.name)
         owner = app_paths.make_app(folder.name)
-        for path in folder.rglob("*"):
+        for entry in walk(folder):
             if os.geteuid() == 0:
-                os.chown(path, owner.pw_uid, owner.pw_gid)
+                os.chown(folder / entry.path, owner.pw_uid, owner.pw_gid)
         for path in folder.iterdir():
             path.rename(data / path.name)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hub.apps import catalogue, member_records
@@ -20,9 +19,11 @@ from hub.state.paths import Paths
 from labkit.base.problems import Problem, ProblemsError
 from labkit.base.remove import remove_tree
 from labkit.base.units import format_size
+from labkit.base.walk import Entry, TooDeepError, walk
 
 _MOST_BYTES = 1 << 30  # of an app's own folder: data belongs elsewhere
 _MOST_FILES = 20_000
+_SKIPPED = frozenset({".git", "__pycache__", ".venv"})
 
 
 def add(source: str, groups: Sequence[str] | None, settings: Settings, paths: Paths) -> App:
@@ -145,20 +146,28 @@ def _thumbnail(app: App) -> list[Problem]:
     return [Problem(f"{app.name}/{FILE} thumbnail", text, "name a picture that is there")]
 
 
+def _wanted(folder: Path) -> Iterator[Entry]:
+    """Yield what of an app's folder belongs to the app."""
+    for entry in walk(folder, enter=lambda entry: entry.name not in _SKIPPED):
+        if entry.name not in _SKIPPED:
+            yield entry
+
+
 def _copy_problems(folder: Path) -> list[Problem]:
-    found, size, count = [], 0, 0
-    for root, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if f not in (".git", "__pycache__", ".venv")]
-        for entry in (*folders, *names):
-            path = Path(root) / entry
-            status = path.lstat()
-            if stat.S_ISLNK(status.st_mode):
+    found: list[Problem] = []
+    size = count = 0
+    try:
+        for entry in _wanted(folder):
+            path = folder / entry.path
+            if entry.is_link:
                 if not path.resolve().is_relative_to(folder):
                     text = f"is a link out of the folder, to {path.readlink()}"
                     found.append(Problem(str(path), text, "copy the file instead"))
-            elif not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            elif not (entry.is_file or entry.is_folder):
                 found.append(Problem(str(path), "is neither a file nor a folder", "remove it"))
-            size, count = size + status.st_size, count + 1
+            size, count = size + entry.status.st_size, count + 1
+    except TooDeepError as error:
+        return [*found, Problem(str(folder), str(error), "take them out of the app's folder")]
     if size > _MOST_BYTES or count > _MOST_FILES:
         text = f"has {format_size(size)} in {count} files: too much for an app's own folder"
         hint = f"keep data in a shared folder; at most {format_size(_MOST_BYTES)}"
@@ -167,12 +176,24 @@ def _copy_problems(folder: Path) -> list[Problem]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder in one step: who asks meanwhile sees the old one or the new one."""
+    """Copy a folder in one step: who asks meanwhile sees the old one or the new one.
+
+    Raises
+    ------
+    ProblemsError
+        It was changed since it was looked at.
+    """
     new, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
     for leftover in (new, old):
         remove_tree(leftover)
-    skip = shutil.ignore_patterns(".git", "__pycache__", ".venv")
-    shutil.copytree(source, new, symlinks=True, ignore=skip)
+    new.mkdir()
+    for entry in _wanted(source):
+        _copy_one(entry, new / entry.path)
+    # The copy is looked at once more: nobody else can change that one.
+    found = _copy_problems(new)
+    if found:
+        remove_tree(new)
+        raise ProblemsError(found)
     make_readable(new)
     if target.exists():
         target.rename(old)
@@ -183,3 +204,14 @@ def _copy(source: Path, target: Path) -> None:
             old.rename(target)
         raise
     remove_tree(old)
+
+
+def _copy_one(entry: Entry, place: Path) -> None:
+    if entry.is_folder:
+        place.mkdir()
+    elif entry.is_link:
+        place.symlink_to(os.readlink(entry.name, dir_fd=entry.folder))
+    else:
+        with os.fdopen(entry.open(), "rb") as source, place.open("xb") as target:
+            shutil.copyfileobj(source, target)
+            place.chmod(entry.status.st_mode & 0o777)

@@ -30,6 +30,7 @@ from hub.state.database import HubDatabase
 from hub.state.paths import Paths
 from labkit.base.files import put_in_place, sync_path, temporary_beside
 from labkit.base.problems import Problem, ProblemsError
+from labkit.base.walk import DEEPEST, walk
 
 MANIFEST = "labhub-backup.json"
 FORMAT = 1
@@ -215,11 +216,9 @@ def _names(paths: Paths) -> Iterator[str]:
             if file.is_file() and name not in _NOT_KEPT:
                 yield name
     for folder in _APPS:
-        for file in sorted((paths.state / folder).rglob("*")):
-            place = file.relative_to(paths.state)
-            half_done = place.parts[1].startswith(".")
-            if file.is_file() and not file.is_symlink() and not half_done:
-                yield str(place)
+        for entry in walk(paths.state / folder):
+            if entry.is_file and not entry.path.startswith("."):  # that one is half done
+                yield f"{folder}/{entry.path}"
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -257,7 +256,8 @@ def _is_ours(member: tarfile.TarInfo) -> bool:
     known = member.name in (MANIFEST, _DATABASE, *_FILES) or (
         len(parts) == 2 and parts[0] in _FOLDERS and parts[1] not in ("..", ".")
     )
-    known = known or (len(parts) > 2 and parts[0] in _APPS and not {"..", "."} & set(parts))
+    of_apps = 2 < len(parts) < DEEPEST and parts[0] in _APPS and not {"..", "."} & set(parts)
+    known = known or of_apps
     plain = member.isreg() and "\0" not in member.name and "//" not in member.name
     largest = _LARGEST
     if backup.is_ours(member.name):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
+import os
 import pwd
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from hub.labfile.fields import USER_NAME
+from hub.state import trash
 from labkit.base.problems import LabkitError
 
 FIRST_UID = 1000
@@ -171,12 +175,47 @@ class Accounts:
                 _run(["usermod", "--lock", "--expiredate", "1", name])
             _run(["gpasswd", "--delete", name, self.group])
         elif made_here:
-            _run(["userdel", "--remove", name])
+            self._delete(entry)
         else:
             raise AccountError(
                 f"the portal did not make the account {name!r}: remove it with"
                 f" 'userdel --remove {name}', or keep its home"
             )
+
+    def empty_trash(self) -> None:
+        """Go on to delete the homes of people who are gone; returns at once.
+
+        Raises
+        ------
+        OSError
+            It cannot be started.
+        """
+        trash.empty(self._trash)
+
+    @property
+    def _trash(self) -> Path:
+        return self.homes / ".labhub-trash"
+
+    def _delete(self, entry: pwd.struct_passwd) -> None:
+        """Delete an account; its home is deleted in the background, whatever its owner made it.
+
+        `userdel` alone recurses as root, and ends in the midst of a large or deep home.
+        """
+        home = Path(entry.pw_dir)
+        self._trash.mkdir(mode=0o700, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"{entry.pw_name}-", dir=self._trash)) / "home"
+        with contextlib.suppress(FileNotFoundError):
+            home.rename(aside)
+        try:
+            home.mkdir(mode=0o700)  # userdel wants to find one
+            os.chown(home, entry.pw_uid, entry.pw_gid)
+            _run(["userdel", "--remove", entry.pw_name])
+        except (OSError, AccountError):
+            with contextlib.suppress(OSError):
+                home.rmdir()
+                aside.rename(home)
+            raise
+        self.empty_trash()
 
     def list(self) -> list[Account]:
         """Return the members of the portal's group, by name."""

@@ -285,5 +285,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
 def _prepare(settings: Settings, paths: Paths) -> Sandboxes:
     sandboxes = sandboxes_of(settings, paths)
     reap(sandboxes)
+    with contextlib.suppress(OSError):
+        accounts_of(settings).empty_trash()
     sandboxes.network.ensure()  # the lab file may have changed for those that run
     return sandboxes

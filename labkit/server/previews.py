@@ -19,6 +19,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labkit.base.remove import remove_tree
 from labkit.base.units import format_duration
 
 SCRIPT = Path(__file__).parent / "data" / "r" / "preview.R"
@@ -176,7 +177,7 @@ class Previews:
             preview.said += str(error).encode()
         finally:
             preview.state = "ended" if preview.state == "running" else "failed"
-            shutil.rmtree(preview.socket.parent, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, preview.socket.parent)
 
     async def _listen_to(self, preview: Preview, process: Process) -> None:
         assert process.stdout is not None  # noqa: S101 - asked for

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import shutil
 import time
 import zipfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from labkit.base import files
+from labkit.base.remove import remove_tree
 from labkit.base.units import format_size
 from labkit.viewers.cellxgene.memory import COMPARE_BYTES, available
 from labkit.viewers.paths import private_folder
@@ -89,7 +89,7 @@ class Pool:
         self.answers = answers
         self._folder = private_folder(folder)
         for rest in folder.glob("v*"):  # of an earlier run
-            shutil.rmtree(rest, ignore_errors=True)
+            remove_tree(rest)
         self._python = python
         self._left = left
         self._stamp = opening.stamp(python)

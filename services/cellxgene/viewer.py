@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from yarl import URL
 
 from labkit.base import cgroups, files
 from labkit.base.problems import LabkitError
+from labkit.base.remove import remove_tree
 from labkit.base.units import format_duration
 from labkit.viewers import cellxgene as viewers
 from labkit.viewers.cellxgene.failures import explain
@@ -267,4 +267,4 @@ class Viewer:
                 await asyncio.wait_for(process.wait(), _TIMEOUT)
         if self._session is not None:
             await self._session.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        await asyncio.to_thread(remove_tree, self.folder)

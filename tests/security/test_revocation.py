@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 from tornado.httpserver import HTTPServer
@@ -18,7 +19,7 @@ from tornado.websocket import WebSocketHandler, websocket_connect
 from labkit.server.revocation import FRESH, Revocation
 from tests.conftest import needs_env, needs_root
 from tests.support.http_client import LocalhostTransport
-from tests.support.portal import portal
+from tests.support.portal import Portal, portal
 
 MODEL = {"name": "ada", "scopes": ["access:servers!user=ada"]}
 
@@ -105,18 +106,67 @@ async def test_a_hub_that_is_away_throws_nobody_out(
     assert hub.cache_max_age == FRESH <= 10
 
 
+@pytest.fixture(scope="module")
+def lab(ada: str, bob: str) -> Iterator[Portal]:
+    guests = {
+        "name": "guests-of-ada",
+        "scopes": [f"access:servers!user={ada}"],
+        "groups": ["guests"],
+    }
+    with portal(
+        {"groups": {"guests": [bob]}}, config=f"c.JupyterHub.load_roles.append({guests})\n"
+    ) as running:
+        running.spawn(ada, "notebook", timeout=120)
+        yield running
+
+
+def may_enter(lab: Portal, owner: str, token: str) -> bool:
+    headers = {"Authorization": f"token {token}"}
+    with httpx.Client(transport=LocalhostTransport(), headers=headers, timeout=60) as client:
+        return client.get(lab.user_url(owner, "api/status")).status_code == 200
+
+
+def wait_until_out(lab: Portal, owner: str, token: str) -> None:
+    """Wait until a token opens a server no more."""
+    began = time.monotonic()
+    # The old five minutes are far beyond what a busy machine may add.
+    while may_enter(lab, owner, token):
+        assert time.monotonic() - began < 120
+        time.sleep(0.5)
+
+
 @needs_root
 @needs_env("notebook")
-def test_a_revoked_token_opens_the_server_no_more(ada: str) -> None:
-    with portal() as lab:
-        lab.spawn(ada, "notebook", timeout=120)
-        made = lab.api("POST", f"/users/{ada}/tokens", json={"expires_in": 3600}).json()
-        headers = {"Authorization": f"token {made['token']}"}
-        with httpx.Client(transport=LocalhostTransport(), headers=headers, timeout=60) as client:
-            assert client.get(lab.user_url(ada, "api/status")).status_code == 200
-            lab.api("DELETE", f"/users/{ada}/tokens/{made['id']}")
-            revoked = time.monotonic()
-            # The old five minutes are far beyond what a busy machine may add.
-            while client.get(lab.user_url(ada, "api/status")).status_code == 200:
-                assert time.monotonic() - revoked < 120
-                time.sleep(0.5)
+def test_a_revoked_token_opens_the_server_no_more(lab: Portal, ada: str) -> None:
+    made = lab.api("POST", f"/users/{ada}/tokens", json={"expires_in": 3600}).json()
+    assert may_enter(lab, ada, made["token"])
+    lab.api("DELETE", f"/users/{ada}/tokens/{made['id']}")
+    wait_until_out(lab, ada, made["token"])
+
+
+@needs_root
+@needs_env("notebook")
+async def test_what_a_group_gave_goes_with_it(lab: Portal, ada: str, bob: str) -> None:
+    """A group may enter Ada's server; who leaves it is out, also of what is open there."""
+    made = await asyncio.to_thread(
+        lab.api, "POST", f"/users/{bob}/tokens", json={"expires_in": 3600}
+    )
+    token = made.json()["token"]
+    assert await asyncio.to_thread(may_enter, lab, ada, token)
+    host = f"{ada}.localhost:{lab.port}"
+    headers = {"Host": host, "Origin": f"http://{host}", "Authorization": f"token {token}"}
+    url = f"http://127.0.0.1:{lab.port}/user/{ada}/api/events/subscribe"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, headers=headers) as open_,
+    ):
+        left = await asyncio.to_thread(
+            lab.api, "DELETE", "/groups/guests/users", json={"users": [bob]}
+        )
+        assert left.status_code == 200, left.text
+        await asyncio.to_thread(wait_until_out, lab, ada, token)
+        # Of itself it stays open for ever.
+        async with asyncio.timeout(120):
+            while (message := await open_.receive()).type is aiohttp.WSMsgType.TEXT:
+                pass
+        assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)

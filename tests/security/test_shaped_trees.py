@@ -5,43 +5,38 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+import secrets
+import subprocess
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hub.apps import install
+from hub.apps.app_paths import AppPaths
+from hub.labfile.read import parse
+from hub.runtime import backups
+from hub.sandbox.accounts import Accounts
 from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.instance import sandbox_key
 from hub.sandbox.reap import reap, remove_all
 from hub.sandbox.sandboxes import Sandboxes
 from hub.state import trash
+from hub.state.paths import Paths
+from labkit.base.problems import ProblemsError
 from labkit.base.remove import remove_tree
+from labkit.base.walk import DEEPEST, TooDeepError, walk
+from labkit.portal.webapps.package import collect
 from tests.conftest import needs_root
 from tests.security.bare_sandbox import bare_sandboxes
 from tests.security.neighbours import traces, wait_for
+from tests.support.portal import UNIX_GROUP
+from tests.support.shaped_trees import deep, shape_as, wide
+from tests.support.stored_app import declare, state_with_app, store
 
-LEVELS = 3000
-FILES = 20_000
 LIMITS = SandboxLimits(cpu=1, memory=64 << 20, processes=32)
-
-
-def deep(folder: Path, levels: int = LEVELS) -> None:
-    """Nest folders, far beyond Python's recursion and the length of a path."""
-    here = os.open(folder, os.O_RDONLY)
-    for level in range(levels):
-        os.mkdir("d", dir_fd=here)
-        os.close(os.open(f"file{level}", os.O_CREAT | os.O_WRONLY, dir_fd=here))
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
-
-
-def wide(folder: Path, files: int = FILES) -> None:
-    here = os.open(folder, os.O_RDONLY)
-    for number in range(files):
-        os.close(os.open(f"f{number}", os.O_CREAT | os.O_WRONLY, dir_fd=here))
-    os.close(here)
 
 
 def test_any_tree_goes_and_links_are_not_followed(tmp_path: Path) -> None:
@@ -85,23 +80,7 @@ def shaped(sandboxes: Sandboxes, who: str) -> str:
     account = pwd.getpwnam(who)
     key = sandbox_key(account.pw_uid, "")
     sandboxes.create(key, account, LIMITS)
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.chdir(sandboxes.folder(key) / "tmp")
-            os.setgroups([])
-            os.setgid(account.pw_gid)
-            os.setuid(account.pw_uid)
-            for name, make in (("deep", deep), ("wide", wide)):
-                Path(name).mkdir()
-                make(Path(name))
-            Path("closed").mkdir(mode=0)
-            Path("link").symlink_to("/etc")
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    shape_as(account, sandboxes.folder(key) / "tmp")
     return key
 
 
@@ -161,3 +140,146 @@ def test_one_that_cannot_be_removed_stops_no_other(
     remove_all(sandboxes)
     assert not sandboxes.network.in_force()
     monkeypatch.undo()
+
+
+def test_a_walk_goes_through_what_can_be_gone_through(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "b" / "file").write_text("1")
+    (tree / "link").symlink_to(outside)
+    (tree / "skipped").mkdir()
+    (tree / "skipped" / "inside").touch()
+    paths = [entry.path for entry in walk(tree, enter=lambda entry: entry.name != "skipped")]
+    assert paths == ["a", "a/b", "a/b/file", "link", "skipped"]
+    assert list(walk(tree / "link")) == list(walk(tmp_path / "nowhere")) == []
+    deep(tree, DEEPEST)
+    assert len(list(walk(tree))) == len(paths) + 1 + 2 * DEEPEST
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    (tmp_path / "deeper").mkdir()
+    for levels, name in ((DEEPEST + 1, "d"), (20, "d" * 250)):
+        place = tmp_path / "deeper" / name[:2]
+        place.mkdir()
+        deep(place, levels, name)
+        with pytest.raises(TooDeepError, match="too many folders in each other"):
+            list(walk(place))
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
+
+
+def test_a_walk_opens_no_file_that_became_a_link(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name, swap in (("a", "link"), ("b", "pipe")):
+        (tree / name).write_text("harmless")
+        walking = walk(tree)
+        entry = next(entry for entry in walking if entry.name == name)
+        (tree / name).unlink()
+        if swap == "link":
+            (tree / name).symlink_to(tmp_path / "secret")
+        else:
+            os.mkfifo(tree / name)
+        with pytest.raises(OSError):
+            entry.open()
+
+
+@needs_root
+def test_an_app_that_stores_a_deep_tree_is_left_out_by_name() -> None:
+    with state_with_app() as paths:
+        data = store(paths)
+        declare(paths, "other")
+        store(paths, "other")
+        tree = data / "pictures" / "shaped"
+        tree.mkdir(parents=True)
+        owner = data.stat()
+        for path in (data / "pictures", tree):
+            os.chown(path, owner.st_uid, owner.st_gid)
+        deep(tree, uid=owner.st_uid, gid=owner.st_gid)
+        try:
+            made = backups.create(paths)
+            (left_out,) = made.left_out
+            assert left_out.where == "plates"
+            assert "too many folders in each other" in left_out.text
+            with tarfile.open(made.file) as archive:
+                names = archive.getnames()
+            assert {name.split("/")[1] for name in names if name.startswith("appdata/")} == {
+                "other"
+            }
+        finally:
+            assert remove_tree(tree)
+
+
+def test_a_hostile_archive_of_deep_folders_is_refused(tmp_path: Path) -> None:
+    with state_with_app() as paths:
+        for top in ("appdata/plates", "services/plates"):
+            file = tmp_path / "hostile.tar.gz"
+            with tarfile.open(file, "w:gz") as archive:
+                archive.addfile(tarfile.TarInfo("/".join([top, *["d"] * 1900, "file"])))
+            with pytest.raises(ProblemsError, match="which no backup of a portal does"):
+                backups.restore(paths, file)
+
+
+def test_a_deep_folder_is_no_app(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "state", tmp_path / "envs")
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    (folder / "service.yaml").write_text("title: A\ncommand: [python, '{folder}/a.py']\n")
+    deep(folder)
+    (tmp_path / "state").mkdir()
+    with pytest.raises(ProblemsError, match="too many folders in each other"):
+        install.add(str(folder), None, parse(""), paths)
+    package = collect(folder, 1 << 20)
+    assert "too many folders in each other" in " ".join(map(str, package.problems))
+    assert remove_tree(folder)
+
+
+def test_an_apps_folder_that_changes_while_it_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is looked at, and is a link to root's own when it is copied."""
+    (tmp_path / "state").mkdir()
+    paths = Paths(tmp_path / "state", tmp_path / "envs")
+    monkeypatch.setattr(AppPaths, "make", lambda self: self.own.mkdir(exist_ok=True))
+    secret = tmp_path / "secret"
+    secret.write_text("root's own")
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    (folder / "service.yaml").write_text("title: A\ncommand: [python, '{folder}/a.py']\n")
+    (folder / "a.py").write_text("1")
+    looked_at = install._copy_problems
+
+    def then_swap(place: Path) -> object:
+        found = looked_at(place)
+        (folder / "a.py").unlink(missing_ok=True)
+        (folder / "a.py").symlink_to(secret)
+        return found
+
+    monkeypatch.setattr(install, "_copy_problems", then_swap)
+    with pytest.raises(ProblemsError, match="link out of the folder"):
+        install.add(str(folder), None, parse(""), paths)
+    assert list(AppPaths(paths).own.iterdir()) == []
+
+
+@needs_root
+def test_a_person_whose_home_is_deep_and_wide_is_removed(tmp_path: Path) -> None:
+    name = f"lt{secrets.token_hex(2)}-deep"
+    homes = Path(tempfile.mkdtemp(prefix="labhub-homes-", dir="/var/tmp"))
+    homes.chmod(0o755)
+    accounts = Accounts(group=UNIX_GROUP, homes=homes)
+    try:
+        account = accounts.add(name)
+        entry = pwd.getpwnam(name)
+        for part, make in (("deep", deep), ("wide", wide)):
+            (account.home / part).mkdir()
+            os.chown(account.home / part, entry.pw_uid, entry.pw_gid)
+            make(account.home / part, 3000, uid=entry.pw_uid, gid=entry.pw_gid)
+        accounts.remove(name, keep_home=False)
+        assert not account.home.exists()
+        with pytest.raises(KeyError):
+            pwd.getpwnam(name)
+        wait_for(lambda: not trash.contents(homes / ".labhub-trash"), timeout=60)
+    finally:
+        subprocess.run(["userdel", "--remove", name], capture_output=True, check=False)
+        remove_tree(homes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from labkit.base.problems import Problem
+from labkit.base.walk import Entry, TooDeepError, walk
 from labkit.portal.webapps.rules import ENTRIES, Kind, check_size, is_path, kind_of
 
 _SKIPPED = frozenset({"__pycache__", "node_modules", "rsconnect"})
@@ -101,30 +102,30 @@ def collect(source: str | Path, most: int) -> Package:
 
 
 def _walk(package: Package) -> None:
-    for folder, folders, names in os.walk(package.root):
-        here = Path(folder)
-        for name in sorted([*folders, *names]):
-            path = here / name
-            below = path.relative_to(package.root).as_posix()
-            mode = path.lstat().st_mode
-            if name.startswith(".") or name in _SKIPPED:
+    try:
+        for entry in walk(package.root, enter=lambda entry: not _is_left_out(entry)):
+            below = entry.path
+            if _is_left_out(entry):
                 package.left_out.append(below)
-                if name in folders:
-                    folders.remove(name)
-            elif stat.S_ISLNK(mode):
-                text = f"is a link, to {path.readlink()}."
+            elif entry.is_link:
+                text = f"is a link, to {os.readlink(entry.name, dir_fd=entry.folder)}."
                 package.problems.append(Problem(below, text, "Put the file itself there."))
-                if name in folders:
-                    folders.remove(name)
-            elif stat.S_ISDIR(mode):
+            elif entry.is_folder:
                 continue
-            elif not stat.S_ISREG(mode):
+            elif not entry.is_file:
                 package.problems.append(Problem(below, "is no file.", "Remove it."))
             elif not is_path(below):
                 text = "its name begins or ends with a space, is too long, or cannot be shown."
                 package.problems.append(Problem(repr(below), text, "Rename it."))
             else:
-                package.files[below] = path.lstat().st_size
+                package.files[below] = entry.status.st_size
+    except TooDeepError as error:
+        text = f"{error}."
+        package.problems.append(Problem("app", text, "Take them out of the app's folder."))
+
+
+def _is_left_out(entry: Entry) -> bool:
+    return entry.name.startswith(".") or entry.name in _SKIPPED
 
 
 def _syntax(package: Package) -> list[Problem]:

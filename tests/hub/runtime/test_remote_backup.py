@@ -33,8 +33,8 @@ from hub.state.paths import REPOSITORY, Paths
 from labkit.base.problems import ProblemsError
 from labkit.base.remove import remove_tree
 from tests.conftest import needs_root
-from tests.security.test_shaped_trees import deep
 from tests.support.portal import People
+from tests.support.shaped_trees import deep
 
 needs_restic = pytest.mark.skipif(shutil.which("restic") is None, reason="needs restic")
 
