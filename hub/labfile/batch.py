@@ -6,10 +6,10 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from hub.labfile.fields import Frozen, Slug
 from hub.labfile.slurm import plain_path
@@ -62,21 +62,6 @@ class Batch(Frozen):
             if _PASSWORD.search(value):
                 raise ValueError("must hold no password")
         return value
-
-    @model_validator(mode="after")
-    def _can_be_submitted_to(self) -> Self:
-        # Only where the section is there: labkit's jobs take a tenth of a second to import.
-        from labkit.jobs.backends.batch.options import read
-
-        _, problems = read(self.options("somebody"))
-        if problems:
-            raise ValueError(
-                "; ".join(
-                    f"{problem.where.removeprefix('batch_')}: {problem.text}"
-                    for problem in problems
-                )
-            )
-        return self
 
     def options(self, person: str) -> dict[str, object]:
         """Return the options of a person's jobs, as a submit would say them.

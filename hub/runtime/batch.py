@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from hub.environments import build
 from hub.labfile.schema import Settings
@@ -16,7 +17,7 @@ _SOMEBODY = "labhub-doctor"  # nothing is stored below its prefix
 
 
 def problems(settings: Settings, paths: Paths) -> Iterator[Problem]:
-    """Yield what in the section names nothing of this portal; AWS is not asked.
+    """Yield what no submit could use, and what names nothing of this portal; AWS is not asked.
 
     Parameters
     ----------
@@ -27,6 +28,10 @@ def problems(settings: Settings, paths: Paths) -> Iterator[Problem]:
     """
     if settings.batch is None:
         return
+    from labkit.jobs.backends.batch.options import read
+
+    for problem in read(settings.batch.options(_SOMEBODY))[1]:
+        yield replace(problem, where=f"batch.{problem.where.removeprefix('batch_')}", hint="")
     for name in settings.batch.images:
         if name != "worker" and not (build.exists(name) or (paths.envs / name).is_dir()):
             hint = f"name one of images/, or put your own at {paths.envs / name}"

@@ -217,7 +217,8 @@ class Task:
         Program and arguments, each a :class:`string.Template` over :data:`PLACEHOLDERS`
         (see :func:`literal`). A driver gets it filled in.
     inputs : tuple of str
-        Files or folders that must exist before the task starts.
+        Files or folders that must exist before the task starts. Objects in S3 (``s3://…``) are
+        fetched before, to ``${tmp}/`` and :func:`labkit.base.remote.local_name` of the address.
     outputs : tuple of str
         Globs below the attempt's folder; each must match something that is not empty.
     env : mapping

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labkit.base.problems import Problem
+from labkit.base.remote import is_remote
 from labkit.base.units import format_size
 from labkit.environments.personal import packages_on
 from labkit.jobs.model import Container, Environment, Stage
@@ -68,6 +70,11 @@ class Plan:
     def tasks(self) -> int:
         """Number of tasks in all stages."""
         return sum(len(stage.tasks) for stage in self.stages)
+
+    @property
+    def remote_inputs(self) -> list[str]:
+        """The inputs that lie in S3, each once."""
+        return list(dict.fromkeys(text for stage in self.stages for text in remote_inputs(stage)))
 
     def stage(self, name: str) -> Stage:
         """Return a stage by its name."""
@@ -133,6 +140,16 @@ class Plan:
             f"{html.escape(self.backend)}<table><thead><tr>{head}</tr></thead>"
             f"<tbody>{body}</tbody></table>{notes}{payload}"
         )
+
+
+def remote_inputs(stage: Stage) -> Counter[str]:
+    """Return the inputs of a stage that lie in S3, and how many of its tasks need each."""
+    return Counter(
+        text.replace("$$", "$")
+        for task in stage.tasks
+        for text in dict.fromkeys(task.inputs)
+        if is_remote(text)
+    )
 
 
 def show_environment(environment: Environment | Container | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from labkit.base.addresses import address_problem
 from labkit.base.problems import Problem
+from labkit.base.remote import is_remote
 from labkit.jobs.model import (
     DEFAULT_MEMORY,
     PLACEHOLDERS,
@@ -25,7 +26,7 @@ from labkit.jobs.model import (
     safe_key,
 )
 from labkit.jobs.plan import Plan
-from labkit.workflows import command_template, named_paths, sample_table
+from labkit.workflows import command_template, named_paths, remote_inputs, sample_table
 from labkit.workflows.base import Workflow
 
 
@@ -49,7 +50,8 @@ class Command(Workflow):
     inputs : list of str, or mapping of str to path
         Columns that hold files, which must exist before; a mapping names files that all tasks
         use: ``inputs={"reference": "ref.fa"}`` is ``{reference}`` in the command. Relative paths
-        count from here, else from the CSV's folder.
+        count from here, else from the CSV's folder. ``s3://bucket/key`` is fetched before, and
+        the command gets the path of the copy.
     outputs : list of str
         What each task must have written, relative to ``{out}``: ``"{sample}.bam"``, ``"*.html"``.
         A task whose outputs are missing or empty has FAILED, whatever its exit code.
@@ -140,7 +142,13 @@ class Command(Workflow):
             problems.append(Problem("resources", f"{error}."))
         if any(not problem.warning for problem in problems):
             return problems
-        return [*problems, *self._check_rows(table), *self._check_fixed(), *self._check_keys()]
+        return [
+            *problems,
+            *self._check_rows(table),
+            *self._check_fixed(),
+            *self._check_remote(table),
+            *self._check_keys(),
+        ]
 
     def _check_outputs(self, columns: set[str]) -> list[Problem]:
         problems = []
@@ -173,11 +181,22 @@ class Command(Workflow):
         return problems
 
     def _check_file(self, where: str, text: str) -> list[Problem]:
+        if is_remote(text):  # all at once, later
+            return []
         address = address_problem(where, text)
         if address is not None:
             return [address]
         path = self._path(text)
         return [] if os.access(path, os.R_OK) else [Problem(where, f"there is no file {path}.")]
+
+    def _check_remote(self, table: list[dict[str, Any]]) -> list[Problem]:
+        """Ask S3 for all inputs that lie there."""
+        places = {os.fspath(path): f"inputs, {name}" for name, path in self._fixed.items()}
+        for number, row in enumerate(table, start=1):
+            for column in self._columns:
+                for text in row[column] if isinstance(row[column], list) else [row[column]]:
+                    places.setdefault(text, f"row {number}, {column}")
+        return remote_inputs.problems(places)
 
     def _check_fixed(self) -> list[Problem]:
         problems = [
@@ -240,11 +259,11 @@ class Command(Workflow):
                     key=key,
                     index=index,
                     argv=self.template.argv(values),
-                    inputs=tuple(map(literal, files)),
+                    inputs=tuple(map(literal, dict.fromkeys(files))),
                     outputs=tuple(
                         command_template.fill(pattern, escaped) for pattern in self._outputs
                     ),
-                    env=env,
+                    env=env | self._remote_variables(files),
                     params={"row": row} if row else {},
                 )
             )
@@ -271,11 +290,20 @@ class Command(Workflow):
             parameters={"command": self.template.text, "shell": self.template.shell},
         )
 
+    def _remote_variables(self, files: list[str]) -> dict[str, str]:
+        """Return the variables in which a shell finds what is fetched."""
+        if not self.template.shell:
+            return {}
+        remote = (file for file in files if isinstance(file, command_template.RemoteFile))
+        return {file.variable: file.template for file in remote}
+
     def _paths(self, value: Any) -> list[str]:
         return [self._path(item) for item in (value if isinstance(value, list) else [value])]
 
     def _path(self, text: str) -> str:
         """Return a path in full: it counts from here, else from the table's folder."""
+        if is_remote(text):
+            return command_template.RemoteFile(text)
         path = os.path.expanduser(text)  # noqa: PTH111 -- thousands of them
         here = os.path.abspath(path)  # noqa: PTH100
         folder = self._table[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from string import Formatter
 from typing import Any
 
 from labkit.base.problems import Problem, unknown_name
+from labkit.base.remote import local_name
 from labkit.jobs.model import PLACEHOLDERS, literal
 
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_ .-]*")
@@ -19,6 +21,27 @@ _SHELL_WORDS = {">", ">>", "<", "|", "||", "&", "&&", ";", "2>", "2>&1", "&>"}
 
 class TemplateError(ValueError):
     """The template cannot be read; the text says why."""
+
+
+class RemoteFile(str):
+    """An address in S3; the program is given the path of the copy that is fetched for it."""
+
+    __slots__ = ()
+
+    @property
+    def template(self) -> str:
+        """The path, as a task's ``argv`` has it."""
+        return f"${{tmp}}/{literal(local_name(self))}"
+
+    @property
+    def variable(self) -> str:
+        """The variable in which a shell finds the path."""
+        return _variable(f"input_{hashlib.sha256(self.encode()).hexdigest()[:12]}")
+
+
+def text_of(value: Any) -> str:
+    """Return a value as a task's ``argv`` has it."""
+    return value.template if isinstance(value, RemoteFile) else literal(value)
 
 
 @dataclass(frozen=True)
@@ -105,7 +128,7 @@ class Template:
             name = parts[0][1]
             value = row.get(name) if name is not None else None
             if len(parts) == 1 and not parts[0][0] and isinstance(value, list | tuple):
-                argv += [literal(item) for item in value]  # several files of one sample
+                argv += [text_of(item) for item in value]  # several files of one sample
             else:
                 argv.append(_fill(parts, row))
         return tuple(argv)
@@ -120,7 +143,7 @@ class Template:
         if name in row:
             value = row[name]
             items = value if isinstance(value, list | tuple) else [value]
-            return literal(" ".join(shlex.quote(str(item)) for item in items))
+            return literal(" ".join(map(_quoted_value, items)))
         return literal(f'"${_variable(name)}"')
 
 
@@ -135,7 +158,7 @@ def _fill(parts: list[tuple[str, str | None]], row: Mapping[str, Any]) -> str:
         filled += literal(text)
         if name is None:
             continue
-        filled += literal(row[name]) if name in row else f"${{{name}}}"
+        filled += text_of(row[name]) if name in row else f"${{{name}}}"
     return filled
 
 
@@ -189,6 +212,12 @@ def _quoted(text: str) -> list[str]:
             found.append(match[1])
         position += 1
     return found
+
+
+def _quoted_value(value: Any) -> str:
+    if isinstance(value, RemoteFile):
+        return f'"${value.variable}"'
+    return shlex.quote(str(value))
 
 
 def _variable(name: str) -> str:

@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from labkit.base.remote import is_remote
 from labkit.environments.personal import packages_on
 from labkit.jobs.model import Container, Environment, Resources, Stage, Task
-from labkit.jobs.plan import Plan
-from labkit.jobs.runs import drivers
+from labkit.jobs.plan import Plan, remote_inputs
+from labkit.jobs.runs import drivers, remote
 from labkit.jobs.worker.folder import FORMAT
 
 _LISTED = 100_000  # files of an input folder that are looked at
@@ -38,6 +39,8 @@ class StageInfo:
         What progress counts, over all tasks.
     driver : str
         Module with ``run(task)`` in ``drivers/<stage>``, e.g. ``task_code.driver``, or empty.
+    shared_inputs : tuple of str
+        Objects in S3 that several of its tasks need: fetched once per node.
     """
 
     name: str
@@ -49,6 +52,7 @@ class StageInfo:
     tolerate_failures: bool = False
     retries: int = 2
     driver: str = ""
+    shared_inputs: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -67,6 +71,7 @@ class StageInfo:
             "tolerate_failures": self.tolerate_failures,
             "retries": self.retries,
             "driver": self.driver,
+            **({"shared_inputs": list(self.shared_inputs)} if self.shared_inputs else {}),
         }
 
     @classmethod
@@ -88,6 +93,7 @@ class StageInfo:
             tolerate_failures=data["tolerate_failures"],
             retries=data["retries"],
             driver=data["driver"],
+            shared_inputs=tuple(data.get("shared_inputs", ())),
         )
 
 
@@ -109,6 +115,8 @@ class Manifest:
         Who asked, where; PATH and the place of the environments there.
     packages : tuple of str
         What stages that use this PATH find of the person's own Python packages.
+    aws : mapping of str to str
+        By which profile, region and endpoint inputs in S3 are read; no keys.
     """
 
     name: str
@@ -123,6 +131,7 @@ class Manifest:
     path: str = ""
     envs: str = ""
     packages: tuple[str, ...] = ()
+    aws: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan, key: str) -> Manifest:
@@ -144,6 +153,9 @@ class Manifest:
                     tolerate_failures=stage.tolerate_failures,
                     retries=stage.retries,
                     driver=drivers.module_name(stage.driver) if stage.driver else "",
+                    shared_inputs=tuple(
+                        address for address, tasks in remote_inputs(stage).items() if tasks > 1
+                    ),
                 )
                 for stage in plan.stages
             ),
@@ -155,6 +167,7 @@ class Manifest:
             path=path,
             envs=str(environments_root(_environments(plan))),
             packages=tuple(packages_on(path)) if by_path else (),
+            aws=remote.settings() if plan.remote_inputs else {},
         )
 
     @property
@@ -178,6 +191,7 @@ class Manifest:
             **{name: getattr(self, name) for name in _TEXTS},
             "parameters": dict(self.parameters),
             "packages": list(self.packages),
+            **({"aws": dict(self.aws)} if self.aws else {}),
             "stages": [stage.to_json() for stage in self.stages],
         }
 
@@ -196,6 +210,7 @@ class Manifest:
             **{name: data[name] for name in _TEXTS},
             parameters=data["parameters"],
             packages=tuple(data.get("packages", ())),  # earlier labkits wrote none
+            aws=data.get("aws", {}),
             stages=tuple(StageInfo.from_json(stage) for stage in data["stages"]),
         )
 
@@ -283,6 +298,8 @@ def job_key(plan: Plan, tables: Mapping[str, str], root: Path | None = None) -> 
                 add("content", content)
         for identity in _identities(stage):
             add("input", identity)
+    for identity in remote.identities(plan.remote_inputs):
+        add("input", identity)
     for identity in _fingerprints(plan.fingerprinted, root):
         add("named", identity)
     for name in sorted(plan.files):
@@ -297,7 +314,7 @@ def _identities(stage: Stage) -> Iterator[str]:
     seen: set[str] = set()
     for task in stage.tasks:
         for text in task.inputs:
-            if text in seen:
+            if text in seen or is_remote(text):
                 continue
             seen.add(text)
             try:

@@ -395,4 +395,5 @@ def _fill(folder: Folder, plan: Plan, tables: Mapping[str, str], manifest: Manif
         else:
             place.write_text(content, encoding="utf-8")
     worker_copy.write(folder.path / "worker")
+    worker_copy.write_fetcher(folder.fetcher, plan.remote_inputs)
     write_json(folder.manifest, manifest.to_json())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base import files
+from labkit.base.remote import is_remote
 from labkit.jobs.worker.attempt import Attempt, AttemptFailed
 from labkit.jobs.worker.folder import CARRIED, Folder, publish, read_json, read_json_anew
 
@@ -15,9 +16,9 @@ _NAMED = 5  # files named in a message
 
 
 def check_inputs(attempt: Attempt) -> None:
-    """Fail where a declared input cannot be read."""
+    """Fail where a declared input cannot be read; those in S3 are fetched later."""
     paths = map(attempt.expand, attempt.task.get("inputs", ()))
-    missing = [path for path in paths if not os.access(path, os.R_OK)]
+    missing = [path for path in paths if not (is_remote(path) or os.access(path, os.R_OK))]
     if missing:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise AttemptFailed("INPUT", "cannot read " + ", ".join(missing[:_NAMED]) + more)

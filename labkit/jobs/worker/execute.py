@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from labkit.base import files, process_tree
-from labkit.jobs.worker import cgroup, commit
+from labkit.jobs.worker import cgroup, commit, inputs
 from labkit.jobs.worker.attempt import Attempt, AttemptFailed, trace
 from labkit.jobs.worker.folder import (
     Folder,
@@ -252,10 +253,8 @@ class Execution:
     def _execute(self, attempt: Attempt) -> None:
         if self._verdict:
             raise AttemptFailed(*self._verdict)
-        try:
+        with suppress(OSError):
             self._group = cgroup.MemoryGroup(self._unique, self._memory)
-        except OSError:
-            self._group = None
         self._watch = watch = Watch(
             memory=self._memory,
             seconds=self._seconds,
@@ -269,6 +268,7 @@ class Execution:
         watch.start()
         failure: AttemptFailed | None = None
         try:
+            inputs.fetch(attempt, self._folder.fetcher, self._stage, self._manifest)
             if self._stage.get("driver"):
                 self._drive(attempt)
             else:

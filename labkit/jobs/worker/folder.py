@@ -57,6 +57,11 @@ class Folder:
         """Return the folder that has the package of a stage's driver."""
         return self.path / "drivers" / stage
 
+    @property
+    def fetcher(self) -> Path:
+        """The program that fetches inputs from S3, where a task has any."""
+        return self.path / "fetcher"
+
     def submission(self, number: int) -> Path:
         """Return the intent of a submission, written before the scheduler is called."""
         return self.path / "submissions" / f"{number:04d}.json"

@@ -61,21 +61,35 @@ def test_no_name_leads_to_anothers_prefix(person: str) -> None:
 @pytest.mark.parametrize(
     ("was", "becomes", "says"),
     [
-        ("queue: spot", "queue: 'spot; rm'", "is no job queue"),
-        ("s3://our-lab-jobs/people/", "/people", "is no address in S3"),
-        ("registry/worker:1", "'--privileged'", "names no images"),
-        ("arn:aws:iam::123456789012:role/jobs", "jobs", "is no ARN of a role"),
         ("/efs/lab", "'../etc'", "must be an absolute path"),
         ("/efs/lab", "'/efs:/etc'", "must hold no ':'"),
         ("region: eu-central-1", "endpoint: 'https://me:secret@example.org'", "no password"),
         ("region: eu-central-1", "endpoint: 'ftp://example.org'", "must be a web address"),
     ],
 )
-def test_what_no_submit_could_use_is_refused(was: str, becomes: str, says: str) -> None:
+def test_what_servers_could_not_be_given_is_refused(was: str, becomes: str, says: str) -> None:
     with pytest.raises(ProblemsError) as caught:
         parse(LAB.replace(was, becomes))
     assert any(says in problem.text for problem in caught.value.problems)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "where", "says"),
+    [
+        ("queue: spot", "queue: 'spot; rm'", "batch.queue", "is no job queue"),
+        ("s3://our-lab-jobs/people/", "/people", "batch.folder", "is no address in S3"),
+        ("s3://our-lab-jobs/people/", "s3://x/../y", "batch.folder", "no bucket"),
+        ("registry/worker:1", "'--privileged'", "batch.images", "names no images"),
+        ("arn:aws:iam::123456789012:role/jobs", "jobs", "batch.role", "is no ARN of a role"),
+    ],
+)
+def test_check_refuses_what_no_submit_could_use(
+    was: str, becomes: str, where: str, says: str, tmp_path: Path
+) -> None:
+    settings = parse(LAB.replace(was, becomes))
+    found = [p for p in batch.problems(settings, Paths(tmp_path, tmp_path)) if not p.warning]
+    assert [(problem.where, says in problem.text) for problem in found] == [(where, True)]
 
 
 def test_check_names_what_is_not_there(tmp_path: Path) -> None:

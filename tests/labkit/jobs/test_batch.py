@@ -22,6 +22,7 @@ from labkit.jobs.backends.batch import calls, requests
 from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import Resources, Stage, State, Task
 from labkit.testing.batch import BatchServer
+from labkit.workflows.command import Command
 from tests.support.backend_contract import BackendContract, Site
 from tests.support.job_helpers import Staged, ran, records, shell, stage, until
 
@@ -231,6 +232,26 @@ def test_the_lab_file_spares_all_options_and_doctor_asks_for_them(
     seen = batch.finding(settings, paths)
     assert seen.ok
     assert "no credentials" in seen.problems[0].text
+
+
+def test_a_node_that_sees_no_disk_of_ours_fetches_its_inputs(site: Site, aws: BatchServer) -> None:
+    import boto3
+
+    s3 = boto3.client("s3", **aws.client_options)
+    for name in ("a", "b", "genome"):
+        s3.put_object(Bucket=BUCKET, Key=f"{site.folder.name}-data/{name}", Body=name.encode())
+    data = f"s3://{BUCKET}/{site.folder.name}-data"
+    command = Command(
+        "cat {reads} {genome} > {out}/all",
+        over=[{"reads": f"{data}/{name}", "genome": f"{data}/genome"} for name in "ab"],
+        inputs=["reads", "genome"],
+        shell=True,
+        output=site.folder / "runs",
+    )
+    job = command.submit("batch", **{**site.options, "batch_mounted": []}).wait(site.patience)
+    assert job.state is State.SUCCEEDED, job.failed()
+    texts = [path.read_text() for path in sorted((job.path / "results").rglob("all"))]
+    assert texts == ["agenome", "bgenome"]
 
 
 def test_a_payload_that_was_replaced_is_not_run(site: Site, aws: BatchServer) -> None:

@@ -186,7 +186,9 @@ def test_the_terminal_runs_again_too(
         ),
         ({"inputs": {"ref": "file:///data/a.fa"}}, ["'/data/a.fa'"]),
         ({"over": [{"x": "gs://b/a"}], "inputs": ["x"]}, ["row 1, x: gs://b/a is an address"]),
-        ({"over": [{"x": ["s3://b/a"]}], "inputs": ["x"]}, ["row 1, x: s3://b/a is an address"]),
+        ({"over": [{"x": ["gs://b/a"]}], "inputs": ["x"]}, ["row 1, x: gs://b/a is an address"]),
+        ({"over": [{"x": "s3://b/a"}], "inputs": ["x"]}, ["row 1, x: s3://b/a: no bucket can"]),
+        ({"inputs": {"ref": "s3://bucket/refs/"}}, ["inputs, ref: s3://bucket/refs/ is no object"]),
         ({"over": "s3://bucket/samples.csv"}, ["over: s3:/bucket/samples.csv is an address"]),
     ],
 )

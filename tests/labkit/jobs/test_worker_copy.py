@@ -48,7 +48,7 @@ def test_what_is_copied(run: Run) -> None:
     names = {str(path.relative_to(run.path / "worker")) for path in modules(run)}
     assert {name for name in names if name.startswith("labkit/base/")} == {
         f"labkit/base/{name}.py"
-        for name in ("__init__", "cgroups", "files", "process_tree", "units")
+        for name in ("__init__", "cgroups", "files", "process_tree", "remote", "units")
     }
     assert {"__main__.py", "labkit/jobs/worker/main.py", "labkit/jobs/worker/slurm.py"} <= names
 

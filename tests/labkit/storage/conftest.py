@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from labkit.testing.moto import MotoServer
+from tests.labkit.jobs.conftest import lab_home as lab_home
 from tests.support.aws_faults import FaultyEndpoint
 
 _NUMBERS = itertools.count(1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem, refuse
+from labkit.base.remote import is_remote
 from labkit.base.units import GB
 from labkit.jobs.backends.base import Backend, BackendError, SubmitRefusedError
 from labkit.jobs.backends.batch import calls, requests
@@ -59,12 +60,19 @@ class BatchBackend(Backend):
                 text = f"no image is named for the environment {name!r}."
                 problems.append(Problem(place, text, "Name it in batch_images=, or ask the lab."))
             seen = (path for task in stage.tasks for path in task.inputs if "$" not in path)
-            missing = [path for path in seen if not _is_seen(Path(path), chosen.mounted)]
+            missing = [
+                path
+                for path in seen
+                if not (is_remote(path) or _is_seen(Path(path), chosen.mounted))
+            ]
             if missing:
                 text = f"nodes of AWS Batch do not see {missing[0]}" + (
                     f" and {len(missing) - 1} more inputs." if len(missing) > 1 else "."
                 )
-                hint = "Put them on a disk that nodes mount, and name it in batch_mounted=."
+                hint = (
+                    "Put them into S3 and name them by s3://, or on a disk that nodes mount, and "
+                    "name that in batch_mounted=."
+                )
                 problems.append(Problem(place, text, hint))
         problems += _check_tolerance(plan)
         if not any(not problem.warning for problem in problems):

@@ -30,7 +30,14 @@ Attempt = tuple[str, int, int]  # stage, index, number
 _NODE: Mapping[str, tuple[str, ...]] = {
     "labkit.storage": (),
     "labkit.jobs.worker": (),
-    "labkit.base": ("cgroups.py", "files.py", "problems.py", "process_tree.py", "units.py"),
+    "labkit.base": (
+        "cgroups.py",
+        "files.py",
+        "problems.py",
+        "process_tree.py",
+        "remote.py",
+        "units.py",
+    ),
     "labkit.jobs.backends.batch": ("node.py",),
 }
 
@@ -76,7 +83,7 @@ class Exchange:
         tasks = {"submission": submission.number, "stages": layout}
         with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as payload:
             _add(payload, "tasks.json", json.dumps(tasks).encode())
-            for name in ("manifest.json", "stages", "files", "worker", "drivers"):
+            for name in ("manifest.json", "stages", "files", "worker", "drivers", "fetcher"):
                 if (self.run.path / name).exists():
                     payload.add(self.run.path / name, f"run/{name}", filter=_plain)
             intent = folder.submission(submission.number)
