@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 SCHEME = "s3://"
 
 
@@ -12,20 +10,15 @@ def is_remote(text: str) -> bool:
     return text.startswith(SCHEME)
 
 
-def local_folder(address: str) -> str:
-    """Return where a task finds what lay in the same folder as an object, below its ``tmp``.
+def local_name(address: str) -> str:
+    """Return where a task finds its copy of an object, below its ``tmp``.
 
-    Files that lie side by side in S3 (a BAM and its index) lie side by side there, too.
+    Bucket and folders are kept: files that lie side by side in S3 (a BAM and its index) lie side by
+    side there, too, and a folder's name still says which plate it is.
 
     Parameters
     ----------
     address : str
-        ``s3://bucket/key`` of the object.
+        ``s3://bucket/key``, or a folder's.
     """
-    parent = address.rpartition("/")[0]
-    return f"inputs/{hashlib.sha256(parent.encode()).hexdigest()[:12]}"
-
-
-def local_name(address: str) -> str:
-    """Return where a task finds its copy of an object, below its ``tmp``."""
-    return f"{local_folder(address)}/{address.rpartition('/')[2]}"
+    return f"inputs/{address[len(SCHEME) :]}"

@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 
 from labkit.base.problems import Problem
+from labkit.storage.entry import Entry
+from labkit.storage.errors import StorageError
 from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.pipeline import Pipeline
 from labkit.workflows.cellprofiler.task_code import integrity
@@ -90,9 +92,11 @@ def broken_images(sets: ImageSets) -> dict[int, list[tuple[str, str]]]:
     """
     paths = sets.paths()
     unique = sorted(set(paths.to_numpy().ravel()))
+    found = {path: _remote_problem(entry) for path, entry in sets.remote.items()}
+    here = [path for path in unique if path not in found]
     with ThreadPoolExecutor(_READERS) as readers:
-        found = dict(
-            zip(unique, readers.map(lambda p: integrity.problem(Path(p)), unique), strict=True)
+        found.update(
+            zip(here, readers.map(lambda p: integrity.problem(Path(p)), here), strict=True)
         )
     bad: dict[int, list[tuple[str, str]]] = {}
     if not any(found.values()):
@@ -102,6 +106,13 @@ def broken_images(sets: ImageSets) -> dict[int, list[tuple[str, str]]]:
         if wrong:
             bad[int(row)] = wrong
     return bad
+
+
+def _remote_problem(entry: Entry | StorageError) -> str | None:
+    """Say what is wrong with an image in S3 that is not read here: the node looks closer."""
+    if isinstance(entry, StorageError):
+        return str(entry).rstrip(".")
+    return None if entry.size else "the file is empty"
 
 
 def check_integrity(sets: ImageSets, broken: dict[int, list[tuple[str, str]]]) -> list[Problem]:

@@ -129,7 +129,8 @@ def plan(
             "shared": shared,
         }
         outputs = tuple(path.split(f"/{key}/", 1)[1] for path in where[shared].values())
-        tasks.append(Task(key, index, outputs=outputs, units=len(rows), params=params))
+        inputs = mine.remote_inputs(table.index.get_indexer(rows.index))
+        tasks.append(Task(key, index, (), inputs, outputs, units=len(rows), params=params))
     stage = Stage(
         "illumination",
         tuple(tasks),

@@ -8,20 +8,27 @@ be saved and used again.
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from labkit.base.problems import Problem, RefusedError, unknown_name
+from labkit.base.remote import is_remote
+from labkit.jobs.model import literal
+from labkit.storage.entry import Entry
+from labkit.storage.errors import StorageError
+from labkit.workflows.cellprofiler import remote
 from labkit.workflows.cellprofiler.loaddata import channels_of
 from labkit.workflows.cellprofiler.matching import match_files
 from labkit.workflows.cellprofiler.pipeline import Pipeline
 from labkit.workflows.cellprofiler.places import NAMES, as_text, choose, find_values, places_of
-from labkit.workflows.cellprofiler.sources import Source, table_source, walk
+from labkit.workflows.cellprofiler.sources import Source, local_path, table_source, walk
 
 _LOOKED_AT = 5  # image sets, where files cannot be read
 
@@ -73,12 +80,32 @@ class ImageSets:
             pixels = 0
             try:
                 for path in files:
-                    with Image.open(path) as image:
+                    file = io.BytesIO(remote.content(path)) if is_remote(path) else path
+                    with Image.open(file) as image:
                         pixels += image.width * image.height
             except (OSError, ValueError):  # cut off, or a format that only CellProfiler reads
                 continue
             return pixels / 1e6
         return 1.0
+
+    @cached_property
+    def remote(self) -> dict[str, Entry | StorageError]:
+        """The images that lie in S3, or why one cannot be read; asked for once."""
+        addresses = [path for path in set(self.paths().to_numpy().ravel()) if is_remote(path)]
+        if not addresses:
+            return {}
+        from labkit.storage.looking import look_all
+
+        return look_all(sorted(addresses))
+
+    def remote_inputs(self, rows: Iterable[int]) -> tuple[str, ...]:
+        """Return the images in S3 that some rows need and that are there, as a task's inputs."""
+        addresses = self.paths().iloc[list(rows)].to_numpy().ravel()
+        return tuple(
+            literal(address)
+            for address in dict.fromkeys(addresses)
+            if isinstance(self.remote.get(address), Entry)
+        )
 
     def places(self) -> pd.DataFrame:
         """Return ``plate``, ``well`` and ``site`` of each image set, as text; empty if unknown."""
@@ -124,7 +151,7 @@ def image_sets(folder: str | Path, pattern: str) -> pd.DataFrame:
     Parameters
     ----------
     folder : str or Path
-        Searched with all its folders.
+        Searched with all its folders; it may be ``s3://bucket/folder``.
     pattern : str
         A regular expression that the end of the path below ``folder`` must match, with a named
         group ``Channel`` and groups for the rest, e.g.
@@ -140,7 +167,8 @@ def image_sets(folder: str | Path, pattern: str) -> pd.DataFrame:
     RefusedError
         Nothing matches, channels are missing, or two files claim one place: all are named.
     """
-    top = Path(folder).expanduser().resolve()
+    there = is_remote(str(folder))
+    top = remote.to_path(str(folder)) if there else Path(folder).expanduser().resolve()
     try:
         expression = re.compile(f"(?:{pattern})$")
     except re.error as error:
@@ -152,7 +180,7 @@ def image_sets(folder: str | Path, pattern: str) -> pd.DataFrame:
     found: dict[tuple[str, ...], dict[str, Path]] = {}
     problems = []
     channels: dict[str, None] = {}
-    for path in walk(top):
+    for path in remote.walk(top) if there else walk(top):
         match = expression.search(str(path.relative_to(top)))
         if not match:
             continue
@@ -174,7 +202,7 @@ def image_sets(folder: str | Path, pattern: str) -> pd.DataFrame:
                 problems.append(Problem(where, f"channel {channel} is missing."))
         rows.append(
             {f"FileName_{name}": path.name for name, path in files.items()}
-            | {f"PathName_{name}": str(path.parent) for name, path in files.items()}
+            | {f"PathName_{name}": remote.to_address(path.parent) for name, path in files.items()}
             | {f"Metadata_{k}": v for k, v in zip(keys, key, strict=True)}
         )
     if problems:
@@ -212,7 +240,7 @@ def read_images(
     files = source.files
     if source.table is not None:
         listed = ImageSets(source.table, True).paths()
-        files = sorted({Path(path) for column in listed.items() for path in column[1]})
+        files = sorted({local_path(path) for column in listed.items() for path in column[1]})
     if odd := [path for path in files if "\n" in str(path) or "\r" in str(path)]:
         text = "its name holds a line break, which a list of files cannot carry."
         raise RefusedError([Problem(repr(path.name), text, "Rename it.") for path in odd])
@@ -228,6 +256,9 @@ def read_images(
                 ),
             ]
         )
+    for name in channels_of(sets_table):
+        folders = sets_table[f"PathName_{name}"]
+        sets_table[f"PathName_{name}"] = [remote.to_address(folder) for folder in folders]
     found = (*source.problems, *problems)
     sets = ImageSets(sets_table, False, pipeline.groups, found)
     return _with_places(_grouped(sets), places)

@@ -11,7 +11,9 @@ from urllib.request import url2pathname
 import pandas as pd
 
 from labkit.base.problems import Problem, RefusedError
+from labkit.base.remote import is_remote as is_object
 from labkit.workflows.cellprofiler.places import as_text
+from labkit.workflows.cellprofiler.remote import on_disk, to_address
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LOOKED_AT = 5  # image sets
@@ -55,8 +57,8 @@ def complete(given: pd.DataFrame, base: Path | None = None, name: str = "") -> p
         problems += _nameless(channel, file)
         given_paths = [os.path.join(*pair) for pair in zip(folder, file, strict=True)]  # noqa: PTH118
         relative = relative or any(":" not in p and not os.path.isabs(p) for p in given_paths)  # noqa: PTH117
-        full = [_absolute(base, path) for path in given_paths]
-        if remote := [path for path in full if is_remote(path)]:
+        full = [to_address(_absolute(base, path)) for path in given_paths]
+        if remote := [path for path in full if is_remote(path) and not is_object(path)]:
             problems.append(Problem(f"channel {channel}", f"{remote[0]} is not on a disk.", FETCH))
         table[f"PathName_{channel}"] = [os.path.dirname(path) for path in full]  # noqa: PTH120
         table[f"FileName_{channel}"] = [os.path.basename(path) for path in full]  # noqa: PTH119
@@ -67,7 +69,7 @@ def complete(given: pd.DataFrame, base: Path | None = None, name: str = "") -> p
         problems.append(Problem("images", text, hint))
     if not len(table):
         problems.append(Problem("images", "the table has no rows."))
-    if not problems and relative:
+    if not problems and relative and on_disk(base) is base:
         problems += _nowhere(table, base, name)
     if problems:
         raise RefusedError(problems)

@@ -130,7 +130,8 @@ def _analysis(
             "row": {"plate": _brief(plates[row] for row in rows)}
             | {"well": _brief(wells[row] for row in rows)},
         }
-        tasks.append(Task(key, index, outputs=("parts.json",), units=len(rows), params=params))
+        inputs = sets.remote_inputs(rows)
+        tasks.append(Task(key, index, (), inputs, ("parts.json",), units=len(rows), params=params))
     memory = prepared.cost_now.memory
     return Stage(
         "analysis",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from labkit.base.problems import Problem
+from labkit.storage.entry import Entry
 from labkit.workflows.cellprofiler.images import ImageSets
 from labkit.workflows.cellprofiler.pipeline import Pipeline
 from labkit.workflows.cellprofiler.sources import Source
@@ -95,6 +96,10 @@ def image_digest(sets: ImageSets) -> str:
     """Return path, size and time of change of all images, as one hash."""
     digest = hashlib.sha256()
     for path in sorted(set(sets.paths().to_numpy().ravel())):
+        entry = sets.remote.get(path)
+        if isinstance(entry, Entry):
+            digest.update(f"{path}\0{entry.size}\0{entry.version}\n".encode())
+            continue
         try:
             status = Path(path).stat()
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())

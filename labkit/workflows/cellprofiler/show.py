@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from labkit import storage
 from labkit.base.problems import LabkitError, unknown_name
+from labkit.base.remote import is_remote
 from labkit.workflows.cellprofiler.loaddata import channels_of
 
 if TYPE_CHECKING:
@@ -35,8 +38,11 @@ def show(
     for name in channels or names:
         if name not in names:
             raise LabkitError(str(unknown_name("channel", name, names)))
-        path = Path(row[f"PathName_{name}"]) / row[f"FileName_{name}"]
-        pictures.append((name, read_picture(path)))
+        folder, file = row[f"PathName_{name}"], row[f"FileName_{name}"]
+        if is_remote(folder):
+            pictures.append((name, _read_remote(f"{folder}/{file}")))
+        else:
+            pictures.append((name, read_picture(Path(folder) / file)))
     if outlines:
         saved = job.images()
         for entry in saved[saved["ImageNumber"] == row["ImageNumber"]].itertuples():
@@ -87,6 +93,14 @@ def read_picture(path: Path) -> np.ndarray:
         raise LabkitError(f"{path} is not there any more.") from None
     except (UnidentifiedImageError, OSError) as error:
         raise LabkitError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_remote(address: str) -> np.ndarray:
+    """Read a picture from S3."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / address.rpartition("/")[2]
+        storage.copy(address, path)
+        return read_picture(path)
 
 
 def stretch(picture: np.ndarray) -> np.ndarray:

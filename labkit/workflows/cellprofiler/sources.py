@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from typing import TypeAlias
 import pandas as pd
 
 from labkit.base.problems import Problem, RefusedError
+from labkit.base.remote import is_remote as is_object
+from labkit.storage.errors import StorageError
+from labkit.workflows.cellprofiler import remote
 from labkit.workflows.cellprofiler.loaddata import (
     FETCH,
     channels_of,
@@ -19,6 +23,7 @@ from labkit.workflows.cellprofiler.loaddata import (
     is_remote,
     url_to_path,
 )
+from labkit.workflows.cellprofiler.remote import to_address, to_path
 from labkit.workflows.cellprofiler.rules import is_image
 
 Images: TypeAlias = "str | Path | pd.DataFrame | Iterable[str | Path]"
@@ -66,7 +71,9 @@ def read_source(images: Images, data_file: str | Path | pd.DataFrame | None = No
     """
     if isinstance(images, pd.DataFrame):
         table = complete(images)
-        folders = (Path(f) / "x" for c in channels_of(table) for f in table[f"PathName_{c}"])
+        folders = (
+            local_path(f) / "x" for c in channels_of(table) for f in set(table[f"PathName_{c}"])
+        )
         return Source(table, common_folder(folders), [])
     if not isinstance(images, (str, Path)) and not isinstance(images, Iterable):
         hint = "Give a folder, a CSV, a table or paths."
@@ -75,6 +82,8 @@ def read_source(images: Images, data_file: str | Path | pd.DataFrame | None = No
         files = [local_path(path) for path in images]
         return Source(None, common_folder(files), files)
     path = local_path(images)
+    if is_object(to_address(path)):
+        return _read_remote(path, data_file)
     if not path.exists():
         raise RefusedError([Problem("images", f"there is nothing at {path}.")])
     if path.is_dir():
@@ -87,6 +96,19 @@ def read_source(images: Images, data_file: str | Path | pd.DataFrame | None = No
         hint = "Give the folder that the CSV's paths begin at as images=."
         raise RefusedError([Problem("images", f"{path.name} is not a folder.", hint)])
     return _read_file(path)
+
+
+def _read_remote(path: Path, data_file: str | Path | pd.DataFrame | None) -> Source:
+    """Read what lies in S3: a folder, maybe with a table of its images, or a table."""
+    if data_file is not None:
+        if isinstance(data_file, pd.DataFrame):
+            return Source(complete(data_file, path, "data_file"), path, [])
+        return table_source(local_path(data_file), path, "data_file")
+    if path.suffix.lower() in (".csv", ".tsv", *_SHEETS):
+        return table_source(path, path.parent)
+    if is_image(path.name):
+        return Source(None, path.parent, [path])
+    return Source(None, path, remote.walk(path))
 
 
 def table_source(path: Path, base: Path, where: str = "") -> Source:
@@ -116,12 +138,15 @@ def read_table(path: Path, where: str = "") -> tuple[pd.DataFrame, tuple[Problem
         hint = "Save it as CSV (comma separated) and give that."
         raise RefusedError([Problem(where, f"{path.name} is a spreadsheet.", hint)])
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
+        data = remote.content(to_address(path)) if is_object(to_address(path)) else None
+        data = path.read_bytes() if data is None else data
+        header = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="").readline()
         separator = max(_SEPARATORS, key=header.count)
         table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            io.BytesIO(data), sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
+    except StorageError as error:
+        raise RefusedError([Problem(where, str(error))]) from error
     except FileNotFoundError:
         raise RefusedError([Problem(where, f"there is nothing at {path}.")]) from None
     except UnicodeDecodeError as error:
@@ -138,10 +163,12 @@ def read_table(path: Path, where: str = "") -> tuple[pd.DataFrame, tuple[Problem
 
 
 def local_path(path: str | Path) -> Path:
-    """Return an absolute path; ``file:///`` addresses are paths, others are refused."""
+    """Return an absolute path; ``file:///`` addresses are paths, others than S3's are refused."""
     text = str(path)
     if text.lower().startswith("file:"):
         return Path(url_to_path(text))
+    if is_object(text):
+        return to_path(text)
     if is_remote(text):
         raise RefusedError([Problem("images", f"{text} is not on a disk.", FETCH)])
     return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 (links stay as given)

@@ -20,6 +20,7 @@ from labkit.workflows.cellprofiler.loading import load
 from labkit.workflows.cellprofiler.pipeline import Pipeline, PipelineError
 from labkit.workflows.cellprofiler.plans import make_plan
 from labkit.workflows.cellprofiler.prepared import Prepared
+from labkit.workflows.cellprofiler.remote import on_disk
 from labkit.workflows.cellprofiler.saves import saved_names
 from labkit.workflows.cellprofiler.sources import Images, read_source
 from labkit.workflows.cellprofiler.task_code.costs import Cost
@@ -37,7 +38,8 @@ class CellProfiler(Workflow):
         ``.cppipe`` or ``.json`` file, with ExportToSpreadsheet.
     images : str, Path, DataFrame or iterable of paths
         A folder; a ``.csv`` or table in LoadData's format (see :func:`labkit.image_sets`); a
-        ``.txt`` with one path a line; paths.
+        ``.txt`` with one path a line; paths. Each may be, or name, ``s3://bucket/key``: tasks fetch
+        their images before.
     illumination : str or Path, optional
         A pipeline that calculates illumination functions over all images of a plate and saves
         them. It runs first, once per plate; the analysis finds each image that it saves under
@@ -145,7 +147,7 @@ class CellProfiler(Workflow):
             found.source = read_source(self.images, self.data_file)
         except RefusedError as error:
             found.problems += error.problems
-        base = found.source.base if found.source is not None else None
+        base = on_disk(found.source.base) if found.source is not None else None
         found.input_folder = self.input_folder or base
         if self.illumination_file is not None:
             found.illumination, found.illumination_sets = self._read(self.illumination_file, found)

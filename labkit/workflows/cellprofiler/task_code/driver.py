@@ -66,6 +66,7 @@ class Work:
         for row in self.rows.values():
             for column in self.params["expand"]:
                 row[column] = task.expand(row[column])
+            slices.use_copies(row, task.tmp)
         self.modules = {int(number): name for number, name in self.params["modules"].items()}
         self.parts: list[dict[str, Any]] = []
         self.failed: dict[int, tuple[str, str]] = {}

@@ -42,6 +42,22 @@ def images(row: Mapping[str, str]) -> dict[str, Path]:
     return {n: Path(row[f"PathName_{n}"]) / row[f"FileName_{n}"] for n in channels(row)}
 
 
+def use_copies(row: Row, tmp: Path) -> None:
+    """Let a row name the copies that the worker has fetched, where its images lie in S3.
+
+    Parameters
+    ----------
+    row : dict
+        An image set; it is changed.
+    tmp : Path
+        The task's temporary folder: the copies lie below its ``inputs``, by bucket and key.
+    """
+    for name in channels(row):
+        folder = row[f"PathName_{name}"]
+        if folder.startswith("s3://"):
+            row[f"PathName_{name}"] = str(tmp / "inputs" / folder[5:])
+
+
 def write_data_file(path: Path, rows: Sequence[Row]) -> None:
     """Write a LoadData CSV."""
     names = [name for name in rows[0] if name not in OWN]

@@ -128,7 +128,7 @@ def test_rules_that_names_cannot_tell_are_refused(rule: str) -> None:
         rules.parse(rule)
 
 
-def loaddata(images: Images, data_file: Path | None = None, **places: str) -> ImageSets:
+def loaddata(images: Images, data_file: str | Path | None = None, **places: str) -> ImageSets:
     pipeline = pipelines.made(pipelines.LOAD)
     return read_images(pipeline, read_source(images, data_file), places)
 
@@ -272,7 +272,7 @@ def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
     assert read_source([path.as_uri()]).files == [path]
     (tmp_path / "list.txt").write_text(f"{path.as_uri()}\nimg/a b.tif\n")
     assert read_source(tmp_path / "list.txt").files == [path, spaced]
-    for remote in ("https://lab.example.org/a.tif", ["s3://bucket/a.tif"]):
+    for remote in ("https://lab.example.org/a.tif", ["gs://bucket/a.tif"]):
         with pytest.raises(RefusedError, match=r"is not on a disk.*Fetch"):
             read_source(remote)
 

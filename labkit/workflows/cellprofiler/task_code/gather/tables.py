@@ -165,6 +165,10 @@ def is_number(name: str) -> bool:
     return bool(_NUMBERS.search(name))
 
 
+# What a task had fetched from S3 lay below its temporary folder, by bucket and key.
+_COPY = r"^(?:file:(?://)?)?/(?:.*/)?labkit-[^/]+-[0-9]+-[0-9]+-[0-9a-f]{12}/inputs/"
+
+
 def _with_places(table: pa.Table, folder: Path) -> pa.Table:
     """Return a table whose saved images lie where they are now, no more where the task ran."""
     # the folder of an attempt, whatever the run folder was called on that node
@@ -174,6 +178,7 @@ def _with_places(table: pa.Table, folder: Path) -> pa.Table:
             now = pathname2url(str(folder)) if name.startswith("URL_") else str(folder)
             now = now.replace("\\", r"\\")
             moved = pc.replace_substring_regex(table[name], attempt, rf"\1{now}\2")
+            moved = pc.replace_substring_regex(moved, _COPY, "s3://")
             table = table.set_column(place, name, moved)
     return table
 
