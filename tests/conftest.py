@@ -33,8 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         files[item.path] = name = item.path.relative_to(schedule.TESTS).as_posix()
         if item.get_closest_marker("unit") is None:
             heavy.add(name)
-    key = schedule.rank(schedule.known(), heavy)
+    key = schedule.rank(schedule.known().seconds, heavy)
     items.sort(key=lambda item: key(files[item.path]))
+
+
+@pytest.hookimpl(optionalhook=True)  # xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config) -> schedule.Scheduling | None:
+    """Let files that wait run beside those that work, where whole files are given out."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    return schedule.Scheduling(config, schedule.known().waiting)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
 
 from tests.support import schedule
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 
 def test_the_longest_come_first_and_new_heavy_ones_before_the_light() -> None:
@@ -20,9 +24,62 @@ def test_the_longest_come_first_and_new_heavy_ones_before_the_light() -> None:
 def test_most_files_that_are_known_are_there() -> None:
     """One that was renamed begins as a new one does; with many, the table orders nothing."""
     known = schedule.known()
-    there = [name for name in known if (schedule.TESTS / name).is_file()]
-    assert len(there) > 0.8 * len(known) > 20
-    assert min(known.values()) >= 1
+    existing = [name for name in known.seconds if (schedule.TESTS / name).is_file()]
+    assert len(existing) > 0.8 * len(known.seconds) > 20
+    assert min(known.seconds.values()) >= 1
+    assert "slurm/test_faults.py" in known.waiting
+    assert set(known.waiting) <= set(known.seconds)
+
+
+def test_a_file_of_the_kind_that_is_wanted_comes_next_or_else_the_first() -> None:
+    files, waiting = ["a.py", "slurm/b.py", "c.py"], {"slurm/b.py"}
+    assert schedule.choose(files, waiting, wait=True) == "slurm/b.py"
+    assert schedule.choose(files, waiting, wait=False) == "a.py"
+    assert schedule.choose(["a.py"], waiting, wait=True) == "a.py"
+    assert schedule.choose(["slurm/b.py"], waiting, wait=False) == "slurm/b.py"
+
+
+class Worker:
+    """A worker of xdist that runs what it is sent, when the test says so."""
+
+    def __init__(self, gateway_id: str) -> None:
+        self.gateway = SimpleNamespace(id=gateway_id)
+        self.sent: list[int] = []
+        self.shutting_down = False
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        self.sent += indices
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+def test_one_worker_in_four_waits_and_all_files_are_run(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pytestconfig.option, "loadscopereorder", False, raising=False)
+    monkeypatch.setattr(pytestconfig.option, "tx", ["5*popen"])
+    names = ["wait/1", "wait/2", *(f"work/{number}" for number in range(6)), "wait/3"]
+    collected = [f"tests/{name}.py::test_{number}" for name in names for number in range(3)]
+    scheduling = schedule.Scheduling(pytestconfig, {f"wait/{number}.py" for number in (1, 2, 3)})
+    workers = [Worker(f"gw{number}") for number in range(5)]
+    for worker in workers:
+        scheduling.add_node(cast("WorkerController", worker))
+        scheduling.add_node_collection(cast("WorkerController", worker), collected)
+    scheduling.schedule()
+    assert [collected[worker.sent[0]].split("::")[0] for worker in workers] == [
+        "tests/wait/1.py", *(f"tests/work/{number}.py" for number in range(4))
+    ]  # fmt: skip
+    waited: set[Worker] = set()
+    while busy := [worker for worker in workers if worker.sent]:
+        waiting = [worker for worker in busy if "/wait/" in collected[worker.sent[0]]]
+        assert len(waiting) <= 1 or not any("/work/" in name for name in scheduling.workqueue)
+        waited.update(waiting)
+        for worker in busy:
+            index = worker.sent.pop(0)
+            scheduling.mark_test_complete(cast("WorkerController", worker), index)
+    assert scheduling.tests_finished
+    assert all(worker.shutting_down for worker in workers)
 
 
 class Terminal:
@@ -38,9 +95,12 @@ class Terminal:
         self.lines.append(line)
 
 
-def report(nodeid: str, when: Literal["setup", "call"], seconds: float) -> pytest.TestReport:
+def report(
+    nodeid: str, when: Literal["setup", "call"], seconds: float, *marks: str
+) -> pytest.TestReport:
+    keywords: dict[str, Literal[1]] = dict.fromkeys(marks, 1)
     return pytest.TestReport(
-        nodeid, (nodeid, 0, ""), {}, "passed", None, when=when, duration=seconds
+        nodeid, (nodeid, 0, ""), keywords, "passed", None, when=when, duration=seconds
     )
 
 
@@ -54,8 +114,18 @@ def test_a_run_shows_and_writes_what_each_file_took(
         report("tests/quick/test_a.py::test_x", "call", 0.4),
         report("tests/slow/test_b.py::test_y[1]", "setup", 40.0),
         report("tests/slow/test_b.py::test_y[2]", "call", 2.25),
+        report("tests/slurm/test_c.py::test_z", "call", 3.0, "slurm"),
+        report("tests/slurm/test_d.py::test_z", "call", 0.2, "slurm"),
     ):
         durations.pytest_runtest_logreport(step)
     durations.pytest_terminal_summary(terminal)
-    assert terminal.lines[1:] == ["   42.2s slow/test_b.py", "    0.4s quick/test_a.py"]
-    assert json.loads(written.read_text()) == {"slow/test_b.py": 42}
+    assert terminal.lines[1:] == [
+        "   42.2s slow/test_b.py",
+        "    3.0s slurm/test_c.py",
+        "    0.4s quick/test_a.py",
+        "    0.2s slurm/test_d.py",
+    ]
+    assert json.loads(written.read_text()) == {
+        "seconds": {"slow/test_b.py": 42, "slurm/test_c.py": 3},
+        "waiting": ["slurm/test_c.py"],
+    }

@@ -17,9 +17,9 @@ from hub.state.paths import REPOSITORY, Paths
 from labkit.base import cgroups
 
 # The tests of one file stay together: they share a portal. Files are begun in the order of
-# tests/conftest.py, which puts first what takes long.
+# tests/support/schedule.py: first what takes long, and what waits beside what works.
 PARALLEL = ("--dist", "loadfile", "--no-loadscope-reorder")
-_WORKER_BYTES = 4 << 30  # a portal, a notebook and what it shows
+_WORKER_BYTES = 3 << 30  # a portal, a notebook and what it shows
 _MOST_WORKERS = 6
 COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-report=html:test-artifacts/coverage")
 
@@ -33,8 +33,8 @@ def test(arguments: tuple[str, ...], quick: bool, only_lint: bool, coverage: boo
     """Run the tests; ARGUMENTS go to pytest.
 
     Makes the environments that they need. What this machine cannot run is skipped, and the
-    summary at the end names each with its reason. They run side by side, twice as many as there
-    are cores, since most wait; `-n 0` runs them one after the other, as a debugger needs it.
+    summary at the end names each with its reason. They run side by side, five for two
+    cores, since most wait; `-n 0` runs them one after the other, as a debugger needs it.
 
     With --lint, ARGUMENTS are the names of checks, all where there are none: ruff, format,
     mypy, imports, shellcheck, schema, docs.
@@ -80,8 +80,8 @@ def _compile() -> None:
 
 
 def _workers(cores: int, memory: int) -> int:
-    """Return how many tests run side by side: twice as many as cores, as memory allows."""
-    return max(1, min(2 * cores, memory // _WORKER_BYTES, _MOST_WORKERS))
+    """Return how many tests run side by side: five for two cores, as memory allows."""
+    return max(1, min(5 * cores // 2, memory // _WORKER_BYTES, _MOST_WORKERS))
 
 
 def _memory() -> int:

@@ -75,14 +75,15 @@ GB = 1 << 30
     ("cores", "memory", "expected"),
     [
         (1, 16 * GB, 2),
-        (2, 24 * GB, 4),
+        (1, 24 * GB, 2),
+        (2, 24 * GB, 5),
         (4, 64 * GB, 6),
         (64, 512 * GB, 6),
-        (2, 9 * GB, 2),
-        (8, 3 * GB, 1),
+        (2, 9 * GB, 3),
+        (8, 2 * GB, 1),
     ],
 )
-def test_twice_as_many_workers_as_cores_as_memory_allows(
+def test_five_workers_for_two_cores_as_memory_allows(
     cores: int, memory: int, expected: int, calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
