@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from labkit.viewers.cellxgene import cellxgene
     from labkit.workflows.alignment import Alignment, Reference
     from labkit.workflows.alignment.variants import Variants
-    from labkit.workflows.cellprofiler import CellProfiler, image_sets
+    from labkit.workflows.cellprofiler import (
+        CellProfiler,
+        image_sets,
+        import_cpb,
+        import_dcp,
+    )
     from labkit.workflows.command import Command
 
 __all__ = [
@@ -38,6 +43,8 @@ __all__ = [
     "app_logs",
     "cellxgene",
     "image_sets",
+    "import_cpb",
+    "import_dcp",
     "jobs",
     "open_job",
     "publish",
@@ -58,6 +65,8 @@ _PARTS = {
     "app_logs": "labkit.portal.webapps",
     "cellxgene": "labkit.viewers.cellxgene",
     "image_sets": "labkit.workflows.cellprofiler",
+    "import_cpb": "labkit.workflows.cellprofiler",
+    "import_dcp": "labkit.workflows.cellprofiler",
     "jobs": "labkit.jobs",
     "open_job": "labkit.jobs.job",
     "publish": "labkit.portal.datasets",

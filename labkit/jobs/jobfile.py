@@ -80,7 +80,7 @@ def load(path: str | Path) -> JobFile:
     LabkitError
         It is not there, or no YAML or JSON.
     """
-    return parse(_read(Path(path).expanduser()))
+    return parse(read(path))
 
 
 def parse(data: Any) -> JobFile:
@@ -120,7 +120,15 @@ def parse(data: Any) -> JobFile:
     return JobFile(cls(**given), backend, dict(options))
 
 
-def _read(path: Path) -> Any:
+def read(file: str | Path) -> Any:
+    """Return what a job file holds, before anything is made of it.
+
+    Raises
+    ------
+    LabkitError
+        It is not there, or no YAML or JSON.
+    """
+    path = Path(file).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -1,0 +1,1 @@
+"""The queue: requests become jobs, and their results go where the request says."""
