@@ -9,16 +9,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from tests.labkit.server.conftest import TOKEN, App, Server
-
-FOREIGN = [
-    {"Origin": "http://bob.lab.example.org", "Sec-Fetch-Site": "same-site"},
-    {"Origin": "http://evil.example.com", "Sec-Fetch-Site": "cross-site"},
-    {"Origin": "null"},
-    {"Origin": "http://127.0.0.1:1"},
-    {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
-    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
-]
+from tests.labkit.server.conftest import FOREIGN, App, Server
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +42,7 @@ def app() -> Iterator[App]:
 @pytest.fixture(scope="module")
 def victim(server: Server) -> Iterator[httpx.Client]:
     """A browser that is logged in by a cookie alone."""
-    with httpx.Client(base_url=server.base, timeout=60) as client:
-        client.get("tree", params={"token": TOKEN})
-        assert client.get("api/status").status_code == 200
+    with server.cookie_client() as client:
         yield client
 
 

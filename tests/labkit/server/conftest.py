@@ -30,6 +30,15 @@ from tests.support.portal import REPOSITORY
 
 TOKEN = "0f" * 20
 BASE = "/user/ada/"
+# What a browser says of a page on another origin of the lab, or of the world.
+FOREIGN = [
+    {"Origin": "http://bob.lab.example.org", "Sec-Fetch-Site": "same-site"},
+    {"Origin": "http://evil.example.com", "Sec-Fetch-Site": "cross-site"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+]
 
 
 class Server:
@@ -114,6 +123,14 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+    @contextlib.contextmanager
+    def cookie_client(self) -> Iterator[httpx.Client]:
+        """Give a browser that is logged in by a cookie alone."""
+        with httpx.Client(base_url=self.base, timeout=60, follow_redirects=True) as client:
+            client.get("tree", params={"token": TOKEN})
+            assert client.get("api/status").status_code == 200
+            yield client
 
     def restart(self) -> None:
         self._end()

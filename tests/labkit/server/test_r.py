@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from labkit.server import previews
-from tests.labkit.server.conftest import BASE, TOKEN, Server, kernel_run, knock, wait_for
+from tests.labkit.server.conftest import BASE, FOREIGN, TOKEN, Server, kernel_run, knock, wait_for
 
 HAS_R = shutil.which("Rscript") and Path("/usr/lib/R/site-library/shiny").is_dir()
 needs_r = pytest.mark.skipif(
@@ -185,6 +185,24 @@ async def test_strangers_do_not_reach_it(server: Server, running: str) -> None:
         ("DELETE", f"labkit/api/shiny/open/{'0' * 16}"),
     ):
         assert httpx.request(method, server.base + path, json={}).status_code in (302, 403)
+
+
+@needs_r
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_a_foreign_page_cannot_act_in_a_preview(
+    server: Server, running: str, headers: dict[str, str]
+) -> None:
+    with server.cookie_client() as victim:
+        answer = victim.post(f"{running}upload", content=b"x=1", headers=headers)
+        assert answer.status_code == 403
+        assert "another page" in answer.text
+        cookies = "; ".join(f"{name}={value}" for name, value in victim.cookies.items())
+    url = f"{server.base}{running}websocket/".replace("http://", "ws://")
+    given = {name: value for name, value in headers.items() if name == "Origin"}
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            await session.ws_connect(url, headers={**given, "Cookie": cookies})
+    assert refusal.value.status == 403
 
 
 @needs_r

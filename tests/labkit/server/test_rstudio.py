@@ -16,7 +16,7 @@ import pytest
 
 from labkit.server.rstudio import Sessions
 from tests.conftest import needs_env, needs_root
-from tests.labkit.server.conftest import BASE, TOKEN, Server, knock, wait_for
+from tests.labkit.server.conftest import BASE, FOREIGN, TOKEN, Server, knock, wait_for
 from tests.support.portal import built_envs
 
 pytestmark = needs_env("r")
@@ -141,6 +141,19 @@ def test_calls_need_rstudios_own_token(browser: httpx.Client) -> None:
     assert browser.post("rstudio/rpc/console_input", content="idle").status_code == 401
     answer = browser.post("rstudio/rpc/console_input", content="idle", headers=csrf(browser))
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+def test_a_foreign_page_cannot_act_in_it(studio: Server, headers: dict[str, str]) -> None:
+    """Also where it knows RStudio's own token: it is the proxy that refuses."""
+    with studio.cookie_client() as victim:
+        assert victim.get("rstudio/").status_code == 200
+        own = {"Origin": studio.base.removesuffix(BASE), "Sec-Fetch-Site": "same-origin"}
+        url, token = "rstudio/rpc/console_input", csrf(victim)
+        answer = victim.post(url, content="idle", headers={**headers, **token})
+        assert answer.status_code == 403
+        assert "another page" in answer.text
+        assert victim.post(url, content="idle", headers={**own, **token}).status_code == 200
 
 
 def test_files_of_any_size_pass(browser: httpx.Client, studio: Server) -> None:
