@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import compileall
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import click
 import psutil
@@ -21,6 +23,7 @@ from labkit.base import cgroups
 PARALLEL = ("--dist", "loadfile", "--no-loadscope-reorder")
 _WORKER_BYTES = 3 << 30  # a portal, a notebook and what it shows
 _MOST_WORKERS = 6
+_BEHIND = "kubernetes"  # the environment that is compiled while the first tests run
 COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-report=html:test-artifacts/coverage")
 
 
@@ -63,6 +66,8 @@ def test(arguments: tuple[str, ...], quick: bool, only_lint: bool, coverage: boo
         click.echo(f"{len(arguments or NAMES)} checks passed.")
         return
     if not quick:
+        if _runs_kubernetes(arguments):
+            _compile_kubernetes()
         node, _ = toolchain.node_programs(paths)
         env["PATH"] = f"{env.get('PATH', os.defpath)}{os.pathsep}{node.parent}"
     os.chdir(REPOSITORY)
@@ -71,6 +76,24 @@ def test(arguments: tuple[str, ...], quick: bool, only_lint: bool, coverage: boo
     words = [str(python), "-m", "pytest", *workers, *PARALLEL]
     words += [*(("-m", "unit") if quick else ()), *(COVERAGE if coverage else ()), *arguments]
     os.execve(words[0], words, env)  # noqa: S606 - an argument list
+
+
+def _runs_kubernetes(arguments: tuple[str, ...]) -> bool:
+    """Whether tests on Kubernetes are asked for, by name or with all the others."""
+    chosen = [Path(word.partition("::")[0]) for word in arguments]
+    folders = [path for path in chosen if path.exists()]
+    return not folders or any(
+        path.name in ("k8s", "tests") or path.parent.name == "k8s" for path in folders
+    )
+
+
+def _compile_kubernetes() -> None:
+    """Begin to compile Kubernetes, which takes many minutes: its tests wait for it, others run."""
+    if environments.packages_missing(_BEHIND):
+        return
+    command = [sys.executable, "-P", "-m", "hub.environments.build", _BEHIND]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def _compile() -> None:
@@ -94,7 +117,8 @@ def _build(paths: Paths, *, only_dev: bool) -> None:
         build(["dev"], paths)
         return
     missing = {name: environments.packages_missing(name) for name in environments.names()}
-    build([name for name, packages in missing.items() if not packages], paths)
+    now = [name for name, packages in missing.items() if not packages and name != _BEHIND]
+    build(now, paths)
     for name, packages in missing.items():
         if packages:
             needed = " ".join(packages)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from hub.environments import maven, source_build
+from hub.environments import go_build, maven, source_build
 from hub.environments.toolchain import (
     BuildError,
     environment,
@@ -136,6 +136,7 @@ class Environments:
                     self._build_python(name, packages)
                     self._build_java(name)
                     self._build_sources(name, before.get("sources"))
+                    self._build_go(name, before.get("go"))
                 self._verify(name)
                 files.write_atomic(self.folder(name) / STAMP, json.dumps(self._wanted(name)) + "\n")
             finally:
@@ -216,6 +217,12 @@ class Environments:
         if lock.is_file() and before != _sources_digest(name):
             source_build.install(lock, self.folder(name), self.say, partial(self._run, name))
 
+    def _build_go(self, name: str, before: str | None) -> None:
+        """Compile what images/ has a ``go.mod`` for, unless that was done."""
+        sources = go_build.sources(_image(name))
+        if sources and before != _digest(*sources):
+            go_build.install(_image(name), self.folder(name), self.say, partial(self._run, name))
+
     # -- the proxy --------------------------------------------------------------------
 
     def _build_proxy(self) -> None:
@@ -242,6 +249,8 @@ class Environments:
             made |= {f"bin/{program.name}": _digest(program) for program in _programs(name)}
         if (_image(name) / "sources.lock").is_file():
             made["sources"] = _sources_digest(name)
+        if programs := go_build.sources(_image(name)):
+            made["go"] = _digest(*programs)
         return made
 
     def _packages(self, name: str) -> dict[str, str]:

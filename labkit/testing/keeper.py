@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,12 +43,24 @@ class Kept:
         Where the daemon's output is appended.
     remove : Path, optional
         A folder that is removed at the end.
+    groups : sequence of Path
+        Control groups that are removed at the end, with those below them.
     """
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str], log: Path, remove: Path | None = None
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        remove: Path | None = None,
+        groups: Sequence[Path] = (),
     ) -> None:
-        task = {"argv": list(argv), "log": str(log), "remove": str(remove) if remove else None}
+        task = {
+            "argv": list(argv),
+            "log": str(log),
+            "remove": str(remove) if remove else None,
+            "groups": [str(group) for group in groups],
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _MAIN, _SOURCES, json.dumps(task)],
             env=dict(env),
@@ -114,6 +127,8 @@ def main(argv: Sequence[str]) -> None:
         if readable and not os.read(0, 64):
             break
     process_tree.end(os.getpid(), 0.0)
+    for group in task["groups"]:
+        _remove_group(Path(group))
     if task["remove"]:
         _remove(Path(task["remove"]))
 
@@ -133,5 +148,16 @@ def _remove(folder: Path) -> None:
     for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
+            return
+        time.sleep(0.1)
+
+
+def _remove_group(group: Path) -> None:
+    """Remove a control group; the kernel lets go of it a moment after its last process."""
+    for _ in range(100):
+        for folder, _, _ in os.walk(group, topdown=False):
+            with suppress(OSError):
+                Path(folder).rmdir()
+        if not group.exists():
             return
         time.sleep(0.1)

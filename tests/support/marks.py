@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 import pytest
 
+from labkit.testing import kubernetes
 from labkit.testing.machine import missing_programs
 from tests.support.portal import built_envs
 
@@ -21,6 +22,7 @@ BY_FIXTURE = {
     "portal": "root",
     "slurm": "slurm",
     "slurm_cluster": "slurm",
+    "kubernetes": "k8s",
     "chromium": "browser",
     "aws": "aws",
     "bucket": "aws",
@@ -64,6 +66,8 @@ def lacking(mark: pytest.Mark) -> str:
         return "needs chromium"
     if mark.name == "slurm" and (missing := _slurm()):
         return f"needs SLURM ({missing})"
+    if mark.name == "k8s" and (missing := _kubernetes()):
+        return f"Kubernetes {missing}"
     if mark.name == "environment" and not (built_envs() / mark.args[0]).exists():
         return f"needs the environment {mark.args[0]!r} (labhub test makes it)"
     return ""
@@ -72,6 +76,11 @@ def lacking(mark: pytest.Mark) -> str:
 @cache
 def _slurm() -> str:
     return missing_programs()
+
+
+@cache
+def _kubernetes() -> str:
+    return kubernetes.missing()
 
 
 def apply(item: pytest.Item, tests: PurePath) -> None:

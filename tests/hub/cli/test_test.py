@@ -145,3 +145,21 @@ def test_pre_commit_and_ci_call_the_same_checks() -> None:
     assert hooks.count("language: system") == len(called)
     for script in (".ci/run", ".github/workflows/tests.yml"):
         assert "./labhub test --lint" in (REPOSITORY / script).read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "compiled"),
+    [
+        ((), True),
+        (("--reruns", "1"), True),
+        (("tests",), True),
+        (("tests/k8s",), True),
+        (("tests/k8s/test_cluster.py::test_others_are_refused",), True),
+        (("tests/hub",), False),
+    ],
+)
+def test_kubernetes_is_compiled_only_for_its_tests(
+    arguments: tuple[str, ...], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert command._runs_kubernetes(arguments) is compiled
