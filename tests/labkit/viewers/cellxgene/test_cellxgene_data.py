@@ -17,7 +17,7 @@ from tests.labkit.viewers.cellxgene.helpers import CELLS, GENES, Answers, make
 if TYPE_CHECKING:
     import anndata as ad
 
-pytestmark = needs_env("cellxgene")
+pytestmark = [needs_env("cellxgene"), pytest.mark.usefixtures("preloaded")]
 
 
 def dense(x: Any) -> np.ndarray[Any, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
-pytestmark = needs_env("cellxgene")
+pytestmark = [needs_env("cellxgene"), pytest.mark.usefixtures("preloaded")]
 
 
 def write_labels(folder: Path, cells: pd.Index, **labels: list[str]) -> None:

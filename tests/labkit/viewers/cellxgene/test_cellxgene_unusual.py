@@ -31,7 +31,7 @@ from tests.support.job_helpers import until
 if TYPE_CHECKING:
     import anndata as ad
 
-pytestmark = needs_env("cellxgene")
+pytestmark = [needs_env("cellxgene"), pytest.mark.usefixtures("preloaded")]
 
 
 def few_colours(adata: ad.AnnData) -> str:
