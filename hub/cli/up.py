@@ -35,6 +35,7 @@ def up(config: Path | None) -> None:
       ./labhub up --config ~/lab/lab.yaml    keep the lab file in your own git
     """  # noqa: D301
     from hub.runtime import preflight
+    from hub.sandbox import shared_folders
 
     paths = Paths.from_environment()
     first = config or (
@@ -43,6 +44,7 @@ def up(config: Path | None) -> None:
     settings = read.read(first)
     follow_lab_file(settings, paths)
     create.make_folders(paths)
+    shared_folders.make(settings)
     found = preflight.problems(settings, paths)
     print_problems(p for p in found if p.warning)
     if any(not p.warning for p in found):

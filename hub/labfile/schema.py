@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -21,6 +22,7 @@ from hub.labfile.database import Database
 from hub.labfile.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
 from hub.labfile.secrets import Secrets
 from hub.labfile.slurm import JobOptions, Partition, Slurm
+from hub.labfile.storage import SharedFolder, Storage, seen_by
 from hub.labfile.webapps import WebApps
 
 OAUTH_METHODS = ("oidc", "github", "google", "globus", "cilogon", "cognito")
@@ -176,29 +178,6 @@ class App(Frozen):
         return value
 
 
-class SharedFolder(Frozen):
-    """A folder of this machine that every user server sees at the same path."""
-
-    path: Path
-    mode: Literal["ro", "rw"] = "ro"
-
-    @field_validator("path")
-    @classmethod
-    def _no_system_folder(cls, value: Path) -> Path:
-        if not value.is_absolute() or ".." in value.parts:
-            raise ValueError("must be an absolute path without '..'")
-        if value == Path("/") or value.parts[1] in ("proc", "sys", "dev", "run", "root", "etc"):
-            raise ValueError("a system folder cannot be shared")
-        return value
-
-
-class Storage(Frozen):
-    """Where homes are, and what everybody sees."""
-
-    homes: Path = Path("/home")
-    shared: tuple[SharedFolder, ...] = ()
-
-
 class Culling(Frozen):
     """When a server that nobody uses is stopped."""
 
@@ -329,10 +308,14 @@ class Settings(Frozen):
                 )
         if self.tls and self.parts.scheme != "https":
             raise ValueError("tls is given, but url does not start with https://")
+        found = self.storage.problem(self.target, self.groups)
+        if found:
+            raise ValueError(found)
         groups = set(self.groups)
         if self.authentication.effective_method not in OAUTH_METHODS:
             named = [(f"profile {profile.name}", profile.groups) for profile in self.profiles]
             named += [(f"app {app.name}", app.groups) for app in self.apps]
+            named += [(f"storage.shared {one.path}", one.groups) for one in self.storage.shared]
             for what, wanted in (*named, ("webapps", self.webapps.groups)):
                 unknown = sorted(set(wanted) - groups)
                 if unknown:
@@ -353,6 +336,15 @@ class Settings(Frozen):
         if _is_loopback(self.parts.hostname or ""):
             return "127.0.0.1", self.parts.port or (443 if self.parts.scheme == "https" else 80)
         return "127.0.0.1", 8000
+
+    @property
+    def shared_folders(self) -> tuple[SharedFolder, ...]:
+        """All shared folders, those of groups among them."""
+        return self.storage.folders(self.groups)
+
+    def folders_for(self, groups: Collection[str]) -> tuple[SharedFolder, ...]:
+        """Return the shared folders that a member of these groups sees."""
+        return seen_by(self.shared_folders, groups)
 
     def groups_of(self, person: str) -> tuple[str, ...]:
         """Return the groups whose member the lab file names this person."""

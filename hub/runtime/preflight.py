@@ -14,6 +14,7 @@ from hub.apps import catalogue
 from hub.environments import build
 from hub.labfile.schema import Settings
 from hub.runtime import batch
+from hub.sandbox import shared_folders
 from hub.state import create
 from hub.state.database import HubDatabase
 from hub.state.paths import Paths
@@ -46,8 +47,8 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         # An app that cannot be started is no reason to keep the portal from its people.
         *(replace(problem, warning=True) for problem in catalogue.read(settings, paths)[1]),
     ]
-    if os.geteuid() != 0:
-        found += _shared(settings)
+    if os.geteuid() != 0 or settings.target == "local":
+        found += shared_folders.problems(settings)
     return list(dict.fromkeys(found))
 
 
@@ -235,13 +236,6 @@ def _has_account(name: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _shared(settings: Settings) -> Iterator[Problem]:
-    for folder in settings.storage.shared:
-        if not folder.path.is_dir():
-            text, hint = f"{folder.path} is no folder", "make it, or mount its disk"
-            yield Problem("storage.shared", text, hint)
 
 
 def _readable(file: Path) -> bool:

@@ -82,9 +82,17 @@ def arguments(view: View) -> list[str]:
     return args
 
 
-def as_user(account: pwd.struct_passwd) -> list[str]:
-    """Return what goes in front of the server's command, inside: from root to the user."""
-    groups = sorted(set(os.getgrouplist(account.pw_name, account.pw_gid)))
+def as_user(account: pwd.struct_passwd, more: Iterable[int] = ()) -> list[str]:
+    """Return what goes in front of the server's command, inside: from root to the user.
+
+    Parameters
+    ----------
+    account : struct_passwd
+        The user's.
+    more : iterable of int
+        Unix groups that it has beside the account's own.
+    """
+    groups = sorted({*os.getgrouplist(account.pw_name, account.pw_gid), *more})
     # bubblewrap mounts the terminals itself, and knows no option for their number.
     options = f"remount,nosuid,noexec,newinstance,ptmxmode=0666,mode=620,max={TERMINALS}"
     limit = f'mount -n -t devpts -o {options} devpts /dev/pts && exec "$@"'

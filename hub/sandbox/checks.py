@@ -231,13 +231,6 @@ def _folders(settings: Settings) -> list[Problem]:
                 f"mkdir --mode=755 {settings.storage.homes}",
             )
         )
-    for shared in settings.storage.shared:
-        if not shared.path.is_dir():
-            found.append(
-                Problem(
-                    "storage.shared", f"{shared.path} is no folder", "make it, or mount its disk"
-                )
-            )
     return found
 
 

@@ -41,8 +41,8 @@ def sandboxes_of(settings: Settings, paths: Paths) -> Sandboxes:
 
 
 def shared_view(settings: Settings, paths: Paths) -> Shared:
-    """Return what every user server sees beside the system, its home and its /tmp."""
-    shared = settings.storage.shared
+    """Return what every server sees beside the system, its home, its /tmp and groups' folders."""
+    shared = settings.folders_for(())
     return Shared(
         read_only=[
             *environment_folders(paths.envs),

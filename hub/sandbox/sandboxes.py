@@ -16,11 +16,13 @@ from hub.sandbox import bubblewrap, cgroups, seccomp
 from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.instance import Instance
 from hub.sandbox.network import Link, Network
+from hub.sandbox.shared_folders import Folders
 from hub.state import trash
 
 log = logging.getLogger(__name__)
 
 _STARTING = "starting"
+_NO_FOLDERS = Folders()
 _SERVER = 2  # its number in its own pid namespace: 1 is bwrap's
 
 
@@ -124,6 +126,7 @@ class Sandboxes:
         limits: SandboxLimits,
         *,
         user_namespaces: bool = False,
+        folders: Folders = _NO_FOLDERS,
     ) -> Sandbox:
         """Make a sandbox; what an earlier one of that name left is removed first.
 
@@ -137,6 +140,8 @@ class Sandboxes:
             What they may use.
         user_namespaces : bool
             Whether they may make user namespaces, in which a program is root of its own.
+        folders : Folders
+            What it sees beside `Shared`, as the person's groups say.
 
         Raises
         ------
@@ -146,13 +151,15 @@ class Sandboxes:
         with self._changing(key):
             self.destroy(key)
             try:
-                sandbox = self._create(key, account, limits)
+                sandbox = self._create(key, account, limits, folders)
             except BaseException:
                 self.destroy(key)
                 raise
         return replace(sandbox, user_namespaces=user_namespaces)
 
-    def _create(self, key: str, account: pwd.struct_passwd, limits: SandboxLimits) -> Sandbox:
+    def _create(
+        self, key: str, account: pwd.struct_passwd, limits: SandboxLimits, folders: Folders
+    ) -> Sandbox:
         folder = self.folder(key)
         tmp = folder / "tmp"
         folder.mkdir(mode=0o700, parents=True)
@@ -170,8 +177,8 @@ class Sandboxes:
             tmp=tmp,
             resolv_conf=resolv_conf,
             shm=limits.memory // 4,
-            read_only=self.shared.read_only,
-            read_write=self.shared.read_write,
+            read_only=[*self.shared.read_only, *folders.read_only],
+            read_write=[*self.shared.read_write, *folders.read_write],
             hidden=self.shared.hidden,
             mounts=[*self.groups.views(key), *self.shared.mounts],
         )
@@ -180,7 +187,7 @@ class Sandboxes:
             link=link,
             join_files=self.groups.join_files(key),
             arguments=bubblewrap.arguments(view),
-            as_user=bubblewrap.as_user(account),
+            as_user=bubblewrap.as_user(account, folders.groups),
         )
 
     def started(self, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import ssl
 from collections.abc import AsyncIterator
@@ -190,6 +191,9 @@ class LabSpawner(Endings, Spawner):
         env["LABHUB_CULL_IDLE_SECONDS"] = str(int(idle.total_seconds()) if idle else 0)
         if self.settings.batch:
             env |= self.settings.batch.variables(self.user.name)
+        shared = self.settings.folders_for([group.name for group in self.user.groups])
+        if shared:
+            env["LABHUB_SHARED_FOLDERS"] = json.dumps([str(folder.path) for folder in shared])
         if self.services_url:
             env["LABHUB_SERVICES_URL"] = self.services_url
         if self.profile:

@@ -22,6 +22,7 @@ from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.inherited import renew
 from hub.sandbox.instance import sandbox_key
 from hub.sandbox.sandboxes import Sandboxes
+from hub.sandbox.shared_folders import for_groups
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
 from hub.state.paths import Paths
@@ -98,8 +99,16 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         sandboxes = await self.sandboxes()
         key = sandbox_key(account.pw_uid, self.name)
         self.sandbox = key  # stop() finds it, even where this is cut short
+        groups = [group.name for group in self.user.groups]
         sandbox = await asyncio.to_thread(
-            partial(sandboxes.create, key, account, limits, user_namespaces=profile.user_namespaces)
+            partial(
+                sandboxes.create,
+                key,
+                account,
+                limits,
+                user_namespaces=profile.user_namespaces,
+                folders=for_groups(self.settings, groups),
+            )
         )
         self.ip, self.port = sandbox.link.address, PORT
         self.hub_connect_url = sandboxes.network.hub_url

@@ -114,11 +114,10 @@ def _delete(folder: Path) -> None:
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        with contextlib.suppress(OSError):
-            entry.rmdir()
-    # Of root's own making: one empty folder and a file or two.
+    # Of root's own making: a file or two, and the empty places of what was mounted below /var/tmp.
     for entry in list(folder.iterdir()):
         with contextlib.suppress(OSError):
-            entry.rmdir() if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            if not remove_tree(entry, TIMEOUT):
+                entry.unlink()
     with contextlib.suppress(OSError):
         folder.rmdir()

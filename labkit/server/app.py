@@ -21,6 +21,7 @@ from labkit.server import (
     pages,
     routes,
     rstudio,
+    shared_folders,
     shiny,
     signatures,
     tutorials,
@@ -107,6 +108,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         if self.revocation:
             self.revocation.start()
         await asyncio.to_thread(self._resume_jobs)
+        await asyncio.to_thread(self._link_shared_folders)
         source = os.environ.get("LABHUB_TUTORIALS")
         if source:
             await asyncio.to_thread(self._copy_tutorials, Path(source))
@@ -118,6 +120,12 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
                 self.log.info("Jobs of an earlier server go on")
         except OSError as error:
             self.log.warning("Earlier jobs could not be taken up: %s", error)
+
+    def _link_shared_folders(self) -> None:
+        try:
+            shared_folders.link(Path.home())
+        except OSError as error:
+            self.log.warning("The shared folders are not in the file browser: %s", error)
 
     def _copy_tutorials(self, source: Path) -> None:
         try:

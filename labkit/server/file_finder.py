@@ -6,8 +6,10 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from labkit.server import shared_folders
 
 SECONDS = 4.0  # the longest that a page waits for a search
 _SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages", "renv", "packrat"})
@@ -84,6 +86,24 @@ def find(home: Path, deadline: float, wanted: Callable[[str], bool]) -> tuple[li
                     folders.append((Path(entry.path), depth + 1))
                 elif folder_like:
                     complete = False
+    return _newest(found), complete
+
+
+def find_everywhere(
+    home: Path, deadline: float, wanted: Callable[[str], bool]
+) -> tuple[list[Found], bool]:
+    """Look through the home and the shared folders, whose paths begin with ``shared/``.
+
+    Parameters and what is returned are those of `find`.
+    """
+    found, complete = find(home, deadline, wanted)
+    for name, path in shared_folders.folders().items():
+        more, whole = find(path, deadline, wanted)
+        complete = complete and whole
+        above = f"{shared_folders.NAME}/{name}"
+        # A link of that name that somebody made leads elsewhere.
+        below = above if (home / above).resolve() == path.resolve() else str(path)
+        found += [replace(one, path=f"{below}/{one.path}") for one in more]
     return _newest(found), complete
 
 

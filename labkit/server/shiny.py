@@ -12,7 +12,7 @@ from jupyter_server_proxy import handlers as stock
 from tornado import web
 
 from labkit.server import previews
-from labkit.server.file_finder import SECONDS, find
+from labkit.server.file_finder import SECONDS, find_everywhere
 from labkit.server.pages import Api, Page
 from labkit.server.previews import Preview, Previews
 from labkit.server.proxy import streaming
@@ -35,7 +35,7 @@ class Apps(Api):
     async def get(self) -> None:
         """Answer with what was found."""
         found, complete = await asyncio.to_thread(
-            find, Path.home(), time.monotonic() + SECONDS, previews.APPS.__contains__
+            find_everywhere, Path.home(), time.monotonic() + SECONDS, previews.APPS.__contains__
         )
         running: Previews = self.settings[PREVIEWS]
         self.finish(

@@ -17,7 +17,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado import web
 
 from labkit.base import cgroups
-from labkit.server.file_finder import SECONDS, find
+from labkit.server.file_finder import SECONDS, find_everywhere
 from labkit.server.pages import Api, Page
 
 OPENER = "labkit_opener"
@@ -140,7 +140,10 @@ class Files(Api):
     async def get(self) -> None:
         """Answer with what was found."""
         found, complete = await asyncio.to_thread(
-            find, Path.home(), time.monotonic() + SECONDS, lambda name: name.endswith(_KINDS)
+            find_everywhere,
+            Path.home(),
+            time.monotonic() + SECONDS,
+            lambda name: name.endswith(_KINDS),
         )
         self.finish({"files": [asdict(one) for one in found], "complete": complete})
 

@@ -15,10 +15,12 @@ from hub.sandbox.inherited import renew
 from hub.sandbox.instance import Instance, sandbox_key
 from hub.sandbox.network import Network
 from hub.sandbox.sandboxes import Sandboxes, Shared
+from hub.sandbox.shared_folders import Folders
 from hub.state.paths import Paths
 from tests.support.portal import built_envs
 
 PYTHON = "/usr/bin/python3"
+NO_FOLDERS = Folders()
 
 
 @contextmanager
@@ -46,6 +48,7 @@ def run_inside(
     user_namespaces: bool = False,
     before: Callable[[], None] = lambda: None,
     env: dict[str, str] | None = None,
+    folders: Folders = NO_FOLDERS,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a new sandbox of a person's, to its end.
 
@@ -63,11 +66,15 @@ def run_inside(
         Is called in the new process first, as if the hub itself had been started so.
     env : dict, optional
         Its environment.
+    folders : Folders
+        The shared folders that it sees.
     """
     account = pwd.getpwnam(who)
     key = sandbox_key(account.pw_uid, "")
     limits = cgroups.SandboxLimits(cpu=1, memory=1 << 30, processes=256)
-    sandbox = sandboxes.create(key, account, limits, user_namespaces=user_namespaces)
+    sandbox = sandboxes.create(
+        key, account, limits, user_namespaces=user_namespaces, folders=folders
+    )
     anew = renew(sandbox.join_files, umask=0o077)
 
     def first() -> None:
