@@ -91,6 +91,7 @@ class Handler(APIHandler):
         for name in sorted(set(wanted) - known):
             await self._add(app, wanted[name])
         roles.give(self.db, jupyterhub_services.roles(self.settings_of_lab, self.paths))
+        roles.give_to_servers(self.db)
         return {"added": sorted(set(wanted) - known), "removed": sorted(known - set(wanted))}
 
     async def _add(self, app: Any, spec: dict[str, Any]) -> None:

@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jupyterhub import orm
-from jupyterhub.roles import create_role, delete_role, grant_role, strip_role
+from jupyterhub.roles import (
+    create_role,
+    delete_role,
+    get_roles_for,
+    grant_role,
+    roles_to_scopes,
+    strip_role,
+)
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
-from hub.apps.jupyterhub_services import is_ours
+from hub.apps.jupyterhub_services import PUBLISH, is_ours
+
+_APPS = "access:services"
 
 
 def before_start(db: Session, roles: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -61,3 +70,37 @@ def give(db: Any, roles: Sequence[Mapping[str, Any]]) -> None:
                 db.add(group)
                 db.commit()
             grant_role(db, entity=group, role=role)
+
+
+def give_to_servers(db: Any) -> None:
+    """Let the tokens of running servers open the apps that their owners may open now.
+
+    JupyterHub writes into a server's token, when the server starts, which apps its owner may open.
+    Without this an app that is added later refuses the token until that server is started anew.
+
+    Parameters
+    ----------
+    db : Session
+        A session on the hub's database.
+    """
+    for token in db.query(orm.APIToken).filter(orm.APIToken.note.startswith("Server at ")).all():
+        if token.user is None or not _is_of_server(token):
+            continue
+        own = roles_to_scopes(get_roles_for(token.user))
+        others = {name for name in token.scopes if not _opens_apps(name)}
+        token.scopes = sorted(others | {name for name in own if _opens_apps(name)})
+    db.commit()
+
+
+def _opens_apps(name: str) -> bool:
+    return name == _APPS or name.startswith(f"{_APPS}!service=")
+
+
+def _is_of_server(token: orm.APIToken) -> bool:
+    """Return whether a token has what a server's is given: its note is anybody's to choose."""
+    servers = {
+        f"access:servers!server={token.user.name}/{spawner.name}"
+        for spawner in token.user.orm_spawners.values()
+        if spawner.server is not None
+    }
+    return PUBLISH in token.scopes and not servers.isdisjoint(token.scopes)

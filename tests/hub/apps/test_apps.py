@@ -63,6 +63,7 @@ def test_its_port_is_open_to_the_gate_alone(scene: tuple[AppPortal, str]) -> Non
         )
         portal.spawn(ada)
         assert portal.run(ada, code).strip() != "open"
+        portal.stop_server(ada)
 
 
 @needs_root
@@ -74,6 +75,29 @@ def test_an_app_that_nobody_uses_is_stopped(scene: tuple[AppPortal, str]) -> Non
         eventually(lambda: portal.app_state("portapp") == "stopped", 60)
         eventually(lambda: not (portal.state / "sockets" / "portapp.json").exists())
         assert program.get(portal.app_url("portapp")).status_code == 200
+
+
+@needs_root
+@needs_env("proxy")
+def test_a_server_that_runs_may_open_an_app_that_is_added(scene: tuple[AppPortal, str]) -> None:
+    """Nobody starts their server anew for it; a narrow token of the same name opens nothing."""
+    portal, ada = scene
+    portal.spawn(ada)
+    code = "import os; print(os.environ['JUPYTERHUB_API_TOKEN'])"
+    own = portal.run(ada, code).strip()
+    note = f"Server at /user/{ada}/"
+    narrow = portal.token(ada, note=note, scopes=["access:services!service=portapp"])
+    portal.labhub("app", "add", str(APPS / "testapp"))
+    try:
+        with portal.program(own) as program:
+            assert program.get(portal.app_url("testapp", "told")).status_code == 200
+            assert program.get(portal.app_url("portapp")).status_code == 200
+        with portal.program(narrow) as program:
+            assert program.get(portal.app_url("testapp", "told")).status_code == 403
+            assert program.get(portal.app_url("portapp")).status_code == 200
+    finally:
+        portal.labhub("app", "remove", "testapp", "--yes")
+        portal.stop_server(ada)
 
 
 # -- what is refused, before anything is started ---------------------------------------------
@@ -163,6 +187,35 @@ def test_rights_are_exactly_what_is_declared(tmp_path: Path) -> None:
         assert orm.Role.find(db, "app-plates") is None
     with Session(create_engine(f"sqlite:///{tmp_path}/none.sqlite")) as db:
         assert rights.before_start(db, []) == []
+
+
+def test_tokens_of_running_servers_follow_their_owners_rights(tmp_path: Path) -> None:
+    here = "access:servers!server=ada/"
+    server = [here, "custom:labhub:publish-apps", "users:activity!user"]
+    gone = "access:services!service=gone"
+    tokens = {
+        "running": ("Server at /user/ada/", [*server, gone]),
+        "narrow": ("Server at /user/ada/", ["access:services!service=gone"]),
+        "of another name": ("mine", server),
+        "stopped": ("Server at /user/ada/old/", [server[1], "access:servers!server=ada/old"]),
+    }
+    with orm.new_session_factory(f"sqlite:///{tmp_path}/hub.sqlite")() as db:
+        ada, imaging = orm.User(name="ada"), orm.Group(name="imaging")
+        ada.groups = [imaging]
+        db.add_all([ada, imaging])
+        db.add(orm.Spawner(name="", user=ada, server=orm.Server(base_url="/user/ada/")))
+        db.add(orm.Spawner(name="old", user=ada))
+        for note, scopes in tokens.values():
+            db.add(orm.APIToken(user=ada, note=note, scopes=scopes))
+        db.commit()
+        for name, groups in (("plates", ["imaging"]), ("secret", ["other"])):
+            scope = f"access:services!service={name}"
+            rights.give(db, [{"name": f"app-{name}", "scopes": [scope], "groups": groups}])
+            if name == "plates":
+                rights.give_to_servers(db)
+        left = [set(token.scopes) for token in db.query(orm.APIToken).order_by(orm.APIToken.id)]
+    assert left[0] == {*server, "access:services!service=plates"}
+    assert left[1:] == [set(scopes) for _, scopes in list(tokens.values())[1:]]
 
 
 def test_an_added_app_is_a_copy(
