@@ -12,6 +12,7 @@ from urllib.parse import quote
 from hub import targets
 from hub.labfile.schema import Settings
 from hub.portal.cards import Card, cards, tutorials
+from hub.sandbox.home_use import HomeUse
 from hub.spawners.endings import Ending
 from hub.state.paths import REPOSITORY, Paths
 
@@ -69,9 +70,14 @@ class Home:
         Where the portal keeps its state.
     user : jupyterhub.user.User
         The person.
+    homes : HomeUse, optional
+        Measures homes, where they are on this machine.
     """
 
-    def __init__(self, settings: Settings, paths: Paths, user: Any) -> None:
+    def __init__(
+        self, settings: Settings, paths: Paths, user: Any, homes: HomeUse | None = None
+    ) -> None:
+        self._homes = homes
         self._settings = settings
         self._paths = paths
         self._user = user
@@ -91,6 +97,11 @@ class Home:
     def is_new(self) -> bool:
         """Whether the person has never started a server."""
         return all(s.started is None and s.state == "stopped" for s in self.servers)
+
+    @property
+    def home_use(self) -> str:
+        """What the person's home holds, such as ``12 GB``; empty where that is not known."""
+        return self._homes.text(self._user.name) if self._homes else ""
 
     @property
     def start_takes(self) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 from tornado.web import StaticFileHandler
 from traitlets.config import Config
 
+from hub import targets
 from hub.labfile.schema import Settings
 from hub.portal.home import Home
 from hub.portal.merge import append, update
+from hub.sandbox.home_use import HomeUse
 from hub.state.paths import REPOSITORY, Paths
 
 TEMPLATES = REPOSITORY / "hub" / "templates"
@@ -27,13 +29,14 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     c.JupyterHub.redirect_to_server = False  # after login comes the home page
     append(c.JupyterHub, "template_paths", [str(TEMPLATES)])
     c.JupyterHub.logo_file = str(logo)
+    homes = HomeUse() if targets.of(settings, paths).on_this_machine else None
     template_vars = {
         "lab": settings.lab,
         "hub_url": f"{settings.url}/hub/" if settings.isolation == "subdomain" else "/hub/",
         "contact_link": contact_link(settings.lab.contact),
         "assets": {**assets(STATIC), "logo": _digest(logo)},
         # A function: JupyterHub calls it with the user whom a page is for.
-        "portal": lambda user: Home(settings, paths, user) if user else None,
+        "portal": lambda user: Home(settings, paths, user, homes) if user else None,
     }
     update(c.JupyterHub, "template_vars", template_vars)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -25,7 +26,7 @@ from hub.labfile.schema import Settings
 from hub.portal.control import Control, ControlError
 from hub.runtime import batch, preflight, ready, remote_backup
 from hub.runtime.supervise import programs
-from hub.sandbox import accounts_of
+from hub.sandbox import accounts_of, home_use
 from hub.state import create
 from hub.state.database import HubDatabase
 from hub.state.paths import REPOSITORY, Paths
@@ -37,6 +38,8 @@ from labkit.base.units import format_size
 _DISK_FREE = 5 << 30
 _DISK_PART = 0.05
 _AHEAD = 120  # seconds
+_HOMES_TIME = 20.0  # seconds for measuring homes
+_HOMES_SHOWN = 5
 
 
 def examine(settings: Settings, paths: Paths) -> list[Finding]:
@@ -54,6 +57,7 @@ def examine(settings: Settings, paths: Paths) -> list[Finding]:
         versions,
         built,
         disk,
+        homes,
         permissions,
         clock,
         names,
@@ -158,6 +162,27 @@ def disk(settings: Settings, paths: Paths) -> Finding:
             text = f"room for {inodes.f_favail} more files only"
             found.append(Problem(str(folder), text, "delete some of the many small files"))
     return Finding("disk", ", ".join(shown.values()), tuple(found))
+
+
+def homes(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001 - as every look's
+    """Name the largest homes, as far as they can be measured in a short time."""
+    if settings.authentication.effective_method not in ("pam", "signup") or os.geteuid() != 0:
+        return Finding("homes", "each person sees what their own holds")
+    end = time.monotonic() + _HOMES_TIME
+    sizes: dict[str, int] = {}
+    left_out = 0
+    for account in accounts_of(settings).list():
+        size = None
+        if time.monotonic() < end:
+            size = home_use.measure(pwd.getpwnam(account.name), end - time.monotonic())
+        if size is None:
+            left_out += 1
+        else:
+            sizes[account.name] = size
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:_HOMES_SHOWN]
+    shown = [f"{name} {format_size(sizes[name])}" for name in largest]
+    shown += [f"{left_out} not measured: it takes too long"] if left_out else []
+    return Finding("homes", ", ".join(shown) or "none")
 
 
 def permissions(settings: Settings, paths: Paths) -> Finding:

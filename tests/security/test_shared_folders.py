@@ -25,7 +25,8 @@ from hub.sandbox.shared_folders import for_groups, group_name
 from labkit.base.problems import ProblemsError
 from tests.conftest import needs_root
 from tests.security.bare_sandbox import bare_sandboxes, run_inside
-from tests.support.portal import portal
+from tests.security.neighbours import wait_for
+from tests.support.portal import Portal, portal
 
 
 @dataclass(frozen=True)
@@ -164,31 +165,40 @@ def test_read_only_stays_so(sandboxes: Sandboxes, lab: Lab, ada: str) -> None:
     assert sorted(path.name for path in place.iterdir()) == ["genome"]
 
 
+@pytest.fixture(scope="module")
+def running(lab: Lab, ada: str) -> Iterator[Portal]:
+    storage = lab.settings.storage.model_dump(mode="json")
+    with portal({"groups": {lab.group: [ada]}, "storage": storage}) as made:
+        shared_folders.make(read(made.state / "lab.yaml"))
+        yield made
+
+
 @needs_root
-def test_the_portals_groups_decide(lab: Lab, ada: str, bob: str) -> None:
+def test_the_home_page_says_what_the_home_holds(running: Portal, ada: str) -> None:
+    browser = running.browser()
+    browser.login(ada)
+    wait_for(lambda: "Your home folder holds" in browser.get("/hub/home").text, timeout=60)
+
+
+@needs_root
+def test_the_portals_groups_decide(running: Portal, lab: Lab, ada: str, bob: str) -> None:
     code = f"""
 import os
 print(os.environ["LABHUB_SHARED_FOLDERS"], os.path.isdir({str(lab.folder)!r}))
 """
-    said = {
-        "groups": {lab.group: [ada]},
-        "storage": lab.settings.storage.model_dump(mode="json"),
-    }
-    with portal(said) as running:
-        shared_folders.make(read(running.state / "lab.yaml"))
-        running.spawn(ada)
-        running.spawn(bob)
-        seen = running.run(ada, code)
-        assert str(lab.folder) in seen
-        assert "True" in seen
-        seen = running.run(bob, code)
-        assert str(lab.open_to_all) in seen
-        assert str(lab.folder) not in seen
-        assert "False" in seen
-        running.api("DELETE", f"/groups/{lab.group}/users", json={"users": [ada]})
-        running.stop_server(ada)
-        running.spawn(ada)
-        assert "False" in running.run(ada, code)
+    running.spawn(ada)
+    running.spawn(bob)
+    seen = running.run(ada, code)
+    assert str(lab.folder) in seen
+    assert "True" in seen
+    seen = running.run(bob, code)
+    assert str(lab.open_to_all) in seen
+    assert str(lab.folder) not in seen
+    assert "False" in seen
+    running.api("DELETE", f"/groups/{lab.group}/users", json={"users": [ada]})
+    running.stop_server(ada)
+    running.spawn(ada)
+    assert "False" in running.run(ada, code)
 
 
 @needs_root

@@ -240,6 +240,25 @@ def run_name(name: str, key: str) -> str:
     return f"{name}-{key.removeprefix('sha256:')[:12]}"
 
 
+def submission_name(manifest: Manifest, place: Path, number: int) -> str:
+    """Return the name of a submission, which no other run and no other person has.
+
+    In pods everybody has the same account and the same home: the machine's name tells them apart.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The run's.
+    place : Path
+        The run folder: the same work in two folders is two runs.
+    number : int
+        Which submission of the run.
+    """
+    whose = f"{place}\0{manifest.user}\0{manifest.host}"
+    digest = hashlib.sha256(whose.encode()).hexdigest()[:12]
+    return f"labkit-{manifest.run_name}-{digest}-{number}"
+
+
 def task_line(task: Task) -> str:
     """Return a task as a line of the task table."""
     return json.dumps(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -18,7 +17,7 @@ from labkit.base.problems import LabkitError
 from labkit.jobs.model import Resources, from_ranges, to_ranges
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs import drivers, worker_copy
-from labkit.jobs.runs.manifest import Manifest, job_key, now, run_name, task_line
+from labkit.jobs.runs.manifest import Manifest, job_key, now, run_name, submission_name, task_line
 from labkit.jobs.worker.folder import Folder, read_json, write_json, write_record
 
 _LOCK_TIMEOUT = 60.0  # seconds
@@ -291,11 +290,9 @@ class Run:
         names = os.listdir(self.path / "submissions")  # noqa: PTH208 -- names are enough
         # Also of one that a power cut left empty: its number is somebody's.
         number = max((int(name[:4]) for name in names if name[:4].isdigit()), default=0) + 1
-        # The same work in two folders is two runs.
-        place = hashlib.sha256(str(self.path).encode()).hexdigest()[:6]
         submission = Submission(
             number=number,
-            name=f"labkit-{self.manifest.run_name}-{place}-{number}",
+            name=submission_name(self.manifest, self.path, number),
             backend=backend,
             options=options,
             created=now(),
