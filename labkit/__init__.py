@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labkit import storage
     from labkit.base.version import __version__
+    from labkit.jobs.costs import costs
     from labkit.jobs.job import Job, jobs, open_job
     from labkit.jobs.model import Resources
     from labkit.portal.annotating import annotate, annotations
@@ -42,6 +43,7 @@ __all__ = [
     "annotations",
     "app_logs",
     "cellxgene",
+    "costs",
     "image_sets",
     "import_cpb",
     "import_dcp",
@@ -64,6 +66,7 @@ _PARTS = {
     "annotations": "labkit.portal.annotating",
     "app_logs": "labkit.portal.webapps",
     "cellxgene": "labkit.viewers.cellxgene",
+    "costs": "labkit.jobs.costs",
     "image_sets": "labkit.workflows.cellprofiler",
     "import_cpb": "labkit.workflows.cellprofiler",
     "import_dcp": "labkit.workflows.cellprofiler",

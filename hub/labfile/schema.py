@@ -20,6 +20,7 @@ from hub.labfile.backup import Backup
 from hub.labfile.batch import Batch
 from hub.labfile.database import Database
 from hub.labfile.fields import Bytes, Duration, Frozen, GroupName, Slug, UserName
+from hub.labfile.prices import Prices
 from hub.labfile.secrets import Secrets
 from hub.labfile.slurm import JobOptions, Partition, Slurm
 from hub.labfile.storage import SharedFolder, Storage, seen_by
@@ -250,6 +251,7 @@ class Settings(Frozen):
     local: Local = Local()
     slurm: Slurm | None = None
     batch: Batch | None = None
+    prices: Prices | None = None
     eks: Eks | None = None
 
     @field_validator("url")
@@ -349,6 +351,11 @@ class Settings(Frozen):
     def groups_of(self, person: str) -> tuple[str, ...]:
         """Return the groups whose member the lab file names this person."""
         return tuple(name for name, members in self.groups.items() if person in members)
+
+    def job_variables(self, person: str) -> dict[str, str]:
+        """Return what tells labkit in a person's server where jobs may run, and what they cost."""
+        batch = self.batch.variables(person) if self.batch else {}
+        return batch | (self.prices.variables() if self.prices else {})
 
     @property
     def shared_environments(self) -> Path | None:

@@ -189,8 +189,7 @@ class LabSpawner(Endings, Spawner):
         env["LABHUB_ENVS"] = str(self.environments)
         env["LABHUB_LAB_NAME"] = self.settings.lab.name
         env["LABHUB_CULL_IDLE_SECONDS"] = str(int(idle.total_seconds()) if idle else 0)
-        if self.settings.batch:
-            env |= self.settings.batch.variables(self.user.name)
+        env |= self.settings.job_variables(self.user.name)
         shared = self.settings.folders_for([group.name for group in self.user.groups])
         if shared:
             env["LABHUB_SHARED_FOLDERS"] = json.dumps([str(folder.path) for folder in shared])

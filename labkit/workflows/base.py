@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from labkit.base.addresses import address_problem
 from labkit.base.problems import Problem, refuse
-from labkit.jobs import submission
+from labkit.jobs import prices, submission
 from labkit.jobs.backends.base import Backend
 from labkit.jobs.job import Job, open_job
 from labkit.jobs.options import OPTIONS, split_options, with_options
@@ -120,4 +120,6 @@ def _prepare(
     refuse(problems)
     payload = backend.payload(plan, own)
     plan = replace(plan, problems=(*plan.problems, *problems), payload=payload)
+    if cost := prices.before(plan, backend.name):
+        plan = replace(plan, notes=(*plan.notes, cost))
     return plan, own, Path(output).expanduser().absolute()

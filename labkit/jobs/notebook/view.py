@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from labkit.base.units import format_duration, format_size
+from labkit.jobs import prices
 from labkit.jobs.model import State
 from labkit.jobs.runs.watch import Snapshot, TaskStatus
 
@@ -125,6 +126,8 @@ def _facts(job: Job, snapshot: Snapshot) -> list[tuple[str, str]]:
                 f"{format_duration(snapshot.asked_cpu_seconds)} asked for ({share:.0%})",
             )
         )
+    if cost := _cost(job, snapshot):
+        facts.append(("Cost", cost))
     if snapshot.peak_memory:
         facts.append(
             (
@@ -139,6 +142,14 @@ def _facts(job: Job, snapshot: Snapshot) -> list[tuple[str, str]]:
         facts.append(("Waits", snapshot.text))
     facts.append(("Folder", str(job.path)))
     return facts
+
+
+def _cost(job: Job, snapshot: Snapshot) -> str:
+    """Return what all attempts that ended have cost, where their backends have a price."""
+    backends = {one.number: one.backend for one in job.run.submissions()}
+    return prices.after(
+        (backends.get(number, ""), cores, memory) for number, cores, memory in snapshot.asked
+    )
 
 
 def _warnings(texts: list[str]) -> list[tuple[str, str]]:

@@ -35,6 +35,7 @@ class StageView:
         self.beats: dict[int, dict[str, Any]] = {}
         self.cpu_seconds = 0.0
         self.asked_cpu_seconds = 0.0
+        self.asked: dict[int, tuple[float, float]] = {}
         self.peak = 0
         self.memory = info.resources.memory
         self.started: float | None = None
@@ -72,11 +73,20 @@ class StageView:
             self.last[index] = record
         self.cpu_seconds += record.get("cpu_seconds", 0.0)
         self.asked_cpu_seconds += record.get("cpu", 0.0) * record.get("seconds", 0.0)
+        self._add_asked(record)
         self.peak = max(self.peak, record.get("peak_rss", 0))
         self.memory = max(self.memory, record.get("memory", 0))
         if started := record.get("started"):
             self.started = min(started, self.started or started)
         self.ended = max(record.get("ended", 0.0), self.ended or 0.0)
+
+    def _add_asked(self, record: dict[str, Any]) -> None:
+        """Add the core seconds and byte seconds that an attempt asked for to its submission's."""
+        submission, seconds = record.get("submission", 1), record.get("seconds", 0.0)
+        cores, memory = self.asked.get(submission, (0.0, 0.0))
+        cores += record.get("cpu", 0.0) * seconds
+        memory += record.get("memory", 0) * seconds
+        self.asked = {**self.asked, submission: (cores, memory)}  # others may read the old one
 
     def _read_beats(self) -> None:
         beats: dict[int, dict[str, Any]] = {}

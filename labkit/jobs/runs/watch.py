@@ -71,6 +71,8 @@ class Snapshot:
         Seconds since 1970.
     rate : float
         Units per second of late; 0 where nobody can know yet.
+    asked : tuple of (int, float, float)
+        Submission, core seconds and byte seconds that its attempts asked for.
     """
 
     state: State
@@ -90,6 +92,7 @@ class Snapshot:
     started: float | None
     ended: float | None
     rate: float = 0.0
+    asked: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def tasks(self) -> int:
@@ -298,6 +301,7 @@ class Watch:
             started=min(starts, default=None),
             ended=max(ends, default=None) if state.final else None,
             rate=self._rate(done, min(starts, default=None)),
+            asked=tuple((number, *used) for view in views for number, used in view.asked.items()),
         )
 
     def _rate(self, done: float, started: float | None) -> float:

@@ -13,6 +13,7 @@ from hub.labfile.read import parse
 from hub.runtime import batch
 from hub.state.paths import Paths
 from labkit.base.problems import ProblemsError
+from labkit.jobs import prices
 from labkit.jobs.backends.batch.options import read
 
 LAB = """
@@ -101,3 +102,16 @@ def test_check_names_what_is_not_there(tmp_path: Path) -> None:
     found = list(batch.problems(without, Paths(tmp_path, tmp_path)))
     assert "batch.images" in [problem.where for problem in found]
     assert not list(batch.problems(parse(""), Paths(tmp_path, tmp_path)))
+
+
+def test_prices_reach_servers_and_are_read_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "prices: {currency: EUR, core: {local: 0.01, slurm: 0.02}, gb: {slurm: 0.003}}"
+    settings = parse(text)
+    assert settings.prices is not None
+    for name, value in settings.prices.variables().items():
+        monkeypatch.setenv(name, value)
+    here = prices.Prices.here()
+    assert (here.currency, here.core["slurm"], here.gb["slurm"]) == ("EUR", 0.02, 0.003)
+    for wrong in ("currency: euro", "core: {slurm: -1}", "core: {'a b': 1}"):
+        with pytest.raises(ProblemsError):
+            parse("prices:\n  currency: EUR\n  core: {local: 1}\n  " + wrong)
