@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import marks, reruns, schedule
+from tests.support import leftovers, marks, reruns, schedule
 from tests.support.marks import CHROMIUM
 from tests.support.portal import People, Portal
 
@@ -56,6 +57,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Add up how long each file takes and what ran again; with workers, where they report to."""
     if not hasattr(config, "workerinput"):
+        if os.geteuid() == 0 and not config.option.collectonly:
+            leftovers.reap()
         config.pluginmanager.register(reruns.Reruns(), "what-ran-again")
         config.pluginmanager.register(schedule.Durations(), "durations-of-files")
 

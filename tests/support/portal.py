@@ -26,6 +26,7 @@ from hub.sandbox import remove_all, sandboxes_of
 from hub.state.paths import Paths
 from labkit.base.ports import free_ports
 from labkit.relay import bounded_server
+from tests.support import leftovers
 from tests.support.http_client import LocalhostTransport, client
 from tests.support.start_report import start_report
 
@@ -61,8 +62,10 @@ class People:
         if full in self.names:  # another test module's
             full += str(len(self.names))
         groups = ["--groups", UNIX_GROUP] if member else []
+        comment = ["--comment", leftovers.comment()]
         subprocess.run(
-            ["useradd", "--create-home", "--shell", "/bin/bash", *groups, full], check=True
+            ["useradd", "--create-home", "--shell", "/bin/bash", *comment, *groups, full],
+            check=True,
         )
         self.names.append(full)
         subprocess.run(["chpasswd"], input=f"{full}:{password}\n", text=True, check=True)
@@ -71,8 +74,7 @@ class People:
 
     def remove_all(self) -> None:
         for name in self.names:
-            subprocess.run(["pkill", "-KILL", "-u", name], check=False)
-            subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
+            leftovers.remove_account(name)
 
 
 class Browser(httpx.Client):
@@ -131,8 +133,9 @@ class Portal:
         config: str = "",
     ) -> None:
         # Not below pytest's 0700 folders: the user servers must reach the environments.
-        self.folder = Path(tempfile.mkdtemp(prefix="labhub-test-", dir="/var/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix=leftovers.FOLDER_PREFIX, dir=leftovers.FOLDERS))
         self.folder.chmod(0o711)
+        leftovers.claim(self.folder)
         self.state = self.folder / "state"
         self.envs = self.folder / "envs"
         for place, mode in (

@@ -20,7 +20,8 @@ WRONG = "Invalid username or password"
 @pytest.fixture(scope="module")
 def lab(people: People) -> Iterator[Portal]:
     boss = people.add("boss", member=False)
-    with Portal({"admins": [boss]}) as running:
+    settings = {"admins": [boss, "lt-nor-this-one"], "groups": {"imaging": ["lt-not-here-yet"]}}
+    with Portal(settings, config="c.UnixAuthenticator.auth_refresh_age = 1\n") as running:
         yield running
 
 
@@ -108,23 +109,22 @@ def test_root_and_accounts_without_a_shell_never_get_to_their_password(
     assert f"Login as {system} refused: it is a system account (uid 987)" in lab.hub_log()
 
 
-def test_who_leaves_the_group_is_out(people: People) -> None:
+def test_who_leaves_the_group_is_out(lab: Portal, people: People) -> None:
     leaver = people.add(f"leaver{len(people.names)}")
-    with Portal(config="c.UnixAuthenticator.auth_refresh_age = 1\n") as lab:
-        browser = lab.browser()
-        browser.login(leaver)
-        assert browser.get("/hub/home").url.path == "/hub/home"
-        token = browser.hub("POST", f"/users/{leaver}/tokens").json()["token"]
+    browser = lab.browser()
+    browser.login(leaver)
+    assert browser.get("/hub/home").url.path == "/hub/home"
+    token = browser.hub("POST", f"/users/{leaver}/tokens").json()["token"]
 
-        def own() -> int:
-            headers = {"Authorization": f"token {token}"}
-            return lab.http.get(f"{lab.url}/hub/api/user", headers=headers).status_code
+    def own() -> int:
+        headers = {"Authorization": f"token {token}"}
+        return lab.http.get(f"{lab.url}/hub/api/user", headers=headers).status_code
 
-        assert own() == 200
-        subprocess.run(["gpasswd", "--delete", leaver, "labhub"], check=True)
-        time.sleep(1.2)
-        assert browser.get("/hub/home").url.path == "/hub/login"
-        assert own() == 403
+    assert own() == 200
+    subprocess.run(["gpasswd", "--delete", leaver, "labhub"], check=True)
+    time.sleep(1.2)
+    assert browser.get("/hub/home").url.path == "/hub/login"
+    assert own() == 403
 
 
 def test_lock_out_is_alike_for_names_that_exist_and_others_and_spares_known_browsers(
@@ -193,6 +193,4 @@ def test_adding_a_user_without_an_account_is_refused_but_one_in_the_lab_file_is_
     assert lab.api("POST", "/users/lt-no-such-account").status_code == 400
     assert lab.api("POST", "/users/daemon").status_code == 400
     assert lab.api("POST", f"/users/{ada}").status_code in (201, 409)
-    groups = {"imaging": ["lt-not-here-yet"]}
-    with Portal({"groups": groups, "admins": ["lt-nor-this-one"]}) as portal:
-        assert "User lt-not-here-yet cannot log in: there is no such Unix" in portal.hub_log()
+    assert "User lt-not-here-yet cannot log in: there is no such Unix" in lab.hub_log()
