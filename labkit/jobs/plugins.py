@@ -28,6 +28,7 @@ WORKFLOWS = "labhub.workflows"
 OURS: Mapping[str, Mapping[str, str]] = {
     BACKENDS: {
         "batch": "labkit.jobs.backends.batch:BatchBackend",
+        "kubernetes": "labkit.jobs.backends.kubernetes:KubernetesBackend",
         "local": "labkit.jobs.backends.local:LocalBackend",
         "slurm": "labkit.jobs.backends.slurm:SlurmBackend",
     },

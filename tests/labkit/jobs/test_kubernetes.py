@@ -1,0 +1,183 @@
+"""What is asked of Kubernetes, and how its words are read; tests/k8s has a real one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from labkit.jobs.backends.kubernetes import options, requests, sightings
+from labkit.jobs.model import Reason, Resources, State
+from labkit.jobs.runs.store import StageWork
+
+GIVEN = {
+    "images": {"worker": "lab/worker@sha256:0f"},
+    "volumes": {"/shared": "claim:lab/people", "/refs": "host:/refs"},
+    "node_selector": {"lab/pool": "spot"},
+    "priority": "low",
+}
+
+
+def made(**more: Any) -> dict[str, Any]:
+    chosen, problems = options.read({**GIVEN, **more})
+    assert chosen is not None, problems
+    work = StageWork("map", tuple(range(3)), Resources.of(0.5, "1 GB", "1h"), retries=2)
+    (array,) = requests.layout([work])
+    return requests.job(
+        array, work, name=array.name("run-1"), place="/shared/run", number=1,
+        image="lab/worker@sha256:0f", options=chosen, envs="",
+    )  # fmt: skip
+
+
+def test_a_job_says_all_that_was_asked_for() -> None:
+    job = made()
+    assert job["spec"]["completions"] == 3
+    assert job["spec"]["backoffLimitPerIndex"] == 2
+    pod = job["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"lab/pool": "spot"}
+    assert pod["priorityClassName"] == "low"
+    assert pod["activeDeadlineSeconds"] == 3600 + 600
+    (container,) = pod["containers"]
+    assert container["resources"]["requests"] == {"cpu": "500m", "memory": "1280Mi"}
+    assert container["resources"]["limits"] == {"memory": "1280Mi"}
+    mounts = {one["mountPath"]: one.get("subPath") for one in container["volumeMounts"]}
+    assert mounts == {"/shared": "people", "/refs": None}
+
+
+def test_no_pod_has_a_token_or_a_privilege() -> None:
+    pod = made()["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert "hostNetwork" not in pod
+
+
+def test_names_are_the_same_for_the_same_and_fit() -> None:
+    long = requests.Array("a" * 40, 0, 1)
+    assert long.name("run") == long.name("run")
+    assert len({long.name("run"), long.name("run2"), requests.Array("b", 0, 1).name("run")}) == 3
+    assert len(long.name("x" * 300)) <= 63
+
+
+def test_long_stages_are_several_jobs() -> None:
+    work = StageWork("map", tuple(range(25_000)), Resources())
+    assert [(one.start, one.count) for one in requests.layout([work])] == [
+        (0, 10_000),
+        (10_000, 10_000),
+        (20_000, 5_000),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("namespace", "kube-system/../default"),
+        ("namespace", "a?dryRun=All"),
+        ("namespace", ["default"]),
+        ("context", "a\nb"),
+        ("priority", "Über"),
+        ("images", {"worker": "-flag"}),
+        ("images", "no json"),
+        ("images", ["lab/worker"]),
+        ("volumes", {"shared": "claim:lab"}),
+        ("volumes", {"/shared": "secret:admin"}),
+        ("volumes", {"/shared": "claim:lab/../other"}),
+        ("volumes", {"/shared/../etc": "claim:lab"}),
+        ("node_selector", {"lab/pool": 1}),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused_by_name(name: str, value: object) -> None:
+    chosen, problems = options.read({**GIVEN, name: value})
+    assert chosen is None
+    assert [problem.where for problem in problems] == [f"kubernetes_{name}"]
+
+
+def test_the_labs_settings_stand_in_for_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_KUBERNETES_VOLUMES", '{"/home/ada": "claim:home-ada"}')
+    monkeypatch.setenv("LABKIT_KUBERNETES_NAMESPACE", "lab")
+    chosen, _ = options.read(options.complete({"namespace": "other"}))
+    assert chosen is not None
+    assert chosen.namespace == "other"
+    assert chosen.volumes == {"/home/ada": "claim:home-ada"}
+
+
+def pod(index: int, status: dict[str, Any]) -> dict[str, Any]:
+    metadata = {"creationTimestamp": "2026-11-30T00:00:00Z", "annotations": {
+        sightings.INDEX: str(index)}}  # fmt: skip
+    return {"metadata": metadata, "status": {"phase": "Running", **status}}
+
+
+def container(**state: dict[str, Any]) -> dict[str, Any]:
+    return {"containerStatuses": [{"image": "lab/worker:1", "state": state}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "text"),
+    [
+        (container(running={}), State.RUNNING, ""),
+        (
+            {"phase": "Pending", **container(waiting={"reason": "ContainerCreating"})},
+            State.PENDING,
+            "made ready",
+        ),
+        (
+            {"phase": "Pending", **container(waiting={"reason": "ImagePullBackOff",
+                                                      "message": "not found"})},
+            State.PENDING,
+            "image lab/worker:1 cannot be had (ImagePullBackOff: not found)",
+        ),
+        (
+            {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+                                                 "message": "0/3 nodes: Insufficient memory."}]},
+            State.PENDING,
+            "It waits for a node: 0/3 nodes: Insufficient memory.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_pod_that_lives_is_told_in_words(status: dict[str, Any], state: State, text: str) -> None:
+    seen = sightings.alive(pod(0, status))
+    assert seen.state is state
+    assert text in seen.text
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (container(terminated={"reason": "OOMKilled", "exitCode": 137}), Reason.OUT_OF_MEMORY),
+        ({"reason": "Evicted", "message": "The node was low on resource"}, Reason.NODE_FAIL),
+        ({"reason": "DeadlineExceeded"}, Reason.TIMEOUT),
+        (
+            {"conditions": [{"type": "DisruptionTarget", "reason": "PreemptionByScheduler"}]},
+            Reason.PREEMPTED,
+        ),
+        (container(terminated={"reason": "Error", "exitCode": 2}), Reason.LOST),
+    ],
+)
+def test_a_pod_that_has_ended_says_why(status: dict[str, Any], reason: Reason) -> None:
+    seen = sightings.ended(pod(0, {"phase": "Failed", **status}))
+    assert seen.state is State.FAILED
+    assert seen.reason is reason
+    assert seen.text
+
+
+def test_the_last_pod_of_a_task_counts_and_success_is_left_to_records() -> None:
+    job = {
+        "spec": {"completions": 4},
+        "status": {"completedIndexes": "0", "failedIndexes": "1"},
+    }
+    old = pod(1, {"phase": "Failed", "reason": "Evicted"})
+    new = pod(1, {"phase": "Failed", **container(terminated={"reason": "OOMKilled"})})
+    new["metadata"]["creationTimestamp"] = "2026-11-30T00:01:00Z"
+    seen = dict(sightings.of_job(job, [new, old, pod(2, container(running={}))]))
+    assert sorted(seen) == [1, 2, 3]
+    assert seen[1].reason is Reason.OUT_OF_MEMORY
+    assert seen[2].state is State.RUNNING
+    assert seen[3].state is State.PENDING
+
+
+def test_a_stage_that_waits_says_so() -> None:
+    job = {"spec": {"completions": 1, "suspend": True}, "status": {}}
+    ((_, seen),) = sightings.of_job(job, [])
+    assert seen.state is State.PENDING
+    assert "stage before" in seen.text
