@@ -31,6 +31,7 @@ _DISTRIBUTION = {
     "cellprofiler_core": "cellprofiler-core",
     "skimage": "scikit-image",
     "label_studio": "label-studio",
+    "xdist": "pytest-xdist",
 }
 # Part of what a declared package hands out: its handlers, its tables, its errors.
 _COMES_WITH = {
