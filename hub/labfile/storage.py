@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from hub.labfile.fields import Frozen, GroupName
+from hub.labfile.fields import Bytes, Frozen, GroupName
 
 
 class SharedFolder(Frozen):
@@ -30,6 +30,11 @@ class Storage(Frozen):
     """Where homes are, and what people share."""
 
     homes: Path = Path("/home")
+    home_quota: Bytes | None = Field(
+        None,
+        ge=64 << 20,
+        description="local: what each home may hold, where its file system can enforce it",
+    )
     shared: tuple[SharedFolder, ...] = ()
     group_folders: Path | None = Field(
         None,

@@ -15,6 +15,7 @@ from hub.portal.cards import Card, cards, tutorials
 from hub.sandbox.home_use import HomeUse
 from hub.spawners.endings import Ending
 from hub.state.paths import REPOSITORY, Paths
+from labkit.base.units import format_size
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ class Home:
     @property
     def home_use(self) -> str:
         """What the person's home holds, such as ``12 GB``; empty where that is not known."""
-        return self._homes.text(self._user.name) if self._homes else ""
+        text = self._homes.text(self._user.name) if self._homes else ""
+        size = self._settings.storage.home_quota
+        return f"{text} of {format_size(size)}" if text and size else text
 
     @property
     def start_takes(self) -> str:

@@ -26,7 +26,7 @@ from hub.labfile.schema import Settings
 from hub.portal.control import Control, ControlError
 from hub.runtime import batch, preflight, ready, remote_backup
 from hub.runtime.supervise import programs
-from hub.sandbox import accounts_of, home_use
+from hub.sandbox import accounts_of, home_use, quotas
 from hub.state import create
 from hub.state.database import HubDatabase
 from hub.state.paths import REPOSITORY, Paths
@@ -58,6 +58,7 @@ def examine(settings: Settings, paths: Paths) -> list[Finding]:
         built,
         disk,
         homes,
+        quota,
         permissions,
         clock,
         names,
@@ -183,6 +184,22 @@ def homes(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001 - as eve
     shown = [f"{name} {format_size(sizes[name])}" for name in largest]
     shown += [f"{left_out} not measured: it takes too long"] if left_out else []
     return Finding("homes", ", ".join(shown) or "none")
+
+
+def quota(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001 - as every look's
+    """Say whether the limit of homes is enforced where they lie."""
+    size = settings.storage.home_quota
+    if size is None:
+        return Finding("quota", "none (storage.home_quota)")
+    place = settings.storage.homes
+    try:
+        reason = quotas.obstacle(place, quotas.file_system(place))
+    except quotas.QuotaError as error:
+        reason = str(error)
+    text = f"{format_size(size)} for each home is not enforced: {reason}"
+    hint = "docs/how-to/storage.md says what it needs"
+    found = (Problem("storage.home_quota", text, hint, warning=True),) if reason else ()
+    return Finding("quota", f"{format_size(size)} for each home", found)
 
 
 def permissions(settings: Settings, paths: Paths) -> Finding:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub.labfile.fields import USER_NAME
+from hub.sandbox.quotas import QuotaError, file_system
 from hub.state import trash
 from labkit.base.problems import LabkitError
 
@@ -245,6 +246,9 @@ class Accounts:
             )
         self._make_group()
         command = ["useradd", "--create-home", "--base-dir", str(self.homes)]
+        with contextlib.suppress(QuotaError):
+            if file_system(self.homes).kind == "btrfs":  # which limits subvolumes alone
+                command.append("--btrfs-subvolume-home")
         command += ["--key", "HOME_MODE=0700", "--key", "UMASK=077", "--shell", "/bin/bash"]
         command += ["--user-group", "--groups", self.group, "--comment", _MADE_HERE, name]
         _run(command)

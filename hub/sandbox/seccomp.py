@@ -18,6 +18,7 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # asm/unistd.h
 CALLS: dict[str, dict[str, int]] = {
     "x86_64": {
+        "ioctl": 16,
         "io_setup": 206,
         "socket": 41,
         "socketpair": 53,
@@ -37,6 +38,7 @@ CALLS: dict[str, dict[str, int]] = {
     },
     "aarch64": {
         "io_setup": 0,
+        "ioctl": 29,
         "unshare": 97,
         "socket": 198,
         "socketpair": 199,
@@ -68,12 +70,19 @@ REFUSED = (
 )
 CLONE_NEWUSER = 0x10000000  # linux/sched.h
 AF_VSOCK = 40  # linux/socket.h
+# linux/btrfs.h: make a subvolume or a snapshot, which no quota of the home counts.
+SUBVOLUMES = (0x5000940E, 0x50009401, 0x50009417, 0x50009418)
 _X32 = 0x40000000  # the bit of x86-64's second set of calls
 
 # linux/bpf_common.h: load a word of the call's description; jump if equal, at least, or a bit is
 # set; return.
 _LOAD, _EQUAL, _AT_LEAST, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCH, _FIRST = 0, 4, 16  # where in struct seccomp_data; the low word, little-endian
+_NUMBER, _ARCH, _FIRST, _SECOND = (
+    0,
+    4,
+    16,
+    24,
+)  # where in struct seccomp_data; the low word, little-endian
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # linux/seccomp.h
 
 
@@ -131,6 +140,13 @@ def program(machine: str, *, user_namespaces: bool = False) -> list[Instruction]
         out += [Instruction(_EQUAL, calls[name], if_false=1), _answer(errno.EPERM)]
     for name in ("socket", "socketpair"):
         out += _if_argument(calls[name], Instruction(_EQUAL, AF_VSOCK, if_false=1))
+    out += [
+        Instruction(_EQUAL, calls["ioctl"], if_false=2 + 2 * len(SUBVOLUMES)),
+        Instruction(_LOAD, _SECOND),
+    ]
+    for number in SUBVOLUMES:
+        out += [Instruction(_EQUAL, number, if_false=1), _answer(errno.EPERM)]
+    out += [Instruction(_RETURN, _ALLOW)]
     if not user_namespaces:
         for name in ("unshare", "clone"):
             out += _if_argument(calls[name], Instruction(_BITS, CLONE_NEWUSER, if_false=1))

@@ -17,7 +17,7 @@ from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import Integer
 
 from hub.labfile.schema import Settings
-from hub.sandbox import AccountError, accounts_of, log_writer, reap, sandboxes_of
+from hub.sandbox import AccountError, accounts_of, log_writer, quotas, reap, sandboxes_of
 from hub.sandbox.cgroups import SandboxLimits
 from hub.sandbox.inherited import renew
 from hub.sandbox.instance import sandbox_key
@@ -95,6 +95,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
             raise StartError("No profile was chosen.", status_code=400)
         limits = SandboxLimits(cpu=profile.cpu, memory=profile.memory, processes=profile.processes)
         account = await asyncio.to_thread(self._account)
+        await asyncio.to_thread(self._limit_home, account)
         self.say("Preparing its network and its limits")
         sandboxes = await self.sandboxes()
         key = sandbox_key(account.pw_uid, self.name)
@@ -176,6 +177,15 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
             return accounts.ensure(self.user.name)
         except AccountError as error:
             raise StartError(f"No server for {self.user.name}: {error}.", status_code=403) from None
+
+    def _limit_home(self, account: pwd.struct_passwd) -> None:
+        size = self.settings.storage.home_quota
+        if size is None:
+            return
+        try:
+            quotas.limit(account, size)
+        except quotas.QuotaError as error:  # `doctor` says so; nobody is kept out for it
+            self.log.warning("The home of %s has no limit: %s", account.pw_name, error)
 
     async def sandboxes(self) -> Sandboxes:
         """Return the portal's sandboxes; the first call cleans what a crash has left."""
