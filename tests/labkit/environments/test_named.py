@@ -17,12 +17,8 @@ from tests.labkit.server.conftest import Server
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    running = Server()
-    try:
-        running.start()
+    with Server() as running:
         yield running
-    finally:
-        running.stop()
 
 
 @needs_env("uv")

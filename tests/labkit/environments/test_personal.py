@@ -31,12 +31,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server(index: Path) -> Iterator[Server]:
     """A server whose person has nothing installed, and whose pip knows the index alone."""
-    running = Server(env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)})
-    try:
-        running.start()
+    with Server(env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}) as running:
         yield running
-    finally:
-        running.stop()
 
 
 def personal(server: Server) -> Personal:
@@ -159,11 +155,7 @@ def test_a_kernel_of_ones_own_does_not_hide_the_labs(server: Server) -> None:
 def test_a_home_that_cannot_be_written_does_not_keep_the_server_from_starting(
     index: Path,
 ) -> None:
-    running = Server(env={"XDG_DATA_HOME": "/proc/no-such-place"})
-    try:
-        running.start()
+    with Server(env={"XDG_DATA_HOME": "/proc/no-such-place"}) as running:
         with notebook(running) as one:
             assert one.run("import sys; print(sys.prefix)") == f"{sys.prefix}\n"
         assert "Your own packages cannot be used" in running.log.read_text()
-    finally:
-        running.stop()

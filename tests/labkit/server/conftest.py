@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -42,7 +42,7 @@ FOREIGN = [
 
 
 class Server:
-    """A Jupyter server process on a free port, in a home of its own."""
+    """A Jupyter server process on a free port, in a home of its own; use as a context manager."""
 
     def __init__(
         self,
@@ -79,6 +79,17 @@ class Server:
         }
         if "XDG_DATA_HOME" not in (env or {}):
             self.env.pop("XDG_DATA_HOME", None)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         arguments = [f"--ServerApp.{k}={v}" for k, v in self._options().items()]
@@ -239,12 +250,28 @@ def knock(place: Path, account: str = "nobody") -> str:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    running = Server()
-    try:
-        running.start()
+    with Server() as running:
         yield running
+
+
+@contextlib.contextmanager
+def small_home(size: str) -> Iterator[Server]:
+    """Give a server that is not started yet, whose home is in memory and holds no more than that.
+
+    Parameters
+    ----------
+    size : str
+        As ``mount`` takes it: ``256k``.
+    """
+    server = Server()
+    mounted = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(server.home)]
+    try:
+        subprocess.run(mounted, check=True)
+        yield server
     finally:
-        running.stop()
+        server._end()
+        subprocess.run(["umount", "--lazy", server.home], check=False)
+        server.stop()
 
 
 def kernel_run(server: Server, kernel: str, code: str) -> Any:

@@ -18,12 +18,8 @@ from tests.support.job_helpers import until
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    running = Server(env={"LABHUB_CULL_IDLE_SECONDS": "7200", "SHELL": "/bin/bash"})
-    try:
-        running.start()
+    with Server(env={"LABHUB_CULL_IDLE_SECONDS": "7200", "SHELL": "/bin/bash"}) as running:
         yield running
-    finally:
-        running.stop()
 
 
 class Terminal:

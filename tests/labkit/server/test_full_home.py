@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from tests.conftest import needs_root
 from tests.labkit.environments.notebook import notebook
-from tests.labkit.server.conftest import Server
+from tests.labkit.server.conftest import Server, small_home
 
 
 def cells(text: str) -> dict[str, Any]:
@@ -34,21 +33,10 @@ def fill(folder: Path) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
-    try:
-        yield running
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def small(server: Server) -> Iterator[Server]:
+def small() -> Iterator[Server]:
     """A home that holds next to nothing."""
-    size = "size=256k"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", server.home], check=True)
-    yield server
-    subprocess.run(["umount", "--lazy", server.home], check=True)
+    with small_home("256k") as server:
+        yield server
 
 
 @needs_root
@@ -74,7 +62,6 @@ def test_a_server_starts_in_a_full_home_and_no_save_loses_a_thing(small: Server)
 
 
 def test_a_save_keeps_permissions_links_and_owners(server: Server) -> None:
-    server.start()
     place = server.home / "a.ipynb"
     with server.client() as client:
 

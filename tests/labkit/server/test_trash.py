@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from labkit.server import trash
 from tests.conftest import needs_root
-from tests.labkit.server.conftest import Server
+from tests.labkit.server.conftest import Server, small_home
 
 NO_ROOM_NEEDED = 0
 
@@ -59,16 +58,9 @@ def test_no_trash_is_no_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small() -> Iterator[Server]:
-    server = Server()
-    size = "size=2m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", server.home], check=True)
-    try:
+    with small_home("2m") as server:
         server.start()
         yield server
-    finally:
-        server._end()
-        subprocess.run(["umount", "--lazy", server.home], check=True)
-        server.stop()
 
 
 @needs_root
