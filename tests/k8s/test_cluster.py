@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -100,6 +101,38 @@ def test_this_machine_reaches_pods(kubernetes: KubernetesCluster) -> None:
         return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
     until(answers)
+
+
+def test_network_policies_are_kept(kubernetes: KubernetesCluster) -> None:
+    served = pod("guarded", "/usr/bin/python3", "-m", "http.server", "8000", "-d", "/usr/bin")
+    served["metadata"]["labels"] = {"app": "guarded"}
+    kubernetes.call("POST", PODS, served)
+    until(lambda: status(kubernetes, "guarded").get("podIP"))
+    address = status(kubernetes, "guarded")["podIP"]
+    place = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
+    until(lambda: opens(address))
+    policy: dict[str, Any] = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "guard"},
+        "spec": {"podSelector": {"matchLabels": {"app": "guarded"}}, "ingress": []},
+    }
+    kubernetes.call("POST", place, policy)
+    until(lambda: not opens(address))
+    policy["spec"]["ingress"] = [
+        {"from": [{"ipBlock": {"cidr": f"{kubernetes.gateway}/32"}}], "ports": [{"port": 8000}]}
+    ]
+    kubernetes.call("PUT", f"{place}/guard", policy)
+    until(lambda: opens(address))
+
+
+def opens(address: str) -> bool:
+    """Return whether a pod's web server lets this machine connect."""
+    try:
+        socket.create_connection((address, 8000), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_others_are_refused(kubernetes: KubernetesCluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ _MACHINE = ("cpuset.cpus", "cpuset.mems")  # version 1 asks for these before a p
 
 
 class KubernetesCluster:
-    """Kubernetes on this machine: nothing simulated but network policies.
+    """Kubernetes on this machine: all is the real thing, but for what enforces network policies.
 
     etcd, containerd, the API server, controllers, scheduler, kubelet and proxy run in namespaces of
     their own. This machine reaches the API, pods and the node by their addresses. All of it ends

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.testing.kubernetes import network_policies
 from labkit.testing.kubernetes.machine import CNI, which
 
 NODE = "node1"
@@ -203,5 +205,8 @@ def commands(layout: Layout) -> dict[str, list[str]]:
         ],
         "proxy": [
             program("kube-proxy"), f"--config={folder}/proxy.yaml", f"--hostname-override={NODE}",
+        ],
+        "policies": [
+            sys.executable, "-I", "-S", network_policies.__file__, f"{pki}/policies.kubeconfig",
         ],
     }  # fmt: skip
