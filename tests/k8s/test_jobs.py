@@ -156,6 +156,29 @@ def test_what_the_cluster_would_refuse_is_refused_before(site: Site) -> None:
     assert not (site.folder / "runs").exists()
 
 
+def test_later_stages_begin_though_nobody_looks(site: Site, kubernetes: KubernetesCluster) -> None:
+    _make_account(kubernetes)
+    job = site.submit(
+        stage("one", f"echo one >> {site.trace}"),
+        stage("two", f"echo two >> {site.trace}", depends_on=("one",)),
+        kubernetes_service_account="labkit-order",
+    )
+    until(lambda: ran(site.trace) == ["one", "two"])
+    assert job.wait(site.patience).state is State.SUCCEEDED
+
+
+def _make_account(cluster: KubernetesCluster) -> None:
+    name = {"metadata": {"name": "labkit-order"}}
+    rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    cluster.call("POST", "/api/v1/namespaces/default/serviceaccounts", name)
+    rule = {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "patch"]}
+    cluster.call("POST", f"{rbac}/roles", {**name, "rules": [rule]})
+    group = "rbac.authorization.k8s.io"
+    subject = {"kind": "ServiceAccount", "name": "labkit-order", "namespace": "default"}
+    role = {"apiGroup": group, "kind": "Role", "name": "labkit-order"}
+    cluster.call("POST", f"{rbac}/rolebindings", {**name, "roleRef": role, "subjects": [subject]})
+
+
 def test_pods_have_no_rights(site: Site, kubernetes: KubernetesCluster) -> None:
     """No token of the cluster, no privilege, not even as root."""
     look = (

@@ -9,6 +9,7 @@ import pytest
 from labkit.jobs.backends.kubernetes import options, requests, sightings
 from labkit.jobs.model import Reason, Resources, State
 from labkit.jobs.runs.store import StageWork
+from labkit.jobs.worker import stage_order
 
 GIVEN = {
     "images": {"worker": "lab/worker@sha256:0f"},
@@ -181,3 +182,64 @@ def test_a_stage_that_waits_says_so() -> None:
     ((_, seen),) = sightings.of_job(job, [])
     assert seen.state is State.PENDING
     assert "stage before" in seen.text
+
+
+class FakeJobs:
+    """Jobs of a cluster, as `stage_order.Jobs` shows them."""
+
+    def __init__(self, **ends: str) -> None:
+        self.jobs: dict[str, Any] = {
+            name: {
+                "spec": {"suspend": end == "waits"},
+                "status": {"conditions": [{"type": end, "status": "True"}]},
+            }
+            for name, end in ends.items()
+        }
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        return self.jobs.get(name)
+
+    def let_go(self, name: str) -> None:
+        self.jobs[name]["spec"]["suspend"] = False
+
+
+@pytest.mark.parametrize(
+    ("before", "tolerate", "begun", "waiting"),
+    [
+        ("runs", False, False, True),
+        ("Complete", False, True, False),
+        ("Failed", False, False, False),
+        ("Failed", True, True, False),
+    ],
+)
+def test_a_stage_begins_when_those_before_it_have_ended(
+    before: str, tolerate: bool, begun: bool, waiting: bool
+) -> None:
+    jobs = FakeJobs(one=before, two="waits")
+    order = [
+        {"name": "one", "after": [], "tolerate": False},
+        {"name": "two", "after": ["one"], "tolerate": tolerate},
+    ]
+    assert stage_order.step(jobs, order) is waiting  # type: ignore[arg-type]
+    assert jobs.jobs["two"]["spec"]["suspend"] is not begun
+
+
+def test_a_stage_whose_forerunner_was_deleted_never_begins() -> None:
+    jobs = FakeJobs(two="waits")
+    order = [{"name": "two", "after": ["one"], "tolerate": False}]
+    order.insert(0, {"name": "one", "after": [], "tolerate": False})
+    assert stage_order.step(jobs, order) is False  # type: ignore[arg-type]
+    assert jobs.jobs["two"]["spec"]["suspend"] is True
+
+
+def test_only_the_pod_that_keeps_the_order_has_a_token() -> None:
+    chosen, _ = options.read({**GIVEN, "service_account": "order"})
+    assert chosen is not None
+    works = [StageWork("one", (0,), Resources()), StageWork("two", (0,), Resources(), ("one",))]
+    job = requests.order("run-1", works, "/shared/run", "lab/worker:1", chosen)
+    assert job is not None
+    pod = job["spec"]["template"]["spec"]
+    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("order", True)
+    assert requests.order("run-1", works[:1], "/shared/run", "lab/worker:1", chosen) is None
+    task = made(service_account="order")["spec"]["template"]["spec"]
+    assert "serviceAccountName" not in task

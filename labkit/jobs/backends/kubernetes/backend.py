@@ -22,10 +22,11 @@ from labkit.jobs.backends.kubernetes.api import (
 )
 from labkit.jobs.backends.kubernetes.options import HELP, Options, complete
 from labkit.jobs.backends.kubernetes.options import read as read_options
-from labkit.jobs.backends.kubernetes.sightings import finished, of_job
+from labkit.jobs.backends.kubernetes.sightings import of_job
 from labkit.jobs.model import Limits, Sighting, Sightings, State
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.store import Run, StageWork, Submission
+from labkit.jobs.worker.stage_order import finished, turn
 
 Jobs = Mapping[str, Mapping[str, Any]]
 Pods = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -133,6 +134,8 @@ class KubernetesBackend(Backend):
         """End what these submissions still have pending or running."""
         for submission in submissions:
             name = requests.unique(run, submission)
+            if _options(submission).service_account:
+                _delete(_api(submission), requests.order_name(name))
             # The last stages first: none of them shall begin meanwhile.
             for array in reversed(list(requests.layout(submission.stages))):
                 _delete(_api(submission), array.name(name))
@@ -190,6 +193,16 @@ def _send(run: Run, submission: Submission) -> dict[str, Any]:
                 _delete(api, other)
             raise SubmitRefusedError(str(error)) from error
         handle.append({"name": array.name(name), **vars(array)})
+    order = requests.order(name, submission.stages, place, image, chosen)
+    if order is not None:
+        try:
+            api.call("POST", JOBS, "", order)
+        except ConflictError:
+            pass
+        except (SubmitRefusedError, GoneError) as error:
+            for other in made:
+                _delete(api, other)
+            raise SubmitRefusedError(str(error)) from error
     return {"namespace": api.namespace, "jobs": handle}
 
 
@@ -227,31 +240,24 @@ def _of_submission(
     for handle in handles:
         job = jobs.get(handle["name"])
         if job is not None:
-            ends.setdefault(handle["stage"], []).append(finished(job))
+            ends.setdefault(handle["stage"], []).append(finished(dict(job)))
     for handle in handles:
         job = jobs.get(handle["name"])
         if job is None:
             continue
         work = works[handle["stage"]]
         if job["spec"].get("suspend") and not submission.cancelled:
-            turn = _turn(work, ends)
-            if turn is None:  # it will never run
+            before = [end for name in work.depends_on for end in ends.get(name, ["Failed"])]
+            now = turn(before, work.tolerate_failures)
+            if now is None:  # it will never run
                 continue
-            if turn:
+            if now:
                 api.call("PATCH", JOBS, handle["name"], {"spec": {"suspend": False}})
         indices = work.tasks[handle["start"] : handle["start"] + handle["count"]]
         for index, sighting in of_job(job, pods.get(handle["name"], ())):
             if not (submission.cancelled and sighting.state.final):
                 tasks[work.name, indices[index]] = sighting
     return tasks
-
-
-def _turn(work: StageWork, ends: Mapping[str, Sequence[str]]) -> bool | None:
-    """Return whether a stage may begin now; None where it never will."""
-    before = [end for name in work.depends_on for end in ends.get(name, ("Failed",))]
-    if not work.tolerate_failures and "Failed" in before:
-        return None
-    return all(before)
 
 
 def _plan_jobs(plan: Plan, chosen: Options) -> list[dict[str, Any]]:

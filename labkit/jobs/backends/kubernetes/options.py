@@ -20,6 +20,8 @@ HELP: Mapping[str, str] = {
     "the run folder must be in one of them; default: $LABKIT_KUBERNETES_VOLUMES, as JSON",
     "node_selector": "labels that nodes must have, e.g. {'lab/pool': 'spot'}",
     "priority": "priority class of the pods",
+    "service_account": "account that may get and patch jobs: later stages then begin by "
+    "themselves; default: $LABKIT_KUBERNETES_SERVICE_ACCOUNT, else when somebody looks at the job",
 }
 _DNS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
 _CONTEXT = re.compile(r"[\w.:@/-]{1,253}", re.ASCII)
@@ -47,13 +49,14 @@ class Options:
     volumes: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     priority: str = ""
+    service_account: str = ""
 
 
 def complete(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a submission's options with what the environment says."""
     known = {
         name: os.environ.get(f"LABKIT_KUBERNETES_{name.upper()}")
-        for name in ("namespace", "images", "volumes")
+        for name in ("namespace", "images", "volumes", "service_account")
     }
     given = {name: value for name, value in options.items() if value is not None}
     return {**{name: value for name, value in known.items() if value}, **given}
@@ -69,7 +72,8 @@ def read(options: Mapping[str, Any]) -> tuple[Options | None, list[Problem]]:
     """
     chosen = complete(options)
     problems: list[Problem] = []
-    for name, pattern in (("namespace", _DNS), ("context", _CONTEXT), ("priority", _DNS)):
+    names = {"namespace": _DNS, "context": _CONTEXT, "priority": _DNS, "service_account": _DNS}
+    for name, pattern in names.items():
         value = chosen.get(name, "")
         if value and not (isinstance(value, str) and pattern.fullmatch(value)):
             problems.append(Problem(f"kubernetes_{name}", f"{value!r} is no name of one."))

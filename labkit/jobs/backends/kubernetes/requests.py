@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import math
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any
 
 from labkit.base.units import MB
 from labkit.jobs.backends.kubernetes.options import Options
-from labkit.jobs.model import Container, Environment
+from labkit.jobs.model import Container, Environment, Resources
 from labkit.jobs.runs.store import Run, StageWork, Submission
 
 LARGEST_ARRAY = 10_000  # indices; above 100,000 Kubernetes has other rules for retries
@@ -25,6 +26,11 @@ _GRACE = 30  # seconds between SIGTERM and SIGKILL
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1] + '/worker'); "
     "from labkit.jobs.worker.pod import main; raise SystemExit(main(sys.argv[1:]))"
+)
+
+_ORDER = (
+    "import sys; sys.path.insert(0, sys.argv[1] + '/worker'); "
+    "from labkit.jobs.worker.stage_order import main; raise SystemExit(main(sys.argv[2:]))"
 )
 
 
@@ -191,6 +197,66 @@ def _pod(
     if asked.time is not None:
         pod["activeDeadlineSeconds"] = math.ceil(asked.time.total_seconds()) + _SLACK
     return pod
+
+
+def order_name(submission: str) -> str:
+    """Return the name of the Job that lets a submission's stages begin."""
+    return f"labkit-order-{hashlib.sha256(submission.encode()).hexdigest()[:16]}"
+
+
+def order(
+    submission: str, works: Sequence[StageWork], place: str, image: str, options: Options
+) -> dict[str, Any] | None:
+    """Return the Job that lets stages begin one after the other; None where none waits.
+
+    Parameters
+    ----------
+    submission : str
+        Its unique name.
+    works : sequence of StageWork
+        Its stages.
+    place : str
+        The run folder, where pods see it, too.
+    image : str
+        An image with Python.
+    options : Options
+        The options of the submit.
+    """
+    if not options.service_account or not any(work.depends_on for work in works):
+        return None
+    arrays = list(layout(works))
+    known = {work.name: work for work in works}
+    entries = [
+        {
+            "name": array.name(submission),
+            "after": [
+                other.name(submission)
+                for other in arrays
+                if other.stage in known[array.stage].depends_on
+            ],
+            "tolerate": known[array.stage].tolerate_failures,
+        }
+        for array in arrays
+    ]
+    resources = Resources(cpu=0.01, memory=64 * MB)
+    pod = _pod(Array("order", 0, 1), StageWork("order", (0,), resources), place, 0, image, options,
+               "")  # fmt: skip
+    pod |= {"serviceAccountName": options.service_account, "automountServiceAccountToken": True}
+    pod["restartPolicy"] = "OnFailure"
+    pod["containers"][0]["command"] = [
+        "python3", "-I", "-S", "-c", _ORDER, place, json.dumps(entries),
+    ]  # fmt: skip
+    labels = {"app.kubernetes.io/managed-by": "labkit", "labkit/user": owner()}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": order_name(submission), "labels": labels},
+        "spec": {
+            "ttlSecondsAfterFinished": _SLACK,
+            "backoffLimit": 100,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
 
 
 def _volume(source: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from labkit.jobs.model import Reason, Sighting, State, from_ranges
+from labkit.jobs.worker.stage_order import finished
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 _SHOWN = 300  # characters
@@ -32,14 +33,6 @@ _ENDED = {
 }
 
 
-def finished(job: Mapping[str, Any]) -> str:
-    """Return ``"Complete"`` or ``"Failed"``; empty while a job goes on."""
-    for condition in job["status"].get("conditions", ()):
-        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
-            return str(condition["type"])
-    return ""
-
-
 def of_job(
     job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]
 ) -> Iterator[tuple[int, Sighting]]:
@@ -55,7 +48,7 @@ def of_job(
     status = job["status"]
     completed = set(from_ranges(status.get("completedIndexes", "")))
     failed = set(from_ranges(status.get("failedIndexes", "")))
-    over = bool(finished(job))
+    over = bool(finished(dict(job)))
     newest: dict[int, Mapping[str, Any]] = {}
     for one in sorted(pods, key=lambda each: str(each["metadata"]["creationTimestamp"])):
         newest[int(one["metadata"]["annotations"][INDEX])] = one
