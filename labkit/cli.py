@@ -15,7 +15,7 @@ from typing import Any
 from labkit.base.problems import LabkitError, RefusedError
 from labkit.base.units import format_size
 from labkit.environments import cli as environments
-from labkit.jobs import jobfile
+from labkit.jobs import jobfile, submission
 from labkit.jobs.job import Job, jobs, open_job
 from labkit.jobs.model import State, parse_time
 from labkit.jobs.notebook import text
@@ -263,6 +263,8 @@ def _gc(arguments: argparse.Namespace) -> int:
         total += found.size
         print(f"{format_size(found.size):>10}  {run.path}{'' if arguments.all else '/attempts'}")
         if arguments.yes:
+            if arguments.all:
+                submission.forget(run)
             found.remove()
     if arguments.yes:
         print(f"{format_size(total)} freed.")

@@ -313,6 +313,19 @@ def cancel(run: Run) -> None:
             base.get(name).cancel(run, [s for s in submissions if s.backend == name])
 
 
+def forget(run: Run) -> None:
+    """Delete what backends keep outside of the run folder of a run that has ended.
+
+    Raises
+    ------
+    BackendError
+        It could not be deleted.
+    """
+    submissions = run.submissions()
+    for name in _backends(run):
+        base.get(name).forget(run, [one for one in submissions if one.backend == name])
+
+
 def remember(run: Run) -> None:
     """Put a run into the index; a job never fails for want of the index."""
     try:

@@ -124,6 +124,15 @@ class Backend(ABC):
             It could not be asked.
         """
 
+    def forget(self, run: Run, submissions: Iterable[Submission]) -> None:  # noqa: B027
+        """Delete what lies outside of the run folder for a run that has ended and is deleted.
+
+        Raises
+        ------
+        BackendError
+            It could not be deleted.
+        """
+
 
 def over_limits(cpu: float, memory: int, limits: Limits) -> list[str]:
     """Return what is asked for beyond the limits, in words."""

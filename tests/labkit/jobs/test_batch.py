@@ -16,6 +16,7 @@ import pytest
 from hub.labfile.schema import Settings
 from hub.runtime import batch
 from hub.state.paths import Paths
+from labkit import cli
 from labkit.base.problems import RefusedError
 from labkit.jobs.backends.base import BackendError
 from labkit.jobs.backends.batch import calls, requests
@@ -252,6 +253,11 @@ def test_a_node_that_sees_no_disk_of_ours_fetches_its_inputs(site: Site, aws: Ba
     assert job.state is State.SUCCEEDED, job.failed()
     texts = [path.read_text() for path in sorted((job.path / "results").rglob("all"))]
     assert texts == ["agenome", "bgenome"]
+    exchanged = {"Bucket": BUCKET, "Prefix": f"{site.folder.name}/"}
+    assert s3.list_objects_v2(**exchanged)["KeyCount"]
+    assert cli.main(["gc", job.name, "--all", "--yes", "--older-than", "0"]) == cli.SUCCESS
+    assert not job.path.exists()
+    assert s3.list_objects_v2(**exchanged)["KeyCount"] == 0
 
 
 def test_a_payload_that_was_replaced_is_not_run(site: Site, aws: BatchServer) -> None:

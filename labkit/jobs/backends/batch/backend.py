@@ -208,6 +208,14 @@ class BatchBackend(Backend):
             for job in (submission.handle or {}).get("jobs", ()):
                 calls.call("terminate_job", jobId=job["id"], reason="cancelled by labkit")
 
+    def forget(self, run: Run, submissions: Iterable[Submission]) -> None:
+        """Delete what nodes and this run folder have exchanged."""
+        for address in dict.fromkeys(_address(run, one) for one in submissions):
+            try:
+                Exchange(run, address).forget()
+            except StorageError as error:
+                raise BackendError(str(error)) from error
+
 
 def _poll(run: Run) -> Sightings:
     mine = [s for s in run.submissions() if s.backend == BatchBackend.name]

@@ -6,6 +6,7 @@ import getpass
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -17,13 +18,15 @@ from typing import Any
 from labkit.base import files
 from labkit.jobs.runs.store import Run, Submission
 from labkit.jobs.worker.folder import parse_name, read_json, write_json
+from labkit.storage import objects
 from labkit.storage.address import ObjectAddress
 from labkit.storage.copying import copy
-from labkit.storage.errors import NotFoundError
+from labkit.storage.errors import AddressError, NotFoundError
 from labkit.storage.store import ObjectStore
 
 _AT_ONCE = 8
 _LOCK_TIMEOUT = 600.0  # seconds; results may be large
+_BEATS_AGAIN = 32  # heartbeats that one look reads again
 _ENDS = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 Attempt = tuple[str, int, int]  # stage, index, number
 # What runs on a node, by package; all of its modules where none are named.
@@ -51,9 +54,16 @@ class Exchange:
         The run folder here.
     address : ObjectAddress
         Its place in S3, ending with ``/``.
+
+    Raises
+    ------
+    AddressError
+        It does not.
     """
 
     def __init__(self, run: Run, address: ObjectAddress) -> None:
+        if not address.is_folder or not address.key:
+            raise AddressError(f"{address} is no place for one run.")  # forget() empties it
         self.run, self.address = run, address
         self._store = ObjectStore(address)
         self._keys: dict[str, list[str]] = {}
@@ -137,7 +147,7 @@ class Exchange:
             The run folder cannot be written, or another process is at it for too long.
         """
         with files.locked(self.run.path / ".receiving", _LOCK_TIMEOUT, "what comes from S3"):
-            beats = self._read(self._store.list("running/"))
+            beats = self._beats()
             ended = {
                 (info.name, *name)
                 for info in self.run.manifest.stages
@@ -148,6 +158,39 @@ class Exchange:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 list(pool.map(self._take, records, records.values()))
             self._show(beats, ended | set(records))
+
+    def _beats(self) -> dict[Attempt, dict[str, Any]]:
+        """Return the heartbeats: those that are not known here, and of the others the oldest.
+
+        Each costs a request, and thousands may beat: what is shown of one may be some looks old.
+        """
+        names = list(self._store.list("running/"))
+        known: dict[str, tuple[float, dict[str, Any]]] = {}
+        for name in names:
+            if (where := self._where(name)) is None:
+                continue
+            place = self.run.folder.running(*where)
+            if (beat := read_json(place)) is not None:
+                known[name] = place.stat().st_mtime, beat
+        again = sorted(known, key=lambda name: known[name][0])[:_BEATS_AGAIN]
+        read = self._read([*(name for name in names if name not in known), *again])
+        for name, (_, beat) in known.items():
+            where = self._where(name)
+            if where is not None and name not in again:
+                read[where] = beat
+        for name in again:  # also where it says the same: it was asked for now
+            where = self._where(name)
+            if where is not None:
+                with suppress(FileNotFoundError):
+                    os.utime(self.run.folder.running(*where))
+        return read
+
+    def forget(self) -> None:
+        """Delete all that was exchanged for this run."""
+        # By their keys: outputs have any names.
+        start = f"s3://{self.address.bucket}/"
+        keys = [entry.address.removeprefix(start) for entry in objects.pages(self.address)]
+        objects.delete([ObjectAddress(self.address.bucket, key) for key in keys])
 
     def _where(self, name: str) -> Attempt | None:
         """Return the attempt of ``tasks/<stage>/<index>.<n>.json``; None of any other name."""
