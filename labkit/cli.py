@@ -21,6 +21,7 @@ from labkit.jobs.model import State, parse_time
 from labkit.jobs.notebook import text
 from labkit.jobs.runs import gc
 from labkit.jobs.runs.index import Index
+from labkit.storage import cli as data
 
 SUCCESS, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 _EPILOG = """\
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--yes", action="store_true", help="delete it")
 
     environments.add(commands)
+    data.add(commands)
     return parser
 
 
