@@ -26,6 +26,20 @@ class SharedFolder(Frozen):
         return _shareable(value)
 
 
+class Scratch(Frozen):
+    """A folder for each person, for what need not be kept; seen as ``~/scratch``."""
+
+    path: Path
+    days: int = Field(
+        30, ge=1, le=3650, description="files that were neither changed nor read for so long go"
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _no_system_folder(cls, value: Path) -> Path:
+        return _shareable(value)
+
+
 class Storage(Frozen):
     """Where homes are, and what people share."""
 
@@ -42,6 +56,8 @@ class Storage(Frozen):
         " which its members alone see and write",
     )
 
+    scratch: Scratch | None = Field(None, description="local: scratch folders")
+
     @field_validator("group_folders")
     @classmethod
     def _no_system_folder(cls, value: Path | None) -> Path | None:
@@ -57,6 +73,8 @@ class Storage(Frozen):
 
     def problem(self, target: str, groups: Iterable[str]) -> str:
         """Return what is wrong with the folders on a target; empty: nothing."""
+        if self.scratch and target != "local":
+            return f"target {target} has no storage.scratch: use the cluster's own"
         limited = self.group_folders or any(one.groups for one in self.shared)
         if limited and target != "local":
             return (

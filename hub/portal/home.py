@@ -107,6 +107,12 @@ class Home:
         return f"{text} of {format_size(size)}" if text and size else text
 
     @property
+    def scratch_days(self) -> int:
+        """Days after which unused files go from the scratch folder; 0 where there is none."""
+        scratch = self._settings.storage.scratch
+        return scratch.days if scratch else 0
+
+    @property
     def start_takes(self) -> str:
         """How long a start takes, for somebody who has never seen one."""
         return targets.of(self._settings, self._paths).start_takes

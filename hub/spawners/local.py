@@ -9,6 +9,7 @@ import pwd
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from hub.sandbox.sandboxes import Sandboxes
 from hub.sandbox.shared_folders import for_groups
 from hub.spawners.base import LabSpawner
 from hub.spawners.startup import StartError
+from hub.state import scratch
 from hub.state.paths import Paths
 from labkit.base.ports import free_port
 from labkit.base.units import format_size
@@ -64,6 +66,8 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         if os.geteuid() == 0:
             # The sandbox's own: a home that is full must not keep its owner out.
             env["JUPYTER_RUNTIME_DIR"] = _RUNTIME
+            if self.settings.storage.scratch:
+                env["LABHUB_SCRATCH"] = str(self.settings.storage.scratch.path / self.user.name)
         return env
 
     # -- starting ---------------------------------------------------------------------
@@ -100,7 +104,10 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
         sandboxes = await self.sandboxes()
         key = sandbox_key(account.pw_uid, self.name)
         self.sandbox = key  # stop() finds it, even where this is cut short
-        groups = [group.name for group in self.user.groups]
+        folders = for_groups(self.settings, [group.name for group in self.user.groups])
+        scratch_folder = await asyncio.to_thread(self._scratch_folder, account)
+        if scratch_folder:
+            folders = replace(folders, read_write=(*folders.read_write, scratch_folder))
         sandbox = await asyncio.to_thread(
             partial(
                 sandboxes.create,
@@ -108,7 +115,7 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
                 account,
                 limits,
                 user_namespaces=profile.user_namespaces,
-                folders=for_groups(self.settings, groups),
+                folders=folders,
             )
         )
         self.ip, self.port = sandbox.link.address, PORT
@@ -177,6 +184,19 @@ class LocalSpawner(LabSpawner, LocalProcessSpawner):
             return accounts.ensure(self.user.name)
         except AccountError as error:
             raise StartError(f"No server for {self.user.name}: {error}.", status_code=403) from None
+
+    def _scratch_folder(self, account: pwd.struct_passwd) -> Path | None:
+        """Make the person's scratch folder; None where the lab has none, or it cannot be made."""
+        wanted = self.settings.storage.scratch
+        if wanted is None:
+            return None
+        try:
+            folder = scratch.make(wanted.path, account)
+            scratch.clean(wanted.path, wanted.days)
+        except OSError as error:
+            self.log.warning("%s has no scratch folder: %s", account.pw_name, error)
+            return None
+        return folder
 
     def _limit_home(self, account: pwd.struct_passwd) -> None:
         size = self.settings.storage.home_quota

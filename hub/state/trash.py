@@ -9,12 +9,12 @@ alone: that process is small.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from hub.state.owners import run_as_owner
 from hub.state.paths import REPOSITORY
 from labkit.base.files import try_lock
 from labkit.base.remove import remove_tree
@@ -98,22 +98,9 @@ def _delete(folder: Path) -> None:
         owner = entry.lstat()
         if owner.st_uid in (0, os.geteuid()):
             continue
-        child = os.fork()
-        if child == 0:
-            try:
-                descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                os.fchdir(descriptor)
-                os.setgroups([])
-                # For files alone: a process of a person's would keep their account from going.
-                libc = ctypes.CDLL(None)
-                libc.setfsgid(owner.st_gid)
-                libc.setfsuid(owner.st_uid)
-                if libc.setfsuid(-1) != owner.st_uid:
-                    raise PermissionError("root may not become the owner")
-                remove_tree(Path(), TIMEOUT)  # what is in it: the folder itself is the portal's
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+        # What is in it: the folder itself is the portal's.
+        with contextlib.suppress(OSError):
+            run_as_owner(entry, lambda: remove_tree(Path(), TIMEOUT))
     # Of root's own making: a file or two, and the empty places of what was mounted below /var/tmp.
     for entry in list(folder.iterdir()):
         with contextlib.suppress(OSError):

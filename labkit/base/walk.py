@@ -75,7 +75,11 @@ class Entry:
 
 
 def walk(
-    top: Path, enter: Callable[[Entry], bool] = lambda _: True, deepest: int = DEEPEST
+    top: Path,
+    enter: Callable[[Entry], bool] = lambda _: True,
+    deepest: int = DEEPEST,
+    *,
+    pass_closed: bool = False,
 ) -> Iterator[Entry]:
     """Yield all that lies below a folder, each folder before what is in it.
 
@@ -89,13 +93,15 @@ def walk(
         Says of a folder whether to look into it.
     deepest : int
         So many folders may lie in each other.
+    pass_closed : bool
+        Leave a folder that may not be read where it is, and go on.
 
     Raises
     ------
     TooDeepError
         More do, or a path is too long to be used.
     OSError
-        A folder cannot be read.
+        A folder cannot be read, or may not be without `pass_closed`.
     """
     if not top.is_dir() or top.is_symlink():
         return
@@ -133,6 +139,9 @@ def walk(
                 go_into(name, folder, path)
             except FileNotFoundError:
                 continue
+            except PermissionError:
+                if not pass_closed:
+                    raise
     finally:
         for descriptor, _, _ in opened:
             os.close(descriptor)

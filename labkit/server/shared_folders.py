@@ -1,4 +1,4 @@
-"""The lab's shared folders in a person's home: links in ``~/shared``, for the file browser."""
+"""The lab's folders in a person's home, for the file browser: ``~/shared`` and ``~/scratch``."""
 
 from __future__ import annotations
 
@@ -45,6 +45,10 @@ def link(home: Path) -> list[str]:
     OSError
         The home cannot be written, or ``shared`` is no folder.
     """
+    scratch = os.environ.get("LABHUB_SCRATCH", "")
+    if scratch and Path(scratch).is_dir():
+        with contextlib.suppress(FileExistsError):
+            (home / "scratch").symlink_to(scratch, target_is_directory=True)
     wanted, place = folders(), home / NAME
     if not wanted and not place.is_dir():
         return []

@@ -48,6 +48,19 @@ def test_what_a_person_has_there_stays(places: list[Path], home: Path) -> None:
     assert not (home / "shared" / "imaging").is_symlink()  # it led nowhere
 
 
+def test_the_scratch_folder_is_linked(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LABHUB_SHARED_FOLDERS", raising=False)
+    monkeypatch.setenv("LABHUB_SCRATCH", str(tmp_path / "scratch"))
+    link(home)
+    assert list(home.iterdir()) == []
+    (tmp_path / "scratch").mkdir()
+    link(home)
+    link(home)
+    assert (home / "scratch").resolve() == tmp_path / "scratch"
+
+
 def test_without_shared_folders_nothing_is_made(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
