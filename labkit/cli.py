@@ -76,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
                 "--rerun", action="store_true", help="run it again where it is finished"
             )
 
+    added = command("import", _import, "submit a message of Cell Painting Batch, or a DCP job file")
+    added.add_argument("file", type=Path, help="JSON file")
+    added.add_argument("--bucket", required=True, help="the bucket whose keys it names")
+    added.add_argument("--dcp", action="store_true", help="it is Distributed-CellProfiler's")
+    added.add_argument("--backend", help="local, slurm or batch")
+    _option(added)
+
     added = command("jobs", _jobs, "list my jobs, the newest first")
     added.add_argument("-n", "--limit", type=int, default=20, help="how many (20)")
     added.add_argument("--json", action="store_true", help="for programs")
@@ -154,6 +161,19 @@ def _submit(arguments: argparse.Namespace) -> int:
         options["rerun"] = True
     job = jobfile.load(arguments.file).submit(arguments.backend, **options)
     return _submitted(job, arguments.wait)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from labkit.workflows.cellprofiler.requests import import_cpb, import_dcp
+
+    if arguments.dcp:
+        requests = [import_dcp(arguments.file, arguments.bucket)]
+    else:
+        requests = import_cpb(arguments.file.read_text(encoding="utf-8"), arguments.bucket)
+    options = _options(arguments)
+    for request in requests:
+        print(request.submit(arguments.backend, **options))
+    return SUCCESS
 
 
 def _submitted(job: Job, wait: bool) -> int:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import labkit
+from labkit import cli
 from labkit.base.problems import RefusedError
+from labkit.workflows.cellprofiler.requests import Request
 
 MESSAGE = {
     "pipeline": "examples/fly/ExampleFly.cppipe",
@@ -73,6 +75,32 @@ def test_all_problems_of_a_list_at_once() -> None:
     for broken in ("{", "[]", "3", json.dumps([MESSAGE] * 101)):
         with pytest.raises(RefusedError):
             labkit.import_cpb(broken, "lab")
+
+
+def test_a_file_from_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[tuple[str, str | None, dict[str, Any]]] = []
+
+    def submit(request: Request, backend: str | None = None, **options: Any) -> str:
+        submitted.append((request.pipeline, backend, options))
+        return "a job"
+
+    monkeypatch.setattr(Request, "submit", submit)
+    file = tmp_path / "message.json"
+    file.write_text(json.dumps([MESSAGE, {**MESSAGE, "pipeline": "two.cppipe"}]))
+    words = ["import", str(file), "--bucket", "lab", "--backend", "batch", "-o", "cpu=2"]
+    assert cli.main(words) == cli.SUCCESS
+    assert capsys.readouterr().out == "a job\na job\n"
+    assert [(one[0].rpartition("/")[2], one[1]) for one in submitted] == [
+        ("ExampleFly.cppipe", "batch"),
+        ("two.cppipe", "batch"),
+    ]
+    assert set(submitted[0][2]) == {"cpu"}
+    file.write_text(json.dumps({**MESSAGE, "input": ""}))
+    assert cli.main(["import", str(file), "--bucket", "lab"]) == cli.REFUSED
+    assert "input: is missing" in capsys.readouterr().err
+    assert cli.main(["import", str(file), "--bucket", "lab", "--dcp"]) == cli.REFUSED
 
 
 def test_a_job_file_that_is_none(tmp_path: Path) -> None:

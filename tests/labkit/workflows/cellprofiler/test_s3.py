@@ -169,3 +169,23 @@ def test_cell_by_cell_the_same_as_of_local_files(s3: Any, lab_home: Path, tmp_pa
         for column in places:
             assert all(text.startswith(f"s3://{BUCKET}/week") for text in mine[column])
     assert job.show(well="A01") is not None
+
+
+@needs_env("cellprofiler")
+@needs_env("notebook")
+def test_every_stage_fetches_its_own_images(s3: Any, lab_home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "img"
+    images, _ = example.make_plate(folder, 2, 1, size=160)
+    upload(s3, folder)
+    for column in [name for name in images if str(name).startswith("PathName_")]:
+        images[column] = [str(path).replace(str(folder), TOP) for path in images[column]]
+    task = labkit.CellProfiler(
+        example.CORRECTED, images, illumination=example.ILLUMINATION, chunk_size=1
+    )
+    plan = task.plan("local")
+    every = {f"{TOP}/{path.name}" for path in folder.rglob("*.tif")}
+    light, analysis, gather = plan.stages
+    assert set(light.tasks[0].inputs) == every
+    assert [len(one.inputs) for one in analysis.tasks] == [len(every) // 2] * 2
+    assert {address for one in analysis.tasks for address in one.inputs} == every
+    assert not gather.tasks[0].inputs
