@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.environments.build import Environments
+from hub.environments.build import STAMP, Environments
 from hub.state.paths import Paths
 from labkit.base import files
 
@@ -24,5 +24,8 @@ def programs() -> Path:
         with files.locked(lock, _COMPILES, "the environment kubernetes"):
             pass
     if not environments.is_current("kubernetes"):
+        if lock.exists() and not (environments.folder("kubernetes") / STAMP).exists():
+            log = environments.log("kubernetes")
+            pytest.fail(f"the environment 'kubernetes' could not be built: {log} says why")
         pytest.skip("needs the environment 'kubernetes' (labhub test makes it)")
     return environments.folder("kubernetes") / "bin"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labkit.jobs.backends.base import BackendError
 from labkit.jobs.backends.kubernetes import options, requests, sightings
+from labkit.jobs.backends.kubernetes.api import JOBS, connect
 from labkit.jobs.model import Reason, Resources, State
 from labkit.jobs.runs.store import StageWork
 from labkit.jobs.worker import stage_order
@@ -243,3 +247,42 @@ def test_only_the_pod_that_keeps_the_order_has_a_token() -> None:
     assert requests.order("run-1", works[:1], "/shared/run", "lab/worker:1", chosen) is None
     task = made(service_account="order")["spec"]["template"]["spec"]
     assert "serviceAccountName" not in task
+
+
+def kubeconfig(**changes: Any) -> dict[str, Any]:
+    """Return a kubeconfig of a cluster at which nobody answers."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "t", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "t", "user": {"token": "secret-token"}}],
+        "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
+        "current-context": "t",
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "context", "said"),
+    [
+        (None, "", "cannot be reached.*KUBECONFIG"),
+        (json.dumps(kubeconfig()), "", "does not answer"),
+        (json.dumps(kubeconfig()), "other", "No such context other"),
+        (json.dumps({"apiVersion": "v1", "kind": "Config"}), "", "kubeconfig"),
+        ("{{{", "", "kubeconfig cannot be used"),
+    ],
+)
+def test_a_cluster_that_cannot_be_reached_is_told_in_words(
+    content: str | None,
+    context: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = tmp_path / "config"
+    if content is not None:
+        place.write_text(content)
+    monkeypatch.setenv("KUBECONFIG", str(place))
+    with pytest.raises(BackendError, match=said) as error:
+        connect("", context, str(place)).call("GET", JOBS)
+    assert "secret-token" not in str(error.value)

@@ -50,7 +50,10 @@ def _asking() -> Iterator[None]:
         what = str(error) or type(error).__name__
         raise BackendError(f"Kubernetes does not answer: {what}") from error
     except ValueError as error:  # of kr8s: no kubeconfig, or none that it can use
-        raise BackendError(f"Kubernetes cannot be reached: {error}") from error
+        raise BackendError(
+            f"Kubernetes cannot be reached: {error}. The kubeconfig is the file that $KUBECONFIG "
+            "names, else ~/.kube/config."
+        ) from error
 
 
 @lru_cache(1)
@@ -74,13 +77,23 @@ class Api:
         Empty: the one that kubeconfig names.
     context : str
         Of kubeconfig; empty: the current one.
+    kubeconfig : str
+        Its path; empty: ~/.kube/config.
     """
 
-    def __init__(self, namespace: str, context: str) -> None:
+    def __init__(self, namespace: str, context: str, kubeconfig: str) -> None:
+        import yaml  # type: ignore[import-untyped]
         from kr8s.asyncio import api
 
+        try:
+            with _asking():
+                self._api = _run(api(kubeconfig=kubeconfig or None, context=context or None))
+        except (KeyError, TypeError, yaml.YAMLError) as error:
+            raise BackendError(
+                f"The kubeconfig cannot be used ({type(error).__name__}: {error}). It is the file "
+                "that $KUBECONFIG names, else ~/.kube/config."
+            ) from error
         with _asking():
-            self._api = _run(api(context=context or None))
             self.namespace = namespace or self._api.namespace
 
     def call(
@@ -136,14 +149,6 @@ class Api:
 
 
 @lru_cache(8)
-def connect(namespace: str, context: str, kubeconfig: str) -> Api:  # noqa: ARG001 -- kr8s reads it
-    """Return the API of a namespace; the connection is kept.
-
-    Parameters
-    ----------
-    namespace, context : str
-        See :class:`Api`.
-    kubeconfig : str
-        ``$KUBECONFIG``: another one is another cluster.
-    """
-    return Api(namespace, context)
+def connect(namespace: str, context: str, kubeconfig: str) -> Api:
+    """Return the API of a namespace (see :class:`Api`); the connection is kept."""
+    return Api(namespace, context, kubeconfig)
