@@ -139,9 +139,9 @@ def member_app(record: member_records.MemberApp, settings: Settings, paths: Path
     name, version = record.name, record.shown
     folder = member_records.store(paths).version_folder(name, version.number)
     service = member_service.service(record, settings.webapps, folder)
-    found = list(misfits(name, service, settings))
-    if found:
-        raise ProblemsError(found)
+    problems = list(misfits(name, service, settings))
+    if problems:
+        raise ProblemsError(problems)
     return App(name, folder, service, record.groups, own=True, kind=version.kind)
 
 
@@ -167,8 +167,8 @@ def find(name: str, settings: Settings, paths: Paths) -> App:
     about = [problem for problem in problems if problem.where.startswith((f"{name}/", name))]
     if about:
         raise ProblemsError(about)
-    there = ", ".join(app.name for app in apps) or "none"
-    raise ProblemsError([Problem(name, "there is no such app", f"there are: {there}")])
+    existing = ", ".join(app.name for app in apps) or "none"
+    raise ProblemsError([Problem(name, "there is no such app", f"there are: {existing}")])
 
 
 def load(name: str, folder: Path, settings: Settings, *, own: bool) -> App:
@@ -183,9 +183,9 @@ def load(name: str, folder: Path, settings: Settings, *, own: bool) -> App:
     if wrong:
         raise ProblemsError([Problem(str(folder), wrong, "give the folder another name")])
     service = read_as(Service, folder / FILE, f"{name}/{FILE}")
-    found = list(misfits(f"{name}/{FILE} user_written", service, settings))
-    if found:
-        raise ProblemsError(found)
+    problems = list(misfits(f"{name}/{FILE} user_written", service, settings))
+    if problems:
+        raise ProblemsError(problems)
     return App(name, folder, service, service.groups, own)
 
 

@@ -146,7 +146,7 @@ class Service(Frozen):
 
 def filled(words: tuple[str, ...] | list[str], places: dict[str, str]) -> list[str]:
     """Return words with their places filled in; a value is never read for places again."""
-    return [_PLACE.sub(lambda found: places[found[1]], word) for word in words]
+    return [_PLACE.sub(lambda match: places[match[1]], word) for word in words]
 
 
 def name_problem(name: str) -> str:

@@ -109,9 +109,9 @@ class Handler(APIHandler):
             self.oauth_provider.remove_client(service.oauth_client_id)
         self.settings.setdefault("oauth_no_confirm_list", set()).discard(service.oauth_client_id)
         app.service_tokens.pop(service.api_token, None)
-        found = orm.Service.find(self.db, name)
-        if found is not None:
-            self.db.delete(found)  # its tokens go with it
+        stored = orm.Service.find(self.db, name)
+        if stored is not None:
+            self.db.delete(stored)  # its tokens go with it
         self.db.commit()
 
 
@@ -188,10 +188,8 @@ class Thumbnail(BaseHandler):
     @web.authenticated
     async def get(self, name: str) -> None:
         """Answer with the picture, to who may open the app."""
-        found = {
-            app.name: app for app in jupyterhub_services.apps(self.settings_of_lab, self.paths)
-        }
-        app = found.get(name)
+        apps = {app.name: app for app in jupyterhub_services.apps(self.settings_of_lab, self.paths)}
+        app = apps.get(name)
         wanted = {"access:services", f"access:services!service={name}"}
         file = thumbnail_of(app.service, app.folder) if app else None
         if file is None or not wanted & set(self.expanded_scopes):

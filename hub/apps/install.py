@@ -63,10 +63,10 @@ def add(source: str, groups: Sequence[str] | None, settings: Settings, paths: Pa
         raise ProblemsError([Problem(name, "a member's app has this name", "rename the folder")])
     app = catalogue.load(name, folder, settings, own=not shipped)
     chosen = tuple(groups) if groups is not None else app.groups
-    found = [*unknown_groups(name, chosen, settings, paths), *_thumbnail(app)]
-    found += [] if shipped else _copy_problems(folder)
-    if found:
-        raise ProblemsError(found)
+    problems = [*unknown_groups(name, chosen, settings, paths), *_thumbnail(app)]
+    problems += [] if shipped else _copy_problems(folder)
+    if problems:
+        raise ProblemsError(problems)
     AppPaths(paths).make()
     if not shipped:
         _copy(folder, AppPaths(paths).own / name)
@@ -93,8 +93,8 @@ def remove(name: str, settings: Settings, paths: Paths) -> None:
         member_records.store(paths).save(member.with_(hidden=True))
         return
     if wrong or not own.is_dir():
-        there = ", ".join(app.name for app in catalogue.read(settings, paths)[0]) or "none"
-        raise ProblemsError([Problem(name, "there is no such app", f"there are: {there}")])
+        existing = ", ".join(app.name for app in catalogue.read(settings, paths)[0]) or "none"
+        raise ProblemsError([Problem(name, "there is no such app", f"there are: {existing}")])
     catalogue.choose(paths, name, None)
     gone = own.with_name(f".{name}.gone")
     remove_tree(gone)
@@ -129,8 +129,8 @@ def unknown_groups(
     if not unknown:
         return []
     text = f"names groups that do not exist: {', '.join(unknown)}"
-    there = ", ".join(sorted(known)) or "none"
-    hint = f"make them in the lab file or on the admin page; there are: {there}"
+    existing = ", ".join(sorted(known)) or "none"
+    hint = f"make them in the lab file or on the admin page; there are: {existing}"
     return [Problem(f"{name} groups", text, hint)]
 
 
@@ -154,7 +154,7 @@ def _wanted(folder: Path) -> Iterator[Entry]:
 
 
 def _copy_problems(folder: Path) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     size = count = 0
     try:
         for entry in _wanted(folder):
@@ -162,17 +162,17 @@ def _copy_problems(folder: Path) -> list[Problem]:
             if entry.is_link:
                 if not path.resolve().is_relative_to(folder):
                     text = f"is a link out of the folder, to {path.readlink()}"
-                    found.append(Problem(str(path), text, "copy the file instead"))
+                    problems.append(Problem(str(path), text, "copy the file instead"))
             elif not (entry.is_file or entry.is_folder):
-                found.append(Problem(str(path), "is neither a file nor a folder", "remove it"))
+                problems.append(Problem(str(path), "is neither a file nor a folder", "remove it"))
             size, count = size + entry.status.st_size, count + 1
     except TooDeepError as error:
-        return [*found, Problem(str(folder), str(error), "take them out of the app's folder")]
+        return [*problems, Problem(str(folder), str(error), "take them out of the app's folder")]
     if size > _MOST_BYTES or count > _MOST_FILES:
         text = f"has {format_size(size)} in {count} files: too much for an app's own folder"
         hint = f"keep data in a shared folder; at most {format_size(_MOST_BYTES)}"
-        found.append(Problem(str(folder), text, hint))
-    return found
+        problems.append(Problem(str(folder), text, hint))
+    return problems
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -190,10 +190,10 @@ def _copy(source: Path, target: Path) -> None:
     for entry in _wanted(source):
         _copy_one(entry, new / entry.path)
     # The copy is looked at once more: nobody else can change that one.
-    found = _copy_problems(new)
-    if found:
+    problems = _copy_problems(new)
+    if problems:
         remove_tree(new)
-        raise ProblemsError(found)
+        raise ProblemsError(problems)
     make_readable(new)
     if target.exists():
         target.rename(old)

@@ -49,11 +49,11 @@ def apps(settings: Settings, paths: Paths) -> list[App]:
     known = _read.get(paths)
     if known is not None and known[0] == stamp:
         return known[1]
-    found, problems = catalogue.read(settings, paths)
+    declared, problems = catalogue.read(settings, paths)
     for problem in problems:
         log.error("An app is left out: %s", problem)
-    _read[paths] = (stamp, found)
-    return found
+    _read[paths] = (stamp, declared)
+    return declared
 
 
 def services(settings: Settings, paths: Paths, gate_url: str) -> list[dict[str, Any]]:

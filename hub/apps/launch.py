@@ -92,9 +92,9 @@ class Start:
         service = self.app.service
         program, *arguments = filled(service.command, values)
         if "/" not in program:
-            found = self.paths.env_bin(service.environment, program)
-            if found.exists():
-                program = str(found)
+            executable = self.paths.env_bin(service.environment, program)
+            if executable.exists():
+                program = str(executable)
             elif not (self.paths.envs / service.environment).exists():
                 text = f"the environment {service.environment!r} is not built"
                 raise ProblemsError([Problem(self.app.name, text, "call: labhub up")])
@@ -255,16 +255,16 @@ class _Ending:
 
     def wait(self, process: subprocess.Popen[bytes], lives: Callable[[], bool]) -> int:
         """Return the exit status; 0 where the end was asked for."""
-        told = False
+        signalled = False
         while process.poll() is None or lives():
-            if self._asked and not told:
-                told = True
+            if self._asked and not signalled:
+                signalled = True
                 self._ask()
             if self._asked and time.monotonic() - self._asked > _TIMEOUT:
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_KNOCK if told else 0.5)
-            if process.poll() is not None and not told and lives():
+                process.wait(_KNOCK if signalled else 0.5)
+            if process.poll() is not None and not signalled and lives():
                 time.sleep(0.5)  # bubblewrap was killed, the app lives on: stay with it
         if self._asked:
             return 0

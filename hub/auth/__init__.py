@@ -43,9 +43,9 @@ def configure(c: Config, settings: Settings, paths: Paths, *, as_one_account: bo
     from hub.auth.signup import SignupAuthenticator
 
     everything = problems(settings, paths, as_one_account=as_one_account)
-    found = [problem for problem in everything if not problem.warning]
-    if found:
-        raise ProblemsError(found)
+    errors = [problem for problem in everything if not problem.warning]
+    if errors:
+        raise ProblemsError(errors)
     method = settings.authentication.effective_method
     if settings.isolation == "subdomain":
         c.StrictNames.address = settings.url
@@ -92,17 +92,17 @@ def problems(settings: Settings, paths: Paths, *, as_one_account: bool) -> list[
         Without root all user servers would run as the portal's account.
     """
     method = settings.authentication.effective_method
-    found: list[Problem] = []
+    problems: list[Problem] = []
     if settings.authentication.oauth is not None:
         from hub.auth import oauth
 
-        found += oauth.problems(settings, paths)
-    found += [
+        problems += oauth.problems(settings, paths)
+    problems += [
         Problem("admins", f"{name} cannot be a user", "name an account of a person")
         for name in settings.admins
         if not is_valid(name)
     ]
-    found += [
+    problems += [
         Problem(f"groups.{group}", f"{name} cannot be a user", "name an account of a person")
         for group, members in settings.groups.items()
         for name in members
@@ -111,8 +111,8 @@ def problems(settings: Settings, paths: Paths, *, as_one_account: bool) -> list[
     place, root = "authentication.method", os.geteuid() == 0
     if not root and (method == "pam" or (as_one_account and method != "owner")):
         text = f"{method} needs root: without, all servers here would run as one account"
-        found.append(Problem(place, text, "run labhub as root, or choose method: owner"))
+        problems.append(Problem(place, text, "run labhub as root, or choose method: owner"))
     if method == "owner" and root:
         text = "owner is for a portal without root: its user would be root"
-        found.append(Problem(place, text, "choose method: pam, or run labhub as yourself"))
-    return found
+        problems.append(Problem(place, text, "choose method: pam, or run labhub as yourself"))
+    return problems

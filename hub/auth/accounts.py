@@ -126,11 +126,13 @@ def check_new(name: str, password: str | None) -> None:
     ProblemsError
         With all that is wrong.
     """
-    found = [] if is_valid(name) else [Problem(repr(name), "cannot be a user name", RULE)]
+    problems = [] if is_valid(name) else [Problem(repr(name), "cannot be a user name", RULE)]
     if password is not None:
-        found += [Problem("password", text) for text in password_problems(password, password, name)]
-    if found:
-        raise ProblemsError(found)
+        problems += [
+            Problem("password", text) for text in password_problems(password, password, name)
+        ]
+    if problems:
+        raise ProblemsError(problems)
 
 
 def _no_such(name: str) -> AccountError:

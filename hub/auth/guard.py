@@ -99,10 +99,10 @@ class PasswordGuard(Authenticator):
             lockout.begin(key)
         loop = asyncio.get_running_loop()
         end = loop.time() + self.slowest_answer
-        found = None
+        authenticated = None
         try:
             if is_valid(name) and password and len(password) <= LONGEST_PASSWORD:
-                found = await self.check_password(handler, name, password)
+                authenticated = await self.check_password(handler, name, password)
         except RightPasswordError:
             self._succeeded(counters)
             raise
@@ -110,13 +110,13 @@ class PasswordGuard(Authenticator):
             for lockout, key in counters:
                 lockout.give_back(key)  # nobody has looked at the password
             raise
-        if found is None:
+        if authenticated is None:
             self.log.warning("Wrong name or password for %s from %s", shown(name), address(handler))
             await asyncio.sleep(end - loop.time())
             return None
         self._succeeded(counters)
         self._remember(handler, name)
-        return found
+        return authenticated
 
     def _counters(self, handler: Any, name: str) -> list[tuple[Lockout, Hashable]]:
         known = self._known_browser(handler, name)
@@ -168,17 +168,17 @@ def address(handler: Any) -> str:
     proxy's own; entries of this machine stand for further proxies on it.
     """
     chain = handler.request.headers.get("X-Forwarded-For", "").split(",")
-    found = None
+    address = None
     for entry in reversed(chain):
         try:
-            found = ipaddress.ip_address(entry.strip())
+            address = ipaddress.ip_address(entry.strip())
         except ValueError:
             break
-        found = getattr(found, "ipv4_mapped", None) or found
-        if not found.is_loopback:
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not address.is_loopback:
             break
-    if found is None:
+    if address is None:
         return "this machine"
-    if found.version == 6:
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)

@@ -168,10 +168,10 @@ class SignOn(StrictNames, OAuthenticator):
 
     def _lasting_id(self, model: dict[str, Any]) -> str:
         info = model["auth_state"][self.user_auth_state_key]
-        found = info.get("sub") or info.get("id")
-        if not found:
+        subject = info.get("sub") or info.get("id")
+        if not subject:
             raise PlainRefusal("The sign-on service sent no lasting id ('sub') for you.")
-        return str(found)
+        return str(subject)
 
     async def check_allowed(self, username: str, auth_model: Any) -> Any:
         """Add the mail domain's people to those whom oauthenticator allows."""
@@ -190,8 +190,8 @@ class SignOn(StrictNames, OAuthenticator):
             value = info
             for part in self.groups_claim.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
-        found = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        return {g for g in found if isinstance(g, str) and _GROUP.fullmatch(g)}
+        names = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+        return {g for g in names if isinstance(g, str) and _GROUP.fullmatch(g)}
 
     async def refresh_user(self, user: Any, handler: Any = None, **kwargs: Any) -> Any:
         """Ask for a new sign-on each day, so that who left the lab is out by tomorrow."""

@@ -141,37 +141,37 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     if oauth is None:
         return []
     method, place = settings.authentication.method, "authentication.oauth"
-    found: list[Problem] = []
+    problems: list[Problem] = []
     try:
         _client_secret(settings, paths)
     except ProblemsError as error:
-        found.extend(error.problems)
+        problems.extend(error.problems)
     if oauth.groups_claim and method not in GROUPS_FROM:
         text = f"{method} sends no groups; {', '.join(GROUPS_FROM)} do"
-        found.append(Problem(f"{place}.groups_claim", text, "remove it"))
+        problems.append(Problem(f"{place}.groups_claim", text, "remove it"))
     if oauth.groups_claim and settings.groups:
         text = "with groups_claim, all groups come from the provider"
-        found.append(Problem("groups", text, "remove groups, or groups_claim"))
+        problems.append(Problem("groups", text, "remove groups, or groups_claim"))
     if oauth.allowed_groups and not oauth.groups_claim:
         text = "allowed_groups needs groups_claim, the claim that lists them"
-        found.append(Problem(f"{place}.allowed_groups", text, "add groups_claim: groups"))
+        problems.append(Problem(f"{place}.allowed_groups", text, "add groups_claim: groups"))
     if oauth.allowed_organizations and method != "github":
         text = f"{method} has no organizations"
-        found.append(Problem(f"{place}.allowed_organizations", text, "remove it"))
+        problems.append(Problem(f"{place}.allowed_organizations", text, "remove it"))
     if method == "google" and len(oauth.hosted_domains) != 1:
         text = "Google's user names are e-mail addresses: name the one domain to take off"
         hint = "hosted_domains: [uni.example]"
-        found.append(Problem(f"{place}.hosted_domains", text, hint))
+        problems.append(Problem(f"{place}.hosted_domains", text, hint))
     elif len(oauth.hosted_domains) > 1:
         text = "ada@a.example and ada@b.example would both become ada: name one domain"
-        found.append(Problem(f"{place}.hosted_domains", text, "keep one"))
+        problems.append(Problem(f"{place}.hosted_domains", text, "keep one"))
     if method == "cilogon" and not oauth.allowed_idps:
         text = "cilogon needs the entity ids of the identity providers whose people may come"
         hint = "find them on https://cilogon.org/idplist/"
-        found.append(Problem(f"{place}.allowed_idps", text, hint))
+        problems.append(Problem(f"{place}.allowed_idps", text, hint))
     if oauth.issuer and not oauth.issuer.startswith("https://"):
         host = oauth.issuer.partition("://")[2].partition("/")[0].rpartition(":")[0]
         if not oauth.issuer.startswith("http://") or host not in ("127.0.0.1", "localhost"):
             text = "tokens would travel in clear"
-            found.append(Problem(f"{place}.issuer", text, "the issuer must begin with https://"))
-    return found
+            problems.append(Problem(f"{place}.issuer", text, "the issuer must begin with https://"))
+    return problems

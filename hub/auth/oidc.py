@@ -75,10 +75,10 @@ class OidcAuthenticator(SignOn, GenericOAuthenticator):
                 return
             url = self.issuer.rstrip("/") + WELL_KNOWN
             try:
-                found = await self.httpfetch(url, connect_timeout=5, request_timeout=10)
+                document = await self.httpfetch(url, connect_timeout=5, request_timeout=10)
             except (OSError, HTTPClientError, json.JSONDecodeError) as error:
                 raise DiscoveryError(f"{url} cannot be read: {error}") from error
-            self._use(checked(found, self.issuer))
+            self._use(checked(document, self.issuer))
 
     def _use(self, description: dict[str, Any]) -> None:
         self.authorize_url = description["authorization_endpoint"]

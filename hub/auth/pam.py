@@ -42,20 +42,20 @@ class UnixAuthenticator(StrictNames, PasswordGuard, PAMAuthenticator):
         if refusal:
             self.log.warning("Login as %s refused: %s", name, refusal)
         data = {"username": _NOBODY if refusal else name, "password": password}
-        found = await self.unguarded(handler, data)
-        if found is None or refusal:
+        authenticated = await self.unguarded(handler, data)
+        if authenticated is None or refusal:
             return None
         if not await asyncio.to_thread(self._may_enter, name):
             raise RightPasswordError(
                 f"Your Unix account is not in the group {self.unix_group}, which may use this"
                 f" portal. An administrator can add it: labhub user add {name} --no-password"
             )
-        return found
+        return authenticated
 
     async def unguarded(self, handler: Any, data: dict[str, str]) -> str | None:
         """Ask PAM alone: no lock-out, no group."""
-        found: str | None = await PAMAuthenticator.authenticate(self, handler, data)
-        return found
+        authenticated: str | None = await PAMAuthenticator.authenticate(self, handler, data)
+        return authenticated
 
     def check_allowed(self, username: str, authentication: Any = None) -> bool:  # noqa: ARG002
         """Let the group's members and the lab file's admins in."""

@@ -21,20 +21,20 @@ def problems(password: str, again: str, name: str = "") -> list[str]:
     name : str
         The user's name, which must not be part of it.
     """
-    found = []
+    weaknesses = []
     if len(password) < SHORTEST:
-        found.append(f"The password needs at least {SHORTEST} characters.")
+        weaknesses.append(f"The password needs at least {SHORTEST} characters.")
     if len(password.encode()) > LONGEST_BYTES:
-        found.append(f"The password is longer than {LONGEST_BYTES} bytes.")
+        weaknesses.append(f"The password is longer than {LONGEST_BYTES} bytes.")
     if not password.isprintable():
-        found.append("The password has a line break or another control character.")
+        weaknesses.append("The password has a line break or another control character.")
     if _is_common(password):
-        found.append("The password is one of those that everybody tries first.")
+        weaknesses.append("The password is one of those that everybody tries first.")
     if len(name) > 2 and name in password.lower():
-        found.append("The password has the user name in it.")
+        weaknesses.append("The password has the user name in it.")
     if password != again:
-        found.append("The two passwords differ.")
-    return found
+        weaknesses.append("The two passwords differ.")
+    return weaknesses
 
 
 def hashed(password: str) -> bytes:

@@ -152,8 +152,8 @@ def approved_admins(db: Session) -> list[str]:
     if not inspect(db.get_bind()).has_table(UserInfo.__tablename__):
         return []
     query = db.query(orm.User.name).join(UserInfo, UserInfo.username == orm.User.name)
-    found = query.filter(orm.User.admin, UserInfo.is_authorized).order_by(orm.User.name)
-    return [str(name) for (name,) in found]
+    rows = query.filter(orm.User.admin, UserInfo.is_authorized).order_by(orm.User.name)
+    return [str(name) for (name,) in rows]
 
 
 def end_sessions(db: Session, user: orm.User) -> None:

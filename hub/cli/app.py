@@ -133,9 +133,9 @@ def list_(as_json: bool) -> None:
 
     paths = Paths.from_environment()
     settings = read_settings(paths)
-    found, problems = catalogue.read(settings, paths)
-    rows = [_row(one, settings, paths) for one in found]
-    off = sorted(set(catalogue.shipped()) - {one.name for one in found})
+    apps, problems = catalogue.read(settings, paths)
+    rows = [_row(one, settings, paths) for one in apps]
+    off = sorted(set(catalogue.shipped()) - {one.name for one in apps})
     if as_json:
         print_json({"apps": rows, "off": off})
         return

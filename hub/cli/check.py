@@ -31,14 +31,14 @@ def check(config: Path | None, as_json: bool) -> None:
     file = config or paths.lab_file
     if config is None and not file.exists():
         file = REPOSITORY / "config" / "lab.yaml"
-    found = problems(file, paths)
-    bad = [problem for problem in found if not problem.warning]
+    reported = problems(file, paths)
+    bad = [problem for problem in reported if not problem.warning]
     if as_json:
-        rows = [dataclasses.asdict(problem) for problem in found]
+        rows = [dataclasses.asdict(problem) for problem in reported]
         print_json({"ok": not bad, "file": str(file), "problems": rows})
     else:
-        print_problems(found)
-        warnings = len(found) - len(bad)
+        print_problems(reported)
+        warnings = len(reported) - len(bad)
         aside = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
         if bad:
             click.echo(f"\n{file}: {len(bad)} problem{'s' if len(bad) > 1 else ''}{aside}")

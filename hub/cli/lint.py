@@ -26,8 +26,8 @@ Program = Callable[[str], str]
 
 
 def _scripts() -> list[str]:
-    found = sorted((REPOSITORY / "config").rglob("*.sh"))
-    return ["labhub", ".ci/run", *(str(path.relative_to(REPOSITORY)) for path in found)]
+    scripts = sorted((REPOSITORY / "config").rglob("*.sh"))
+    return ["labhub", ".ci/run", *(str(path.relative_to(REPOSITORY)) for path in scripts)]
 
 
 def _yaml(*patterns: str) -> list[str]:

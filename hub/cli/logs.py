@@ -35,8 +35,8 @@ def logs(what: str, follow: bool, lines: int) -> None:
     if not file.is_file():
         known = sorted(p.stem for p in paths.log.glob("*.log"))
         servers = sorted(p.stem.replace("+", "/") for p in (paths.log / "servers").glob("*.log"))
-        there = ", ".join([*known, *servers]) or "none: the portal has not run yet"
-        raise click.ClickException(f"there is no log {file}. There are: {there}")
+        names = ", ".join([*known, *servers]) or "none: the portal has not run yet"
+        raise click.ClickException(f"there is no log {file}. There are: {names}")
     sys.stdout.flush()
     # tail -F goes on with the new file after the log was rotated.
     words = ["tail", f"--lines={max(lines, 0)}", *(["-F"] if follow else []), "--", str(file)]

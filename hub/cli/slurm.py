@@ -102,18 +102,18 @@ def stop(jobs: tuple[str, ...], everything: bool, yes: bool) -> None:
 
     if bool(jobs) == everything:
         raise click.UsageError("Name jobs, or say --all.")
-    found = {row.id: row for row in _orphans(Paths.from_environment())}
-    wrong = [job for job in jobs if job not in found]
+    orphans = {row.id: row for row in _orphans(Paths.from_environment())}
+    wrong = [job for job in jobs if job not in orphans]
     if wrong:
         raise ProblemsError(
             [Problem(job, "is no orphan of this portal", "labhub slurm orphans") for job in wrong]
         )
-    wanted = list(found) if everything else list(dict.fromkeys(jobs))
+    wanted = list(orphans) if everything else list(dict.fromkeys(jobs))
     if wanted and not yes:
-        whose = ", ".join(f"{job} ({found[job].user})" for job in wanted)
+        whose = ", ".join(f"{job} ({orphans[job].user})" for job in wanted)
         click.confirm(f"Stop {whose}?", abort=True)
     for job in wanted:
-        asyncio.run(as_owner(Account.of(found[job].user), "scancel", ["--", job]))
+        asyncio.run(as_owner(Account.of(orphans[job].user), "scancel", ["--", job]))
         click.echo(f"{job} stopped")
 
 

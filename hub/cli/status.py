@@ -35,18 +35,18 @@ def status(as_json: bool) -> None:
     from hub.supervisor.client import Supervisor
 
     paths = Paths.from_environment()
-    found = Supervisor(paths).info()
+    states = Supervisor(paths).info()
     settings = read_settings(paths) if paths.lab_file.exists() else None
     now = time.time()
     rows: dict[str, Any] = {}
     for name in programs(settings) if settings else ("proxy", "hub"):
-        program = found.get(name)
+        program = states.get(name)
         rows[name] = {
             "state": program.state.lower() if program else "stopped",
             "pid": program.pid if program and program.pid else None,
             "since_seconds": int(now - program.since) if program and program.since else None,
         }
-    answers = ready.answers(settings) if settings and found else False
+    answers = ready.answers(settings) if settings and states else False
     servers: list[UserServer] | None = None
     try:
         servers = user_servers(paths)
@@ -75,9 +75,9 @@ def status(as_json: bool) -> None:
         since = f"for {format_duration(int(seconds))}" if seconds is not None else ""
         pid = f"pid {row['pid']}" if row["pid"] else ""
         click.echo(f"  {name:<8}{state} {since:<19} {pid}".rstrip())
-    if settings and found:
+    if settings and states:
         click.echo(f"\n  {settings.url} {'answers' if answers else 'does not answer'}")
-    elif not found:
+    elif not states:
         click.echo("\n  The portal is down; start it with: labhub up")
     click.echo(f"  User servers: {_listed(servers)}")
     sys.exit(not well)

@@ -45,10 +45,10 @@ def up(config: Path | None) -> None:
     follow_lab_file(settings, paths)
     create.make_folders(paths)
     shared_folders.make(settings)
-    found = preflight.problems(settings, paths)
-    print_problems(p for p in found if p.warning)
-    if any(not p.warning for p in found):
-        raise ProblemsError([p for p in found if not p.warning])
+    problems = preflight.problems(settings, paths)
+    print_problems(p for p in problems if p.warning)
+    if any(not p.warning for p in problems):
+        raise ProblemsError([p for p in problems if not p.warning])
     if create.make_lab_file(paths, config):
         click.echo(f"  The lab file is {paths.lab_file}: edit it, then call `up` again.")
     create.make_secrets(paths, settings.secrets.mounted)
@@ -103,8 +103,8 @@ def _start(settings: Settings, paths: Paths) -> dict[str, str]:
                 after = "nothing is left running"
             else:
                 after = "the supervisor goes on trying; 'labhub down' ends it"
-            told = "\n".join(f"        {line}" for line in lines)
-            problem = Problem(str(log), f"{error} ({after}); its log ends with:", f"\n{told}")
+            tail = "\n".join(f"        {line}" for line in lines)
+            problem = Problem(str(log), f"{error} ({after}); its log ends with:", f"\n{tail}")
             raise ProblemsError([problem]) from None
     for name, what in done.items():
         click.echo(f"  {name} {what}")

@@ -126,15 +126,15 @@ def list_(as_json: bool) -> None:
     paths = Paths.from_environment()
     settings = read_settings(paths)
 
-    found = entries(settings, paths)
+    people = entries(settings, paths)
     if as_json:
-        print_json([entry.as_dict() for entry in found])
+        print_json([entry.as_dict() for entry in people])
         return
-    if not found:
+    if not people:
         click.echo("Nobody yet: labhub user add NAME")
         return
-    width = max(len(entry.name) for entry in found)
-    for entry in found:
+    width = max(len(entry.name) for entry in people)
+    for entry in people:
         notes = [
             "administrator" if entry.admin else "",
             "" if entry.can_log_in else "cannot log in: no password or not approved",

@@ -94,8 +94,8 @@ def packages_in(lock: Path) -> set[Package]:
         case "package-lock.json":
             return set(_of_npm(json.loads(text)))
         case "jars.lock":
-            found = _JAR.findall(text)
-            return {Package("Maven", f"{g.replace('/', '.')}:{a}", v) for g, a, v in found}
+            coordinates = _JAR.findall(text)
+            return {Package("Maven", f"{g.replace('/', '.')}:{a}", v) for g, a, v in coordinates}
     raise ValueError(f"{lock} is no lock file")
 
 
@@ -139,11 +139,11 @@ def ask(images: Path, address: str = OSV) -> tuple[int, list[Advisory]]:
         for package in packages_in(lock):
             named_in.setdefault(package, []).append(f"{lock.parent.name}/{lock.name}")
     packages = sorted(named_in)
-    found: list[tuple[Package, str]] = []
+    holes: list[tuple[Package, str]] = []
     try:
         for start in range(0, len(packages), _AT_ONCE):
-            found += _holes(packages[start : start + _AT_ONCE], address)
-        ids = sorted({one for _, one in found})
+            holes += _holes(packages[start : start + _AT_ONCE], address)
+        ids = sorted({one for _, one in holes})
         with ThreadPoolExecutor(8) as pool:
             details = dict(zip(ids, pool.map(lambda one: _detail(one, address), ids), strict=True))
         return len(packages), [
@@ -154,7 +154,7 @@ def ask(images: Path, address: str = OSV) -> tuple[int, list[Advisory]]:
                 str(details[one].get("summary") or details[one].get("details", ""))[:200],
                 tuple(_fixed(details[one], package)),
             )
-            for package, one in found
+            for package, one in holes
             if not details[one].get("withdrawn")
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -164,7 +164,7 @@ def ask(images: Path, address: str = OSV) -> tuple[int, list[Advisory]]:
 
 def _holes(packages: list[Package], address: str) -> list[tuple[Package, str]]:
     """Return the advisories of some packages, by their names alone."""
-    found: list[tuple[Package, str]] = []
+    holes: list[tuple[Package, str]] = []
     waiting: list[tuple[Package, str]] = [(package, "") for package in packages]
     while waiting:  # an answer may come in pages
         queries = [
@@ -180,11 +180,11 @@ def _holes(packages: list[Package], address: str) -> list[tuple[Package, str]]:
             raise ValueError("OSV answered another question")
         following = []
         for (package, _), result in zip(waiting, results, strict=True):
-            found += [(package, str(hole["id"])) for hole in result.get("vulns", ())]
+            holes += [(package, str(hole["id"])) for hole in result.get("vulns", ())]
             if result.get("next_page_token"):
                 following.append((package, str(result["next_page_token"])))
         waiting = following
-    return found
+    return holes
 
 
 def _detail(advisory: str, address: str) -> dict[str, Any]:

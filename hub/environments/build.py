@@ -56,8 +56,8 @@ def exists(name: str) -> bool:
 
 def names() -> list[str]:
     """Return the environments of images/; uv's is a tool of theirs."""
-    found = {lock.parent.name for lock in IMAGES.glob("*/requirements.lock")} - {"uv"}
-    return sorted(found | {PROXY})
+    names = {lock.parent.name for lock in IMAGES.glob("*/requirements.lock")} - {"uv"}
+    return sorted(names | {PROXY})
 
 
 def packages_missing(name: str) -> list[str]:
@@ -261,11 +261,11 @@ class Environments:
     def _stamp(self, name: str) -> dict[str, str] | None:
         folder = self.folder(name)
         try:
-            found: dict[str, str] = json.loads((folder / STAMP).read_text())
+            stamp: dict[str, str] = json.loads((folder / STAMP).read_text())
         except (OSError, ValueError):
             return None
         program = folder / ("node_modules" if name == PROXY else "bin/python")
-        return found if program.exists() else None
+        return stamp if program.exists() else None
 
     def _require_packages(self, name: str) -> None:
         missing = packages_missing(name)
@@ -380,13 +380,13 @@ def _verify_script(name: str) -> Path:
 
 def _labkit_sources() -> list[Path]:
     """Return all that goes into labkit's wheel, in a fixed order."""
-    found = [REPOSITORY / name for name in ("pyproject.toml", "README.md", "LICENSE")]
-    found += sorted(IMAGES.glob("*/requirements.in"))
-    found += sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+    files = [REPOSITORY / name for name in ("pyproject.toml", "README.md", "LICENSE")]
+    files += sorted(IMAGES.glob("*/requirements.in"))
+    files += sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
     for path in sorted((REPOSITORY / "labkit").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def _digest(*files: Path) -> str:

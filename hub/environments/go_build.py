@@ -65,10 +65,10 @@ def install(
 
 def _link(image: Path) -> str:
     """Return what the linker is told: Kubernetes' own build writes its version so."""
-    found = _KUBERNETES.search((image / "go.mod").read_text())
-    if not found:
+    match = _KUBERNETES.search((image / "go.mod").read_text())
+    if not match:
         raise BuildError(f"{image}/go.mod does not name k8s.io/kubernetes")
-    version, minor = found.groups()
+    version, minor = match.groups()
     values = {"gitVersion": version, "gitMajor": "1", "gitMinor": minor}
     words = [f"-X {package}.{name}={value}" for package in _VERSIONED
              for name, value in values.items()]  # fmt: skip

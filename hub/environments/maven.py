@@ -134,11 +134,11 @@ def _fetch(opener: urllib.request.OpenerDirector, url: str, target: Path, digest
         except (OSError, http.client.HTTPException, ValueError) as error:
             wrong = f"{target.name}: {getattr(error, 'reason', error)}"
         else:
-            found = _digest(part)
-            if found == digest:
+            actual = _digest(part)
+            if actual == digest:
                 part.replace(target)
                 return ""
-            wrong = f"{target.name}: is not what the lock says (SHA-256 {found})"
+            wrong = f"{target.name}: is not what the lock says (SHA-256 {actual})"
         if attempt + 1 < _ATTEMPTS:
             time.sleep(2**attempt)
     part.unlink(missing_ok=True)
@@ -147,12 +147,12 @@ def _fetch(opener: urllib.request.OpenerDirector, url: str, target: Path, digest
 
 def _request(url: str) -> urllib.request.Request:
     """Take the user and password out of the administrator's address: urllib does not."""
-    found = re.fullmatch(r"(https?://)([^@/]*)@(.*)", url)
-    if not found:
+    match = re.fullmatch(r"(https?://)([^@/]*)@(.*)", url)
+    if not match:
         return urllib.request.Request(url)  # noqa: S310 -- the administrator's
-    word = base64.b64encode(urllib.parse.unquote(found[2]).encode()).decode()
+    word = base64.b64encode(urllib.parse.unquote(match[2]).encode()).decode()
     headers = {"Authorization": f"Basic {word}"}
-    return urllib.request.Request(found[1] + found[3], headers=headers)  # noqa: S310
+    return urllib.request.Request(match[1] + match[3], headers=headers)  # noqa: S310
 
 
 def _digest(file: Path) -> str:

@@ -77,8 +77,8 @@ def packages_missing() -> list[str]:
 
 def cargo() -> str | None:
     """Return the program cargo: on the path, or where rustup puts it."""
-    found = shutil.which("cargo")
-    return found or shutil.which("cargo", path=str(_cargo_home() / "bin"))
+    cargo = shutil.which("cargo")
+    return cargo or shutil.which("cargo", path=str(_cargo_home() / "bin"))
 
 
 def install(

@@ -47,10 +47,10 @@ def uv_settings(python: Path) -> dict[str, str]:
     shown = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     # The variables overrule the files.
     for line in sorted(shown.stdout.splitlines(), key=lambda line: line.startswith(":env:")):
-        found = re.fullmatch(r"(?:global|install|:env:)\.([\w-]+)='(.*)'", line)
-        if found and found[1] in _FROM_PIP:
-            joint = "," if found[1] == "find-links" else " "
-            env[_FROM_PIP[found[1]]] = joint.join(found[2].replace("\\n", " ").split())
+        match = re.fullmatch(r"(?:global|install|:env:)\.([\w-]+)='(.*)'", line)
+        if match and match[1] in _FROM_PIP:
+            joint = "," if match[1] == "find-links" else " "
+            env[_FROM_PIP[match[1]]] = joint.join(match[2].replace("\\n", " ").split())
     return {name: value for name, value in env.items() if name not in os.environ}
 
 
@@ -95,5 +95,5 @@ def node_programs(paths: Paths) -> tuple[Path, list[str]]:
 
 def _node_version(node: str) -> int:
     shown = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.match(r"v(\d+)", shown)
-    return int(found[1]) if found else 0
+    match = re.match(r"v(\d+)", shown)
+    return int(match[1]) if match else 0

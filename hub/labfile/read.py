@@ -137,7 +137,7 @@ def _problems(
     name: str,
     section: str = "",
 ) -> list[Problem]:
-    found = []
+    problems = []
     for item in error.errors(include_url=False, include_context=False):
         where = list(item["loc"])
         line = _line(document, where)
@@ -153,8 +153,8 @@ def _problems(
             hint = f"did you mean {near[0]}?" if near else f"known here: {known}"
         elif item["type"] == "missing":
             message = f"{where[-1]} is missing"
-        found.append(Problem(f"{place} {dotted}".strip(), message, hint))
-    return found
+        problems.append(Problem(f"{place} {dotted}".strip(), message, hint))
+    return problems
 
 
 def _line(document: CommentedMap, where: list[Any]) -> int | None:

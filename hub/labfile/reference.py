@@ -59,8 +59,8 @@ def _section(schema: dict[str, Any], value: dict[str, Any]) -> tuple[dict[str, A
     for option in [value, *value.get("anyOf", [])]:
         for node, many in ((option, False), (option.get("items", {}), True)):
             if "$ref" in node:
-                found: dict[str, Any] = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-                return (found, many) if "properties" in found else (None, False)
+                definition: dict[str, Any] = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+                return (definition, many) if "properties" in definition else (None, False)
     return None, False
 
 

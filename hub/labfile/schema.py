@@ -310,9 +310,9 @@ class Settings(Frozen):
                 )
         if self.tls and self.parts.scheme != "https":
             raise ValueError("tls is given, but url does not start with https://")
-        found = self.storage.problem(self.target, self.groups)
-        if found:
-            raise ValueError(found)
+        problem = self.storage.problem(self.target, self.groups)
+        if problem:
+            raise ValueError(problem)
         groups = set(self.groups)
         if self.authentication.effective_method not in OAUTH_METHODS:
             named = [(f"profile {profile.name}", profile.groups) for profile in self.profiles]

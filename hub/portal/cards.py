@@ -122,12 +122,12 @@ def _card(app: App, settings: Settings) -> Card:
 
 def tutorials(folder: Path) -> list[Card]:
     """Return the notebooks of a folder, by name; their titles are their first headings."""
-    found = []
+    cards = []
     for path in sorted(folder.glob("*.ipynb")):
         title = _title(path, path.stat().st_mtime_ns) or path.stem.replace("_", " ")
         link = f"user-redirect/lab/tree/tutorials/{quote(path.name)}"
-        found.append(Card(title, path.name, link, own=True))
-    return found
+        cards.append(Card(title, path.name, link, own=True))
+    return cards
 
 
 @lru_cache(maxsize=256)

@@ -267,21 +267,21 @@ def _is_ours(member: tarfile.TarInfo) -> bool:
 
 def _check(source: Path, fresh: Path) -> None:
     """Look into an unpacked backup before it replaces anything."""
-    found = []
+    problems = []
     place = str(source)
     try:
         manifest = json.loads((fresh / MANIFEST).read_text())
         if manifest["format"] != FORMAT:
-            found.append(Problem(place, "was written by another version of Labhub"))
+            problems.append(Problem(place, "was written by another version of Labhub"))
     except (OSError, ValueError, KeyError, TypeError):
-        found.append(Problem(place, "is not a backup of a portal: it has no manifest"))
+        problems.append(Problem(place, "is not a backup of a portal: it has no manifest"))
     if not (fresh / "lab.yaml").is_file():
-        found.append(Problem(place, "has no lab file"))
+        problems.append(Problem(place, "has no lab file"))
     else:
         try:
             read.read(fresh / "lab.yaml")
         except ProblemsError as error:
-            found += [Problem(f"{place}, {p.where}", p.text, p.hint) for p in error.problems]
+            problems += [Problem(f"{place}, {p.where}", p.text, p.hint) for p in error.problems]
     hubs = fresh / _DATABASE
     for file in (*((hubs,) if hubs.is_file() else ()), *backup.databases(fresh)):
         with closing(sqlite3.connect(file)) as db:
@@ -291,6 +291,6 @@ def _check(source: Path, fresh: Path) -> None:
                 state = str(error)
         if state != "ok":
             which = "its database" if file == hubs else f"the database {file.relative_to(fresh)}"
-            found.append(Problem(place, f"{which} is damaged: {state}"))
-    if found:
-        raise ProblemsError(found)
+            problems.append(Problem(place, f"{which} is damaged: {state}"))
+    if problems:
+        raise ProblemsError(problems)

@@ -57,7 +57,7 @@ def finding(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001 - as e
     from labkit.storage.errors import StorageError
 
     with _environment(settings.batch.variables(_SOMEBODY)):
-        chosen, found = read({})
+        chosen, problems = read({})
         try:
             # Asked first: without credentials nothing is known of the rest.
             with asking("AWS"):
@@ -68,9 +68,9 @@ def finding(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001 - as e
             problem = Problem("AWS Batch", text, hint, warning=True)
             return Finding("AWS Batch", "not asked", (problem,))
         if chosen is not None:
-            found += reach_problems(chosen)
+            problems += reach_problems(chosen)
     detail = f"queue {settings.batch.queue}, {settings.batch.folder}"
-    return Finding("AWS Batch", detail, tuple(found))
+    return Finding("AWS Batch", detail, tuple(problems))
 
 
 @contextmanager

@@ -75,16 +75,16 @@ def examine(settings: Settings, paths: Paths) -> list[Finding]:
 
 def machine(settings: Settings, paths: Paths) -> Finding:
     """Look at all that `labhub check` does: ports, files, accounts, isolation."""
-    found = preflight.problems(settings, paths)
+    problems = preflight.problems(settings, paths)
     memory = psutil.virtual_memory().total
     user = "root" if os.geteuid() == 0 else "no root"
     detail = f"{psutil.cpu_count()} cores, {format_size(memory)} memory, {user}"
-    return Finding("machine and lab file", detail, tuple(found))
+    return Finding("machine and lab file", detail, tuple(problems))
 
 
 def versions(settings: Settings, paths: Paths) -> Finding:
     """Look for versions with known holes, in every environment."""
-    found, shown = [], []
+    problems, shown = [], []
     for name in preflight.wanted_environments(settings, paths):
         for site in paths.envs.glob(f"{name}/lib/python3*/site-packages"):
             for entry in importlib.metadata.distributions(path=[str(site)]):
@@ -93,16 +93,18 @@ def versions(settings: Settings, paths: Paths) -> Finding:
                 if floor and Version(entry.version) < Version(floor):
                     text = f"{package} {entry.version} has a known hole; {floor} closes it"
                     hint = "labhub up makes the environment anew from images/"
-                    found.append(Problem(f"environment {name}", text, hint))
+                    problems.append(Problem(f"environment {name}", text, hint))
                 elif package in ("jupyterhub", "jupyter-server"):
                     shown.append(f"{name}: {package} {entry.version}")
     try:
         node, _ = toolchain.node_programs(paths)
         shown.append(f"Node at {node}")
     except toolchain.BuildError as error:
-        found.append(Problem("proxy", str(error), "labhub up"))
-    shown.append(f"none below the floor of {advisories.FLOOR_DATE}" if not found else "see below")
-    return Finding("versions", "; ".join(shown), tuple(found))
+        problems.append(Problem("proxy", str(error), "labhub up"))
+    shown.append(
+        f"none below the floor of {advisories.FLOOR_DATE}" if not problems else "see below"
+    )
+    return Finding("versions", "; ".join(shown), tuple(problems))
 
 
 def known_holes(address: str = advisories.OSV) -> Finding:
@@ -120,7 +122,7 @@ def known_holes(address: str = advisories.OSV) -> Finding:
         hint = "ask from a machine that reaches the internet"
         problem = Problem("advisories", text, hint, warning=True)
         return Finding("advisories", "not asked", (problem,))
-    found = [
+    problems = [
         Problem(
             ", ".join(hole.locks),
             f"{hole.package.name} {hole.package.version}: {hole.id} {hole.summary}".rstrip(),
@@ -129,26 +131,26 @@ def known_holes(address: str = advisories.OSV) -> Finding:
         )
         for hole in holes
     ]
-    return Finding("advisories", f"{number} packages, {len(holes)} advisories", tuple(found))
+    return Finding("advisories", f"{number} packages, {len(holes)} advisories", tuple(problems))
 
 
 def built(settings: Settings, paths: Paths) -> Finding:
     """Look whether the environments are what images/ says."""
     own = build.Environments(paths)
-    found = []
+    problems = []
     wanted = preflight.wanted_environments(settings, paths)
     for name in wanted:
         if not own.is_current(name):
-            there = "is out of date" if own.folder(name).exists() else "is not there"
-            found.append(Problem(f"environment {name}", there, "labhub up"))
+            state = "is out of date" if own.folder(name).exists() else "is not there"
+            problems.append(Problem(f"environment {name}", state, "labhub up"))
     linked = [name for name in wanted if own.is_adopted(name)]
     detail = ", ".join(f"{name} (a link)" if name in linked else name for name in wanted)
-    return Finding("environments", detail, tuple(found))
+    return Finding("environments", detail, tuple(problems))
 
 
 def disk(settings: Settings, paths: Paths) -> Finding:
     """Look for room where state, homes and temporary files are."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     shown: dict[int, str] = {}
     for folder in (paths.state, paths.envs, settings.storage.homes, Path("/tmp")):  # noqa: S108
         if not folder.is_dir():
@@ -157,12 +159,12 @@ def disk(settings: Settings, paths: Paths) -> Finding:
         shown.setdefault(folder.stat().st_dev, f"{folder} {format_size(usage.free)} free")
         if usage.free < _DISK_FREE or usage.free < _DISK_PART * usage.total:
             text = f"only {format_size(usage.free)} free"
-            found.append(Problem(str(folder), text, "delete something, or enlarge the disk"))
+            problems.append(Problem(str(folder), text, "delete something, or enlarge the disk"))
         inodes = os.statvfs(folder)
         if inodes.f_files and inodes.f_favail < 10_000:
             text = f"room for {inodes.f_favail} more files only"
-            found.append(Problem(str(folder), text, "delete some of the many small files"))
-    return Finding("disk", ", ".join(shown.values()), tuple(found))
+            problems.append(Problem(str(folder), text, "delete some of the many small files"))
+    return Finding("disk", ", ".join(shown.values()), tuple(problems))
 
 
 def homes(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001 - as every look's
@@ -198,26 +200,26 @@ def quota(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001 - as eve
         reason = str(error)
     text = f"{format_size(size)} for each home is not enforced: {reason}"
     hint = "docs/how-to/storage.md says what it needs"
-    found = (Problem("storage.home_quota", text, hint, warning=True),) if reason else ()
-    return Finding("quota", f"{format_size(size)} for each home", found)
+    problems = (Problem("storage.home_quota", text, hint, warning=True),) if reason else ()
+    return Finding("quota", f"{format_size(size)} for each home", problems)
 
 
 def permissions(settings: Settings, paths: Paths) -> Finding:
     """Look whether others can read or write what they must not."""
-    found = list(create.secret_problems(paths, settings.secrets.mounted))
+    problems = list(create.secret_problems(paths, settings.secrets.mounted))
     private = [paths.secrets, paths.log, paths.run, paths.backups]
     private += _database_files(settings, paths)
     private += paths.secrets.glob("*") if os.access(paths.secrets, os.R_OK) else []
     for path in private:
-        found += _open_to_others(path, 0o077)
+        problems += _open_to_others(path, 0o077)
     for path in (paths.state, paths.envs, REPOSITORY):
-        found += _open_to_others(path, 0o022)
+        problems += _open_to_others(path, 0o022)
     homes = 0
     if settings.authentication.effective_method in ("pam", "signup") and os.geteuid() == 0:
         for account in accounts_of(settings).list():
             homes += 1
-            found += _open_to_others(account.home, 0o077)
-    unique = {problem.where: problem for problem in reversed(found)}
+            problems += _open_to_others(account.home, 0o077)
+    unique = {problem.where: problem for problem in reversed(problems)}
     detail = f"{paths.state}, {homes} homes" if homes else str(paths.state)
     return Finding("permissions", detail, tuple(reversed(unique.values())))
 
@@ -234,26 +236,26 @@ def clock(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
 
     Without another clock to ask, more cannot be told honestly.
     """
-    found = []
+    problems = []
     now = time.time()
     files = [p for p in (*paths.state.glob("*"), *paths.log.glob("*")) if p.exists()]
     newest = max(files, key=lambda p: p.stat().st_mtime, default=None)
     if newest is not None and newest.stat().st_mtime > now + _AHEAD:
         text = f"{newest} was written in the future: the clock went back"
-        found.append(Problem("clock", text, "set the clock; logins and tokens depend on it"))
+        problems.append(Problem("clock", text, "set the clock; logins and tokens depend on it"))
     if now < (REPOSITORY / "labhub").stat().st_mtime - 86400:
         text = f"it is {time.strftime('%Y-%m-%d')} here, before this program was written"
-        found.append(Problem("clock", text, "set the clock"))
+        problems.append(Problem("clock", text, "set the clock"))
     detail = time.strftime("%Y-%m-%d %H:%M %Z")
     if Path("/run/systemd/system").is_dir() and shutil.which("timedatectl"):
         command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
         shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
         if shown.stdout.strip() == "no":
             hint = "timedatectl set-ntp true"
-            found.append(Problem("clock", "is not set by the network", hint, warning=True))
+            problems.append(Problem("clock", "is not set by the network", hint, warning=True))
         else:
             detail += ", set by the network"
-    return Finding("clock", detail, tuple(found))
+    return Finding("clock", detail, tuple(problems))
 
 
 def names(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
@@ -261,7 +263,7 @@ def names(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
     host = settings.parts.hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return Finding("names", f"{host}: browsers find *.{host} on this machine by themselves")
-    found = []
+    problems = []
     wanted = [host]
     if settings.isolation == "subdomain":
         wanted.append(f"labhub-doctor.{host}")
@@ -271,8 +273,8 @@ def names(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001
         except OSError:
             entry = f"*.{host}" if name != host else host
             hint = f"add a DNS entry {entry}, or choose isolation: path if there can be none"
-            found.append(Problem("url", f"{name} has no address", hint))
-    return Finding("names", ", ".join(wanted), tuple(found))
+            problems.append(Problem("url", f"{name} has no address", hint))
+    return Finding("names", ", ".join(wanted), tuple(problems))
 
 
 def cookies(settings: Settings, paths: Paths) -> Finding:  # noqa: ARG001 - as every look's
@@ -296,29 +298,29 @@ def portal(settings: Settings, paths: Paths) -> Finding:
     if not known:
         text, hint = "is down", "labhub up"
         return Finding("portal", "down", (Problem("portal", text, hint, warning=True),))
-    found = []
+    problems = []
     for name in programs(settings):
         if name not in known or not known[name].running:
             now = known[name].state.lower() if name in known else "not there"
-            found.append(Problem(name, f"is {now}", f"labhub logs {name}"))
+            problems.append(Problem(name, f"is {now}", f"labhub logs {name}"))
     if not ready.answers(settings, timeout=10):
-        found.append(Problem(settings.url, "the hub does not answer there", "labhub logs hub"))
+        problems.append(Problem(settings.url, "the hub does not answer there", "labhub logs hub"))
     try:
         routes = Control(settings, paths).call("GET", "/proxy")
         detail = f"{settings.url}, {len(routes)} routes"
     except (ControlError, ProblemsError) as error:
         detail = settings.url
-        found.append(Problem("hub", str(error), "labhub restart hub"))
-    return Finding("portal", detail, tuple(found))
+        problems.append(Problem("hub", str(error), "labhub restart hub"))
+    return Finding("portal", detail, tuple(problems))
 
 
 def database(settings: Settings, paths: Paths) -> Finding:
     """Look whether the hub's database is whole, or its server answers."""
     try:
-        detail, found = HubDatabase.of(settings, paths).look()
+        detail, problems = HubDatabase.of(settings, paths).look()
     except ProblemsError as error:
         return Finding("database", "", error.problems)
-    return Finding("database", detail, tuple(found))
+    return Finding("database", detail, tuple(problems))
 
 
 def node(settings: Settings, paths: Paths, partition: str = "") -> Finding:
@@ -328,7 +330,7 @@ def node(settings: Settings, paths: Paths, partition: str = "") -> Finding:
 
 def apps(settings: Settings, paths: Paths) -> Finding:
     """Look whether CellxGene can start, RStudio is there and the lab's other apps answer."""
-    found, shown = [], []
+    problems, shown = [], []
     program = paths.env_bin("cellxgene", "cellxgene")
     try:
         done = subprocess.run(
@@ -337,9 +339,9 @@ def apps(settings: Settings, paths: Paths) -> Finding:
         shown.append(done.stdout.strip() or "cellxgene")
         if done.returncode:
             text = f"does not start: {done.stderr.strip()[-200:]}"
-            found.append(Problem("cellxgene", text, "labhub up"))
+            problems.append(Problem("cellxgene", text, "labhub up"))
     except (OSError, subprocess.TimeoutExpired) as error:
-        found.append(Problem("cellxgene", f"does not start: {error}", "labhub up"))
+        problems.append(Problem("cellxgene", f"does not start: {error}", "labhub up"))
     for app in settings.apps:
         try:
             with urllib.request.urlopen(app.url, timeout=5) as answer:  # noqa: S310 - http(s) only
@@ -348,15 +350,15 @@ def apps(settings: Settings, paths: Paths) -> Finding:
             shown.append(f"{app.name} {error.code}")
             if error.code >= 500:
                 text = f"{app.url} answers {error.code}"
-                found.append(Problem(f"apps.{app.name}", text, "ask who runs it"))
+                problems.append(Problem(f"apps.{app.name}", text, "ask who runs it"))
         except OSError as error:
             text = f"{app.url} does not answer: {getattr(error, 'reason', error)}"
-            found.append(Problem(f"apps.{app.name}", text, "start it, or correct its url"))
+            problems.append(Problem(f"apps.{app.name}", text, "start it, or correct its url"))
     if rstudio.has_r(settings.profiles) and (place := rstudio.rserver()):
         shown.append(f"RStudio Server at {place}")
     here = targets.of(settings, paths).on_this_machine
-    found += rstudio.problems(settings.profiles, on_this_machine=here)
-    return Finding("apps", ", ".join(shown), tuple(found))
+    problems += rstudio.problems(settings.profiles, on_this_machine=here)
+    return Finding("apps", ", ".join(shown), tuple(problems))
 
 
 def _open_to_others(path: Path, mask: int) -> Iterable[Problem]:

@@ -37,7 +37,7 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
     paths : Paths
         Where the portal keeps its state.
     """
-    found = [
+    problems = [
         *create.secret_problems(paths, settings.secrets.mounted),
         *_database(settings, paths),
         *_files(settings),
@@ -48,8 +48,8 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         *(replace(problem, warning=True) for problem in catalogue.read(settings, paths)[1]),
     ]
     if os.geteuid() != 0 or settings.target == "local":
-        found += shared_folders.problems(settings)
-    return list(dict.fromkeys(found))
+        problems += shared_folders.problems(settings)
+    return list(dict.fromkeys(problems))
 
 
 def wanted_environments(settings: Settings, paths: Paths) -> list[str]:

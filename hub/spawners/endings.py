@@ -50,8 +50,8 @@ class Endings:
 
     def note_end(self, status: int) -> None:
         """Remember how the server ended, unless somebody asked for it or it never was ready."""
-        asked = self._stop_pending or self._spawn_pending
-        if not asked and self.server is not None and self.ended is None:
+        expected = self._stop_pending or self._spawn_pending
+        if not expected and self.server is not None and self.ended is None:
             self.ended = Ending(self.ending(status), datetime.now(UTC).timestamp())
             self.log.warning("%s has ended: %s", self._log_name, self.ended.why)
 

@@ -124,7 +124,7 @@ class JobWatch(InternalSSL, ResumeStart, JobLog):
 
     async def _follow(self, job_id: str, port: asyncio.Future[int]) -> None:
         """Tell the person what the job waits for; fail where it is gone."""
-        told = ""
+        said = ""
         began = time.monotonic()
         limits = StartLimits(self.slurm, self.startup.elapsed if self.startup else 0.0)
         looks = list(_LOOKS)
@@ -146,9 +146,9 @@ class JobWatch(InternalSSL, ResumeStart, JobLog):
                 text = f"The server did not start: {late}."
                 port.set_exception(StartError(text, status_code=503, reason="timeout"))
                 return
-            text = self._waiting(row) if row is not None else told
-            if text != told:
-                told = text
+            text = self._waiting(row) if row is not None else said
+            if text != said:
+                said = text
                 self.say(text)
             if row is not None and self.startup:
                 view = await cluster_of(self.settings).describe()

@@ -127,7 +127,7 @@ async def places(
         selected = next((p for p in offered if p.name not in impossible), selected)
     chosen = _chosen(names, refused, selected, last)
     table = prices()
-    found = tuple(
+    places = tuple(
         Place(
             name=name,
             facts=_facts(view, name, table),
@@ -144,7 +144,7 @@ async def places(
     )
     priced = any(p.queue and p.queue.cost(table) for p in view.partitions.values())
     return Places(
-        places=found,
+        places=places,
         profile=selected,
         impossible=impossible,
         at=view.at,
@@ -250,22 +250,22 @@ def _shape(partition: PartitionView) -> str:
 def _free(partition: PartitionView) -> str:
     awake = partition.awake
     cores = sum(node.cpus for node in awake)
-    found = []
+    lines = []
     if awake:
-        found.append(
+        lines.append(
             f"Free now: {partition.free_cores} of {cores} cores,"
             f" {partition.free_nodes} of {_nodes(len(awake))}"
         )
         if gpus := sum(node.gpus for node in awake):
-            found.append(f"{partition.free_gpus} of {gpus} GPUs")
+            lines.append(f"{partition.free_gpus} of {gpus} GPUs")
     if partition.waking:
-        found.append(f"{_nodes(len(partition.waking))} starting")
+        lines.append(f"{_nodes(len(partition.waking))} starting")
     if partition.asleep:
-        found.append(f"{_nodes(len(partition.asleep))} can be started")
+        lines.append(f"{_nodes(len(partition.asleep))} can be started")
     broken = sum(not node.works for node in partition.nodes)
     if broken:
-        found.append(f"{_nodes(broken)} out of service")
-    return ", ".join(found)
+        lines.append(f"{_nodes(broken)} out of service")
+    return ", ".join(lines)
 
 
 def _nodes(count: int) -> str:

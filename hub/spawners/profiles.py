@@ -136,16 +136,16 @@ def choose(
     chosen = fallback
     if OPTION in options:
         wanted = options[OPTION]
-        found = [p for p in settings.profiles if isinstance(wanted, str) and p.name == wanted]
+        matching = [p for p in settings.profiles if isinstance(wanted, str) and p.name == wanted]
         if not isinstance(wanted, str):
             wrong.append(f"{OPTION!r} must be one name, not {_shown(wanted)}.")
-        elif not found:
+        elif not matching:
             wrong.append(f"There is no profile {_shown(wanted)}.")
-        elif found[0] not in offered:
+        elif matching[0] not in offered:
             wrong.append(f"You may not use the profile {wanted!r}.")
             status = 400 if unknown else 403
         else:
-            chosen = found[0]
+            chosen = matching[0]
     places = partitions(chosen)
     place = next(iter(places), "")
     if PARTITION in keys and PARTITION in options:

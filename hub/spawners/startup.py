@@ -140,17 +140,17 @@ class Startup:
         (seconds since the start began), ``log`` (the tail, whole each time), or ``wait`` (the
         place in a queue, whole each time; None when it is over).
         """
-        told = 0
+        reports = 0
         size: int | None = None
         wait: Mapping[str, Any] | None = None
         spoken = time.monotonic()
         while True:
             news = self._news
-            for phase in self.phases[told:]:
-                told += 1
+            for phase in self.phases[reports:]:
+                reports += 1
                 spoken = time.monotonic()
                 yield {
-                    "progress": round(95 * (1 - 0.65**told)),
+                    "progress": round(95 * (1 - 0.65**reports)),
                     "message": phase.text,
                     "at": round(phase.at, 1),
                     "elapsed": round(self.elapsed, 1),

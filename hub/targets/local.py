@@ -35,9 +35,9 @@ class LocalTarget(Target):
 
     def configure(self, c: Config) -> None:
         """Refuse to start with a wall missing."""
-        found = [problem for problem in self.problems() if not problem.warning]
-        if found:
-            raise ProblemsError(found)
+        errors = [problem for problem in self.problems() if not problem.warning]
+        if errors:
+            raise ProblemsError(errors)
         c.LocalSpawner.term_timeout = 10
 
     @property
@@ -67,7 +67,7 @@ class LocalTarget(Target):
         import psutil
 
         memory = psutil.virtual_memory().total
-        found = [
+        problems = [
             Problem(
                 f"profiles.{profile.name}.memory",
                 f"profile {profile.name} may use more memory than this machine has",
@@ -77,4 +77,4 @@ class LocalTarget(Target):
             for profile in self.settings.profiles
             if profile.memory > memory
         ]
-        return [Finding("user servers", f"on this machine, {format_size(memory)}", tuple(found))]
+        return [Finding("user servers", f"on this machine, {format_size(memory)}", tuple(problems))]

@@ -103,9 +103,9 @@ class SlurmTarget(Target):
 
     def findings(self) -> list[Finding]:
         """Look for jobs that the hub does not know, and who can reach the hub."""
-        detail, found = checks.left_over(self.paths)
+        detail, problems = checks.left_over(self.paths)
         exposed = checks.exposure(self.settings, self.section)
-        return [Finding("slurm", detail, (*found, *exposed))]
+        return [Finding("slurm", detail, (*problems, *exposed))]
 
     def node_finding(self, partition: str) -> Finding:
         """Try from a compute node what servers need there."""

@@ -67,12 +67,12 @@ class _Base(Handler):
     def fields(self, body: bytes) -> dict[str, Any]:
         """Return the JSON object of a body."""
         try:
-            found = json.loads(body)
+            content = json.loads(body)
         except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            content = None
+        if not isinstance(content, dict):
             raise web.HTTPError(400, "A JSON object is needed.")
-        return found
+        return content
 
     def refuse(self, problems: Iterable[Problem], status: int = 422) -> None:
         """Answer with all problems."""
@@ -108,8 +108,8 @@ class _Base(Handler):
 
     async def tell(self, record: MemberApp, person: Person) -> None:
         """Answer with an app."""
-        told = self.publisher.described(record, person)
-        self.finish({**told, "state": await self.state(record.name)})
+        description = self.publisher.described(record, person)
+        self.finish({**description, "state": await self.state(record.name)})
 
 
 class Listing(_Base):
@@ -189,8 +189,8 @@ class Check(_Base):
         except RefusedPublishError as error:
             self.refuse(error.problems)
             return
-        found = self.publisher.problems(person, name, wanted)
-        problems = await asyncio.to_thread(list, found)
+        checks = self.publisher.problems(person, name, wanted)
+        problems = await asyncio.to_thread(list, checks)
         if problems:
             self.refuse(problems)
         else:
@@ -273,8 +273,8 @@ class Log(_Base):
     async def get(self, name: str) -> None:
         """Answer with the end of its log."""
         await self.own(name)
-        asked = self.get_query_argument("lines", "100")
-        lines = int(asked) if asked.isdecimal() and len(asked) < 6 else 100
+        number = self.get_query_argument("lines", "100")
+        lines = int(number) if number.isdecimal() and len(number) < 6 else 100
         lines = max(1, min(lines, _LOG_LINES))
         text = await asyncio.to_thread(self.runtime.log, name, lines)
         self.write({"log": text})

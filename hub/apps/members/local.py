@@ -71,8 +71,8 @@ def add(
         kind=package.kind,
     )
     publisher = AppPublisher(settings, paths)
-    found = [*package.problems, *publisher.problems(LAB, name, wanted)]
-    problems = [*found, *install.unknown_groups(name, groups or (), settings, paths)]
+    own_problems = [*package.problems, *publisher.problems(LAB, name, wanted)]
+    problems = [*own_problems, *install.unknown_groups(name, groups or (), settings, paths)]
     if problems:
         raise ProblemsError(problems)
     stream, archive = packages.incoming(paths)

@@ -54,17 +54,17 @@ class Costs:
     def lines(self) -> list[str]:
         """Write them for people."""
         unknown = any(price is None for _, price in self.items)
-        found = [
+        lines = [
             f"While nobody works it costs about {self.total:.0f} USD a month"
             f"{' and what has no price below' if unknown else ''}"
             f" (prices of {self.region}, {self.day.day} {self.day:%B %Y}; other regions differ):",
         ]
         for what, price in self.items:
             amount = "price not known" if price is None else f"{price:.0f} USD"
-            found.append(f"  {what}: {amount}")
-        found.append(f"and {besides()[1]['home_efs']:.2f} USD a month for each GB in the homes.")
-        found.append(_NOTE)
-        return found
+            lines.append(f"  {what}: {amount}")
+        lines.append(f"and {besides()[1]['home_efs']:.2f} USD a month for each GB in the homes.")
+        lines.append(_NOTE)
+        return lines
 
 
 def idle_costs(cluster: ParallelCluster) -> Costs:

@@ -51,7 +51,7 @@ def document(cluster: ParallelCluster) -> dict[str, Any]:
     image: dict[str, Any] = {"Os": "ubuntu2404"}
     if cluster.custom_ami:
         image["CustomAmi"] = cluster.custom_ami
-    found: dict[str, Any] = {
+    configuration: dict[str, Any] = {
         "Region": cluster.region,
         "Image": image,
         "Imds": {"ImdsSupport": "v2.0"},
@@ -71,8 +71,8 @@ def document(cluster: ParallelCluster) -> dict[str, Any]:
         "Tags": [{"Key": "labhub", "Value": "portal"}],
     }
     if cluster.login:
-        found["LoginNodes"] = {"Pools": [_login(cluster, cluster.login)]}
-    return found
+        configuration["LoginNodes"] = {"Pools": [_login(cluster, cluster.login)]}
+    return configuration
 
 
 def _checked(settings: Settings) -> ParallelCluster:
@@ -129,7 +129,7 @@ def _login(cluster: ParallelCluster, login: LoginMachine) -> dict[str, Any]:
     network: dict[str, Any] = {"SubnetIds": [login.subnet]}
     if login.security_groups:
         network["AdditionalSecurityGroups"] = list(login.security_groups)
-    found: dict[str, Any] = {
+    pool: dict[str, Any] = {
         "Name": "portal",
         "Count": 1,
         "InstanceType": login.instance,
@@ -138,14 +138,14 @@ def _login(cluster: ParallelCluster, login: LoginMachine) -> dict[str, Any]:
         "Ssh": {"AllowedIps": str(cluster.ssh_from)},
     }
     if cluster.key_name:
-        found["Ssh"]["KeyName"] = cluster.key_name
+        pool["Ssh"]["KeyName"] = cluster.key_name
     # ParallelCluster lets login nodes have policies, but no S3Access.
     rights = {"Iam": {"AdditionalIamPolicies": [{"Policy": login.policy}]}}
-    return found | _bootstrap(cluster, "portal") | rights
+    return pool | _bootstrap(cluster, "portal") | rights
 
 
 def _queue(cluster: ParallelCluster, queue: Queue) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "Name": queue.name,
         "CapacityType": "SPOT" if queue.spot else "ONDEMAND",
         "Networking": {"SubnetIds": list(cluster.subnets)},
@@ -160,8 +160,8 @@ def _queue(cluster: ParallelCluster, queue: Queue) -> dict[str, Any]:
         **_bootstrap(cluster, "compute"),
     }
     if queue.spot:  # the default, lowest-price, would take what AWS soon takes back
-        found["AllocationStrategy"] = "capacity-optimized"
-    return found
+        entry["AllocationStrategy"] = "capacity-optimized"
+    return entry
 
 
 def _bootstrap(cluster: ParallelCluster, role: str) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _storage(cluster: ParallelCluster) -> list[dict[str, Any]]:
             "DeletionPolicy": "Retain",  # people's work outlives the cluster
         }
     )
-    found: list[dict[str, Any]] = [
+    mounts: list[dict[str, Any]] = [
         {
             "MountDir": "/home",
             "Name": "homes",
@@ -213,7 +213,7 @@ def _storage(cluster: ParallelCluster) -> list[dict[str, Any]]:
         },
     ]
     if cluster.scratch:
-        found.append(
+        mounts.append(
             {
                 "MountDir": "/scratch",
                 "Name": "scratch",
@@ -226,4 +226,4 @@ def _storage(cluster: ParallelCluster) -> list[dict[str, Any]]:
                 },
             }
         )
-    return found
+    return mounts
