@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from labkit.testing.moto import MotoServer
@@ -39,6 +38,13 @@ def plugins() -> Path | None:
         if next(place.glob(PROVIDER), None) is not None:
             return place
     return None
+
+
+def client(moto: MotoServer, service: str) -> Any:
+    """Return boto3's client; imported here, since it takes long and other tests need it not."""
+    import boto3
+
+    return boto3.client(service, **moto.client_options)
 
 
 class Terraform:
@@ -84,13 +90,13 @@ def moto() -> Iterator[MotoServer]:
 def applied(
     moto: MotoServer, terraform_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Terraform]:
-    ec2 = boto3.client("ec2", **moto.client_options)
+    ec2 = client(moto, "ec2")
     network = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnets = [
         ec2.create_subnet(VpcId=network, CidrBlock=f"10.0.{n}.0/24")["Subnet"]["SubnetId"]
         for n in (1, 2)
     ]
-    iam = boto3.client("iam", **moto.client_options)
+    iam = client(moto, "iam")
     role = iam.create_role(RoleName="batch-itself", AssumeRolePolicyDocument="{}")["Role"]
     env = {**moto.environment, "AWS_EC2_METADATA_DISABLED": "true"}
     terraform = Terraform(tmp_path_factory.mktemp("aws") / "lab", terraform_folder, env)
@@ -108,10 +114,6 @@ def applied(
     (terraform.folder / "lab.auto.tfvars.json").write_text(json.dumps(settings))
     terraform("apply", "-auto-approve")
     yield terraform
-
-
-def client(moto: MotoServer, service: str) -> Any:
-    return boto3.client(service, **moto.client_options)
 
 
 def test_it_is_formatted_and_valid(terraform_folder: Path, tmp_path: Path) -> None:
