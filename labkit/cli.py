@@ -196,8 +196,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _jobs(arguments: argparse.Namespace) -> int:
-    found = jobs(arguments.limit)
-    print(json.dumps([_plain(job) for job in found], indent=2) if arguments.json else found)
+    listed = jobs(arguments.limit)
+    print(json.dumps([_plain(job) for job in listed], indent=2) if arguments.json else listed)
     return SUCCESS
 
 
@@ -279,15 +279,15 @@ def _gc(arguments: argparse.Namespace) -> int:
         state = open_job(run).refresh()
         if not (state.known and state.state.final) or run.manifest.created > before:
             continue
-        found = gc.garbage(run, whole=arguments.all)
-        if not found.paths:
+        garbage = gc.garbage(run, whole=arguments.all)
+        if not garbage.paths:
             continue
-        total += found.size
-        print(f"{format_size(found.size):>10}  {run.path}{'' if arguments.all else '/attempts'}")
+        total += garbage.size
+        print(f"{format_size(garbage.size):>10}  {run.path}{'' if arguments.all else '/attempts'}")
         if arguments.yes:
             if arguments.all:
                 submission.forget(run)
-            found.remove()
+            garbage.remove()
     if arguments.yes:
         print(f"{format_size(total)} freed.")
     else:

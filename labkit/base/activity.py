@@ -103,7 +103,7 @@ def hold(reason: str) -> Iterator[Hold]:
 
 def holds() -> list[Hold]:
     """Return what holds this server now, oldest first; what has ended is cleared away."""
-    found = []
+    active = []
     now = time.time()
     for path in _files():
         held = _read(path)
@@ -113,10 +113,10 @@ def holds() -> list[Hold]:
             if now - held.since > _STALE:
                 _forget(path, now)
         elif _lives(held):
-            found.append(held)
+            active.append(held)
         else:
             _forget(path, now)
-    return sorted(found, key=lambda held: held.since)
+    return sorted(active, key=lambda held: held.since)
 
 
 def _files() -> list[Path]:

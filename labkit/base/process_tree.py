@@ -88,29 +88,29 @@ def _scan(root: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit() and (fields := _stat(int(name))):
             parents.setdefault(int(fields[1]), []).append(int(name))
-    found: list[int] = []
+    numbers: list[int] = []
     todo = [root]
     while todo:
         children = parents.get(todo.pop(), [])
-        found += children
+        numbers += children
         todo += children
-    return found
+    return numbers
 
 
 def marked(variable: str, value: str) -> list[int]:
     """Return all processes of ours with this environment variable, wherever they hang."""
     needle = b"\0" + f"{variable}={value}".encode() + b"\0"
-    found = []
+    numbers = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
             with open(f"/proc/{name}/environ", "rb") as file:
                 if needle in b"\0" + file.read() + b"\0":
-                    found.append(int(name))
+                    numbers.append(int(name))
         except OSError:
             continue
-    return found
+    return numbers
 
 
 def resident(pids: list[int]) -> int:
@@ -150,16 +150,18 @@ def cpu_seconds(pids: list[int]) -> float:
 def end(root: int, grace: float) -> None:
     """End all processes below one: SIGTERM, after ``grace`` seconds SIGKILL."""
     begun = time.monotonic()
-    told: dict[int, float] = {}
+    signalled: dict[int, float] = {}
     while alive := _alive(descendants(root)):
         now = time.monotonic()
         if now > begun + grace:
             break
         for pid in alive:
             # Twice: a signal between fork and exec is lost.
-            if pid not in told or (told[pid] < begun + _AGAIN and now > told[pid] + _AGAIN):
+            if pid not in signalled or (
+                signalled[pid] < begun + _AGAIN and now > signalled[pid] + _AGAIN
+            ):
                 _signal([pid], signal.SIGTERM)
-                told[pid] = now
+                signalled[pid] = now
         time.sleep(0.02)
     for _ in range(500):  # a fork bomb needs more than one round
         alive = _alive(descendants(root))

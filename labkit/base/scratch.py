@@ -73,11 +73,11 @@ def _kind(path: Path) -> str:
         wanted = os.path.realpath(path)
     except OSError:
         return ""
-    best, found = "", ""
+    best, kind = "", ""
     for line in lines:
         words = line.split()
         place = words[4].replace("\\040", " ")
         inside = wanted == place or wanted.startswith(place.rstrip("/") + "/")
         if inside and len(place) >= len(best):
-            best, found = place, words[words.index("-") + 1]
-    return found
+            best, kind = place, words[words.index("-") + 1]
+    return kind

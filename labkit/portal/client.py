@@ -151,8 +151,8 @@ class AppClient:
 
     def fetch(self, path: str) -> bytes:
         """Return a file of the app."""
-        found: bytes = self._exchange("GET", path, None, {"Accept": "*/*"})
-        return found
+        content: bytes = self._exchange("GET", path, None, {"Accept": "*/*"})
+        return content
 
     def _place(self, path: str) -> str:
         return f"/services/{self.app}/{self.api}{path}"
@@ -194,30 +194,30 @@ class AppClient:
 
     def _read(self, status: int, kind: str, body: bytes) -> Any:
         """Return what an answer says, or raise what it refuses."""
-        told: Any = None
+        answer: Any = None
         if "json" in kind:
             try:
-                told = json.loads(body)
+                answer = json.loads(body)
             except ValueError:
-                told = None
+                answer = None
         if status < 300:
-            return told
-        if not isinstance(told, dict):
-            told = {}
-        problems = wire.problems(told)
-        raise self.error(self._text(status, told, problems), status, problems)
+            return answer
+        if not isinstance(answer, dict):
+            answer = {}
+        problems = wire.problems(answer)
+        raise self.error(self._text(status, answer, problems), status, problems)
 
-    def _text(self, status: int, told: dict[str, Any], problems: tuple[Problem, ...]) -> str:
+    def _text(self, status: int, answer: dict[str, Any], problems: tuple[Problem, ...]) -> str:
         if problems:
             return "\n".join(["Refused:", *(f"  {problem}" for problem in problems)])
-        if not told and status in (401, 403, 404):
+        if not answer and status in (401, 403, 404):
             return (
                 f"The portal does not let you use {self.what}, or has no such app.\n"
                 "Next step: restart your server (File > Hub Control Panel); if it stays so, ask an "
                 "administrator."
             )
-        advice = told.get("advice") or ""
-        said = told.get("message") or told.get("detail") or f"The app answered {status}."
+        advice = answer.get("advice") or ""
+        said = answer.get("message") or answer.get("detail") or f"The app answered {status}."
         return f"{said} {advice}".strip()
 
 

@@ -20,8 +20,8 @@ _PER_APP = 64
 
 def token_in_header(value: str) -> str:
     """Return the token of an ``Authorization`` header, or an empty text."""
-    found = _TOKEN_HEADER.match(value)
-    return found[1] if found else ""
+    match = _TOKEN_HEADER.match(value)
+    return match[1] if match else ""
 
 
 def is_own_cookie(name: str, login_cookie: str = "") -> bool:

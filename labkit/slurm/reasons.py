@@ -143,8 +143,8 @@ def aws_reason(reason: str) -> str:
     reason : str
         The node's reason: ``(Code:InsufficientInstanceCapacity)Failure when resuming nodes``.
     """
-    found = re.match(r"\(Code:(\w{1,60})\)", reason)
-    return _AWS.get(found[1], f"AWS did not start it ({found[1]})") if found else ""
+    match = re.match(r"\(Code:(\w{1,60})\)", reason)
+    return _AWS.get(match[1], f"AWS did not start it ({match[1]})") if match else ""
 
 
 def why(code: str) -> Reason:
@@ -161,10 +161,10 @@ def why(code: str) -> Reason:
         For an unknown code one that shows the code itself.
     """
     plain = code.strip().strip("()").replace(" ", "_")
-    found = _EXACT.get(plain) or _EXACT.get(plain.split(",", 1)[0])
-    if found is None:
-        found = next((r for pattern, r in _PATTERNS if re.fullmatch(pattern, plain)), None)
-    if found is None and plain.startswith("Nodes_required"):
-        found = _EXACT["ReqNodeNotAvail"]
+    text = _EXACT.get(plain) or _EXACT.get(plain.split(",", 1)[0])
+    if text is None:
+        text = next((r for pattern, r in _PATTERNS if re.fullmatch(pattern, plain)), None)
+    if text is None and plain.startswith("Nodes_required"):
+        text = _EXACT["ReqNodeNotAvail"]
     shown = re.sub(r"[^\w,.:*\[\]-]", "", plain)[:80]
-    return found or Reason(f"The cluster says: {shown or 'nothing'}.")
+    return text or Reason(f"The cluster says: {shown or 'nothing'}.")

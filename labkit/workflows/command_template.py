@@ -80,12 +80,12 @@ class Template:
             return [Problem("command", f"{error}.")]
         if not words or not words[0].strip():
             return [Problem("command", "is empty.")]
-        found = [
+        texts = [
             unknown_name("column", name, {*columns, *PLACEHOLDERS})
             for name in sorted(names)
             if name not in columns and name not in PLACEHOLDERS
         ]
-        found += [
+        texts += [
             Problem(
                 name,
                 "is a column, and a word that labkit fills in itself.",
@@ -94,7 +94,7 @@ class Template:
             for name in sorted(names & set(columns) & set(PLACEHOLDERS))
         ]
         if self.shell:
-            found += [
+            texts += [
                 Problem(
                     name,
                     "stands in quotes.",
@@ -103,7 +103,7 @@ class Template:
                 for name in _quoted(self.text)
             ]
         else:
-            found += [
+            texts += [
                 Problem(
                     "command",
                     f"{word!r} would be handed to the program as text: no shell runs it.",
@@ -112,7 +112,7 @@ class Template:
                 for word in words
                 if word in _SHELL_WORDS or (word.endswith(";") and len(word) > 1)
             ]
-        return found
+        return texts
 
     def argv(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the arguments for one row, as a task's ``argv``."""
@@ -196,7 +196,7 @@ def _split(text: str) -> list[str]:
 
 def _quoted(text: str) -> list[str]:
     """Return the names that stand inside of quotes."""
-    found = []
+    parts = []
     quote = ""
     position = 0
     while position < len(text):
@@ -209,9 +209,9 @@ def _quoted(text: str) -> list[str]:
         elif char in "'\"":
             quote = char
         if char == "{" and quote and (match := re.match(r"\{([^{}]+)\}", text[position:])):
-            found.append(match[1])
+            parts.append(match[1])
         position += 1
-    return found
+    return parts
 
 
 def _quoted_value(value: Any) -> str:

@@ -22,13 +22,13 @@ class GatheredJob(Job):
         LabkitError
             The gather has not ended well (yet); the text says what to do.
         """
-        found = sorted(self.run.folder.results.glob("gather/*/gather.json"))
-        if not found:
+        notes = sorted(self.run.folder.results.glob("gather/*/gather.json"))
+        if not notes:
             raise LabkitError(
                 f"{self.name} has no gathered results yet: it is {self.state}. "
                 "job.wait() waits for them; job.failed() tells what went wrong."
             )
-        return found[0].parent
+        return notes[0].parent
 
     @property
     def summary(self) -> dict[str, Any]:

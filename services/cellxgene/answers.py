@@ -110,13 +110,13 @@ class Answers:
         kept = self.peek(key, target)
         if kept is not None:
             return kept
-        asked = self._asked.get((key, target))
-        if asked is None:
+        pending = self._asked.get((key, target))
+        if pending is None:
             # A task of its own: who asked first may go away, the others wait on.
-            asked = asyncio.ensure_future(ask())
-            self._asked[key, target] = asked
-            asked.add_done_callback(lambda done: self._answered(key, target, done))
-        return await asyncio.shield(asked)
+            pending = asyncio.ensure_future(ask())
+            self._asked[key, target] = pending
+            pending.add_done_callback(lambda done: self._answered(key, target, done))
+        return await asyncio.shield(pending)
 
     def _answered(self, key: Key, target: str, done: asyncio.Future[Answer]) -> None:
         self._asked.pop((key, target), None)

@@ -59,14 +59,14 @@ def _answer(request: web.Request, dataset: Dataset) -> web.Response:
 async def listing(request: web.Request) -> web.Response:
     """Answer with who asks, and the datasets that they may open."""
     who = person(request)
-    found = request.app[CATALOGUE].visible(who)
+    datasets = request.app[CATALOGUE].visible(who)
     base = _base(request)
     return web.json_response(
         {
             "user": who.name,
             "groups": sorted(who.groups),
             "admin": who.admin,
-            "datasets": [described(one, who, base) for one in found],
+            "datasets": [described(one, who, base) for one in datasets],
         }
     )
 

@@ -184,12 +184,12 @@ async def _compute(
 
 async def _body(request: web.Request) -> bytes:
     # The app's own limit is for its small JSON.
-    found = bytearray()
+    content = bytearray()
     async for piece in request.content.iter_any():
-        found += piece
-        if len(found) > _BODY:
-            raise web.HTTPRequestEntityTooLarge(_BODY, len(found))
-    return bytes(found)
+        content += piece
+        if len(content) > _BODY:
+            raise web.HTTPRequestEntityTooLarge(_BODY, len(content))
+    return bytes(content)
 
 
 def _broke_off(error: aiohttp.ClientError) -> str:

@@ -110,10 +110,10 @@ def main(path: str, memory: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # -I: labkit is found from here
     try:
-        found = look(Path(path), int(memory))
+        report = look(Path(path), int(memory))
     except MemoryError:
-        found = {"problems": ["Looking at it takes more memory than this machine has."]}
-    print(json.dumps(found))
+        report = {"problems": ["Looking at it takes more memory than this machine has."]}
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

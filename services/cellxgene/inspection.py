@@ -79,13 +79,13 @@ async def look(python: Path, path: Path, *, memory: int, seconds: float) -> Fact
         raise RefusedPublishError(
             [Problem("file", "it cannot be read.", "Use labkit.publish to send it.")]
         )
-    found = json.loads(out)
-    if found["problems"]:
-        raise RefusedPublishError([Problem("file", text) for text in found["problems"]])
+    report = json.loads(out)
+    if report["problems"]:
+        raise RefusedPublishError([Problem("file", text) for text in report["problems"]])
     return Facts(
-        cells=found.get("cells", 0),
-        genes=found.get("genes", 0),
-        need=found["logical"] + BASE_BYTES,
-        embeddings=tuple(found.get("embeddings", ())),
-        columns=tuple(found.get("columns", ())),
+        cells=report.get("cells", 0),
+        genes=report.get("genes", 0),
+        need=report["logical"] + BASE_BYTES,
+        embeddings=tuple(report.get("embeddings", ())),
+        columns=tuple(report.get("columns", ())),
     )

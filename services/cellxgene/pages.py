@@ -56,7 +56,7 @@ class Card:
         return " ".join((*parts, *one.groups)).lower()
 
 
-def _cards(found: Iterable[Dataset], who: Person, place: str) -> list[Card]:
+def _cards(datasets: Iterable[Dataset], who: Person, place: str) -> list[Card]:
     return [
         Card(
             dataset=one,
@@ -65,7 +65,7 @@ def _cards(found: Iterable[Dataset], who: Person, place: str) -> list[Card]:
             seen_by=_seen_by(one),
             mine=one.owner == who.name,
         )
-        for one in found
+        for one in datasets
     ]
 
 
@@ -78,8 +78,8 @@ def _seen_by(dataset: Dataset) -> str:
 async def catalogue(request: web.Request) -> web.Response:
     """Show what the person may open."""
     who = person(request)
-    found = request.app[CATALOGUE].visible(who)
-    return PAGES.show(request, "catalogue.html", cards=_cards(found, who, prefix(request)))
+    datasets = request.app[CATALOGUE].visible(who)
+    return PAGES.show(request, "catalogue.html", cards=_cards(datasets, who, prefix(request)))
 
 
 def starting(request: web.Request, viewer: Viewer) -> web.Response:

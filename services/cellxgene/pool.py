@@ -158,43 +158,43 @@ class Pool:
 
     async def _collect(self, viewer: Viewer) -> dict[str, Answer]:
         """Ask for what the first picture needs, and what comes right after it; keep it."""
-        found: dict[str, Answer] = {}
+        answers: dict[str, Answer] = {}
         for target in opening.FIRST:
-            found[target] = await self._asked(viewer, target)
-        picture, later = opening.of_schema(found[opening.SCHEMA])
+            answers[target] = await self._asked(viewer, target)
+        picture, later = opening.of_schema(answers[opening.SCHEMA])
         for target in picture:
-            found[target] = await self._asked(viewer, target)
-        size = sum(answer.size for answer in found.values())
+            answers[target] = await self._asked(viewer, target)
+        size = sum(answer.size for answer in answers.values())
         for target in later:
             answer = await self._asked(viewer, target)
             size += answer.size
             if size > opening.LARGEST:
                 break
-            found[target] = answer
-        self.answers.open_with(viewer.key, found)
-        return found
+            answers[target] = answer
+        self.answers.open_with(viewer.key, answers)
+        return answers
 
     async def _keep_assets(self, viewer: Viewer) -> None:
         """Keep CellxGene's own scripts and styles, also for the next start of the service."""
         if self._assets.exists():
             return
         index = await self._asked(viewer, "")
-        found = {one: await self._asked(viewer, one) for one in opening.assets(index)}
-        for style in [one for one in found if one.endswith(".css")]:
-            for font in opening.fonts(found[style]):
-                found[font] = await self._asked(viewer, font)
-        packed = opening.pack(self._stamp, found)
+        assets = {one: await self._asked(viewer, one) for one in opening.assets(index)}
+        for style in [one for one in assets if one.endswith(".css")]:
+            for font in opening.fonts(assets[style]):
+                assets[font] = await self._asked(viewer, font)
+        packed = opening.pack(self._stamp, assets)
         if packed is not None:
             await asyncio.to_thread(files.write_atomic, self._assets, packed)
-            self.answers.open_with(ASSETS, found)
+            self.answers.open_with(ASSETS, assets)
 
     def _load_assets(self) -> None:
         try:
-            found = opening.unpack(self._stamp, self._assets.read_bytes())
+            assets = opening.unpack(self._stamp, self._assets.read_bytes())
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            found = {}
-        if found:
-            self.answers.open_with(ASSETS, found)
+            assets = {}
+        if assets:
+            self.answers.open_with(ASSETS, assets)
         else:
             self._assets.unlink(missing_ok=True)  # of another CellxGene, or damaged
 
@@ -211,12 +211,12 @@ class Pool:
     def open_with(self, key: Key, packed: bytes) -> None:
         """Take over the answers that were kept beside a dataset."""
         try:
-            found = opening.unpack(self._stamp, packed)
+            answers = opening.unpack(self._stamp, packed)
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
             log.warning("%s: the answers kept beside it are damaged: %s", key, error)
             return
-        if found:
-            self.answers.open_with(key, found)
+        if answers:
+            self.answers.open_with(key, answers)
         if not self.answers.can_open(ASSETS):
             self._load_assets()
 

@@ -82,9 +82,9 @@ class Shelf:
     def index_of(self, folder: str) -> Entry | None:
         """Return the page that is a folder's own."""
         for name in INDEXES:
-            found = self.entries.get(f"{folder}/{name}" if folder else name)
-            if found is not None:
-                return found
+            entry = self.entries.get(f"{folder}/{name}" if folder else name)
+            if entry is not None:
+                return entry
         return None
 
     def title_of(self, folder: str) -> str:
@@ -217,8 +217,8 @@ class Library:
     def _forget(self, section: str, path: str) -> None:
         if self._titles.pop((section, path), None) is None:
             return
-        found = "SELECT row FROM places WHERE section = ? AND path = ?"
-        self._db.execute(f"DELETE FROM pages WHERE rowid = ({found})", (section, path))  # noqa: S608
+        rows = "SELECT row FROM places WHERE section = ? AND path = ?"
+        self._db.execute(f"DELETE FROM pages WHERE rowid = ({rows})", (section, path))  # noqa: S608
         self._db.execute("DELETE FROM places WHERE section = ? AND path = ?", (section, path))
 
     def search(self, words: str, sections: Iterable[str]) -> list[Hit]:

@@ -197,8 +197,8 @@ def _mend(token: Token) -> None:
         token.content = _BOX.sub(_box, token.content)
 
 
-def _box(found: re.Match[str]) -> str:
-    done = "checked" in found[1]
+def _box(match: re.Match[str]) -> str:
+    done = "checked" in match[1]
     label, sign = ("done", "☑") if done else ("to do", "☐")
     return f'<span class="box" role="img" aria-label="{label}">{sign}</span>'
 

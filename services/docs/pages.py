@@ -76,9 +76,9 @@ class Link:
 
 async def _shelves(request: web.Request) -> dict[str, Shelf]:
     """Return the sections that the person may read."""
-    found = await asyncio.to_thread(request.app[LIBRARY].shelves)
+    shelves = await asyncio.to_thread(request.app[LIBRARY].shelves)
     who = request[PERSON]
-    return {name: shelf for name, shelf in found.items() if shelf.section.may_read(who)}
+    return {name: shelf for name, shelf in shelves.items() if shelf.section.may_read(who)}
 
 
 def _url(request: web.Request, section: str, path: str = "") -> str:

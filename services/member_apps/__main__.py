@@ -57,9 +57,9 @@ def command(kind: str, place: str, folder: str) -> tuple[list[str], str]:
 
 def member_variables(environ: Mapping[str, str], path: str) -> dict[str, str]:
     """Return the variables of the member's code."""
-    found = {name: environ[name] for name in PASSED if name in environ}
+    variables = {name: environ[name] for name in PASSED if name in environ}
     return {
-        **found,
+        **variables,
         "PATH": path,
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -25,10 +25,10 @@ def module(name: str, file: Path) -> Any:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         sys.exit(f"{file.name} cannot be loaded.")
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[name] = found
-    spec.loader.exec_module(found)
-    return found
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[name] = script
+    spec.loader.exec_module(script)
+    return script
 
 
 def server(place: str, folder: Path) -> Server:
@@ -43,13 +43,13 @@ def load(folder: Path) -> dash.Dash:
     # `app.run()` at the end of a script would serve a second time, elsewhere.
     dash.Dash.run = lambda *_, **__: None
     script = module("app", folder / "app.py")
-    found = {id(one): one for one in vars(script).values() if isinstance(one, dash.Dash)}
+    apps = {id(one): one for one in vars(script).values() if isinstance(one, dash.Dash)}
     app = getattr(script, "app", None)
     if isinstance(app, dash.Dash):
         return app
-    if len(found) != 1:
-        sys.exit(f"app.py makes {len(found)} Dash apps: one is needed, e.g. app = Dash(__name__)")
-    return found.popitem()[1]
+    if len(apps) != 1:
+        sys.exit(f"app.py makes {len(apps)} Dash apps: one is needed, e.g. app = Dash(__name__)")
+    return apps.popitem()[1]
 
 
 if __name__ == "__main__":

@@ -41,11 +41,13 @@ class Client(AppClient):
         """Bring files into a project; return the paths that its tasks name them by."""
         files = list(files)
         kind, content = _form(files)
-        told = self.post(f"projects/{project}/import?commit_to_project=false", content, kind)
-        ids = [int(number) for number in told["file_upload_ids"]]
+        answer = self.post(f"projects/{project}/import?commit_to_project=false", content, kind)
+        ids = [int(number) for number in answer["file_upload_ids"]]
         query = urlencode({"ids": ids})
-        there = self.ask("GET", f"projects/{project}/file-uploads?{query}")
-        by_id = {int(entry["id"]): f"/services/{self.app}/data/{entry['file']}" for entry in there}
+        uploads = self.ask("GET", f"projects/{project}/file-uploads?{query}")
+        by_id = {
+            int(entry["id"]): f"/services/{self.app}/data/{entry['file']}" for entry in uploads
+        }
         if len(files) != len(ids) or set(ids) - set(by_id):
             raise self.error(f"Label Studio took {len(by_id)} of {len(files)} pictures. Try again.")
         return [by_id[number] for number in ids]
@@ -57,10 +59,10 @@ class Client(AppClient):
     def _pages(self, path: str, key: str, **query: Any) -> Iterator[dict[str, Any]]:
         page = 1
         while True:
-            told = self.ask(
+            answer = self.ask(
                 "GET", f"{path}?{urlencode({**query, 'page': page, 'page_size': _PAGE})}"
             )
-            entries = told[key]
+            entries = answer[key]
             yield from entries
             if len(entries) < _PAGE:
                 return

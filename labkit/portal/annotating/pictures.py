@@ -84,8 +84,8 @@ def _rows(table: pd.DataFrame) -> Iterable[Picture]:
     # A job's table has the file in `path` and the image's name in the pipeline in `image`.
     column = "path" if "path" in table.columns else COLUMN
     if column not in table.columns:
-        there = ", ".join(map(str, table.columns)) or "none"
-        refuse([Problem("images", f"the table has no column {COLUMN!r}.", f"It has: {there}.")])
+        columns = ", ".join(map(str, table.columns)) or "none"
+        refuse([Problem("images", f"the table has no column {COLUMN!r}.", f"It has: {columns}.")])
     for row in table.to_dict("records"):
         facts = {str(key): str(value) for key, value in row.items() if key != column}
         yield Picture(Path(str(row[column])), facts)

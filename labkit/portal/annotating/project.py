@@ -42,12 +42,12 @@ class Project:
         How many of these somebody has annotated.
     """
 
-    def __init__(self, client: Client, told: dict[str, Any]) -> None:
+    def __init__(self, client: Client, project: dict[str, Any]) -> None:
         self._client = client
-        self.number = int(told["id"])
-        self.name = str(told["title"])
+        self.number = int(project["id"])
+        self.name = str(project["title"])
         self.url = client.url(self.number)
-        self._told = told
+        self._told = project
 
     @property
     def pictures(self) -> int:
@@ -117,11 +117,11 @@ def find(client: Client, name: str) -> Project:
     AnnotationError
         There is none; the text lists those there are.
     """
-    there = list(client.projects())
-    for told in there:
-        if told["title"] == name:
-            return Project(client, told)
-    raise AnnotationError(str(unknown_name("project", name, [str(p["title"]) for p in there])))
+    projects = list(client.projects())
+    for project in projects:
+        if project["title"] == name:
+            return Project(client, project)
+    raise AnnotationError(str(unknown_name("project", name, [str(p["title"]) for p in projects])))
 
 
 def make(
@@ -139,7 +139,7 @@ def make(
     if not _NAME.fullmatch(name):
         problems.append(Problem("project", f"{name!r} must be a text of 3 to 50 characters."))
     refuse(problems)
-    found = pictures.find(images)
+    images_found = pictures.find(images)
     told = next((one for one in client.projects() if one["title"] == name), None)
     if told is None:
         config = configured.configuration(labels, tool, several=several)
@@ -150,7 +150,7 @@ def make(
     number = int(told["id"])
     there = {str(task["data"].get(results.KEY)) for task in client.tasks(number)}
     sent = 0
-    for batch in _batches(found, there):
+    for batch in _batches(images_found, there):
         places = client.upload(number, [(file, content) for _, file, content in batch])
         tasks = [
             {"data": {**picture.facts, **_facts(picture, place, file)}}
@@ -158,7 +158,7 @@ def make(
         ]
         client.ask("POST", f"projects/{number}/import", tasks)
         sent += len(batch)
-        say(f"{sent} of {len(found)} pictures are there")
+        say(f"{sent} of {len(images_found)} pictures are there")
     return Project(client, told).refresh()
 
 
@@ -167,10 +167,10 @@ def _facts(picture: pictures.Picture, place: str, file: str) -> dict[str, str]:
     return {"image": place, results.KEY: key, results.NAME: str(picture.path)}
 
 
-def _same(told: dict[str, Any], labels: Sequence[str], tool: str) -> None:
+def _same(project: dict[str, Any], labels: Sequence[str], tool: str) -> None:
     """Refuse to mix two ways of annotating in one project."""
     try:
-        theirs = configured.read(str(told["label_config"]))
+        theirs = configured.read(str(project["label_config"]))
     except ValueError:
         text = "there is a project of this name that was not made by labkit."
         refuse([Problem("project", text, "Choose another name.")])

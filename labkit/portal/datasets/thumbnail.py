@@ -99,5 +99,5 @@ def _colours(cleaned: Cleaned, color: str | None) -> np.ndarray[Any, Any] | None
     else:
         palette = [colormaps["hsv"](i / count)[:3] for i in range(count)]
     table = np.array([*palette, to_rgb("#c8ced2")])  # the last is for cells without one
-    found: np.ndarray[Any, Any] = table[column.cat.codes.to_numpy()]
-    return found
+    colours: np.ndarray[Any, Any] = table[column.cat.codes.to_numpy()]
+    return colours

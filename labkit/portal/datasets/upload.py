@@ -82,8 +82,8 @@ def publish_data(
         if cleaned.problems or source.x is None:
             raise DataRefusedError(f"'{source.title}'", cleaned.problems)
         if color is not None and color not in cleaned.obs.columns:
-            there = ", ".join(map(str, cleaned.obs.columns)) or "no columns at all"
-            refuse([Problem("color", f"obs has no column {color!r}.", f"It has: {there}.")])
+            columns = ", ".join(map(str, cleaned.obs.columns)) or "no columns at all"
+            refuse([Problem("color", f"obs has no column {color!r}.", f"It has: {columns}.")])
         return _publish(client, wanted, known, source, cleaned, kind, timeout, progress)
 
 
@@ -183,11 +183,11 @@ def _need(source: Source) -> int:
 def _send(
     client: Client, upload: str, file: Path, size: int, timeout: float, progress: Progress
 ) -> None:
-    told = [0.0]
+    spoken = [0.0]
 
     def tell(sent: int) -> None:
-        if time.monotonic() - told[0] > 0.5 or sent == size:
-            told[0] = time.monotonic()
+        if time.monotonic() - spoken[0] > 0.5 or sent == size:
+            spoken[0] = time.monotonic()
             progress(
                 f"Sending: {format_size(sent)} of {format_size(size)} ({100 * sent // size} %)"
             )
@@ -240,13 +240,13 @@ def _source(source: Source, kind: str, identity: str) -> dict[str, str]:
 def _software() -> dict[str, str]:
     from labkit import __version__
 
-    found = {"labkit": __version__, "python": platform.python_version()}
+    versions = {"labkit": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _from_obs(cleaned: Cleaned) -> dict[str, str]:

@@ -162,9 +162,9 @@ def publish(
         fields: dict[str, Any] = {**said, "source": made_from[: SOURCE.most]}
         if groups is not None:
             fields["groups"] = list(groups)
-        told = _send(client, name, package, fields, Path(scratch), say)
+        answer = _send(client, name, package, fields, Path(scratch), say)
     say("Starting it …")
-    app = WebApp(client, told).start()
+    app = WebApp(client, answer).start()
     if app.state != "running":
         raise WebAppError(_does_not_start(app))
     say(f"Published: {app.url}")
@@ -211,8 +211,8 @@ def _does_not_start(app: WebApp) -> str:
         lines = app.logs(_TAIL)
     except WebAppError:
         lines = ""
-    told = "\n".join(f"    {line}" for line in lines.splitlines())
+    log = "\n".join(f"    {line}" for line in lines.splitlines())
     return (
-        f"'{app.name}' was published and does not start. Its log ends with:\n{told}\n"
+        f"'{app.name}' was published and does not start. Its log ends with:\n{log}\n"
         "Next step: correct and publish it again; labkit.published_apps() has the version before."
     )

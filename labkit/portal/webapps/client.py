@@ -59,5 +59,5 @@ class Client(PublishingClient):
 
     def log(self, name: str, lines: int) -> str:
         """Return the end of an app's log."""
-        told = self.ask("GET", f"/{quote(name, safe='')}/log?lines={int(lines)}")
-        return str(told["log"])
+        answer = self.ask("GET", f"/{quote(name, safe='')}/log?lines={int(lines)}")
+        return str(answer["log"])

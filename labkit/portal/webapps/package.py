@@ -130,7 +130,7 @@ def _is_left_out(entry: Entry) -> bool:
 
 def _syntax(package: Package) -> list[Problem]:
     """Return the syntax errors of the Python files; nothing of them is run."""
-    found = []
+    problems = []
     for name in sorted(package.files):
         if package.kind != "dash" or not name.endswith(".py"):
             continue
@@ -138,7 +138,9 @@ def _syntax(package: Package) -> list[Problem]:
             ast.parse((package.root / name).read_bytes(), name)
         except SyntaxError as error:
             text = f"{error.msg}: {(error.text or '').strip()[:80]}"
-            found.append(Problem(f"{name}, line {error.lineno}", text, "Correct it, then run it."))
+            problems.append(
+                Problem(f"{name}, line {error.lineno}", text, "Correct it, then run it.")
+            )
         except (ValueError, RecursionError, OSError) as error:
-            found.append(Problem(name, f"it cannot be read as Python: {error}."))
-    return found
+            problems.append(Problem(name, f"it cannot be read as Python: {error}."))
+    return problems

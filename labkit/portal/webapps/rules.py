@@ -56,10 +56,10 @@ def kind_of(paths: Collection[str]) -> tuple[Kind | None, list[Problem]]:
     paths : collection of str
         Below the app's folder.
     """
-    found = {kind for entry, kind in ENTRIES.items() if entry in paths}
-    if len(found) == 1:
-        return found.pop(), []
-    if not found:
+    kinds = {kind for entry, kind in ENTRIES.items() if entry in paths}
+    if len(kinds) == 1:
+        return kinds.pop(), []
+    if not kinds:
         text = "there is neither app.R (Shiny) nor app.py (Dash) in it."
         return None, [Problem("app", text, "Name the app's file or its folder.")]
     return None, [Problem("app", "there are files of Shiny and of Dash in it.", "Keep one kind.")]

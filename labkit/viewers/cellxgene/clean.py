@@ -247,12 +247,12 @@ def _text(value: Any) -> str:
 
 def _named_by(var: pd.DataFrame, column: str, result: Cleaned) -> pd.DataFrame:
     if column not in var.columns:
-        there = ", ".join(map(str, var.columns)) or "no columns at all"
+        columns = ", ".join(map(str, var.columns)) or "no columns at all"
         result.problems.append(
             Problem(
                 "gene_names",
                 f"gene_names={column!r}: there is no such column in var.",
-                f"choose one of: {there}.",
+                f"choose one of: {columns}.",
             )
         )
         return var
@@ -296,11 +296,11 @@ def _clean_embeddings(source: Source, result: Cleaned) -> None:
         result.obsm[name] = array
     result.changes += changes
     if not result.obsm:
-        found = f" ({'; '.join(why_not)})" if why_not else ""
+        reasons = f" ({'; '.join(why_not)})" if why_not else ""
         result.problems.append(
             Problem(
                 "obsm",
-                f"It has no 2-D embedding to draw the cells in{found}.",
+                f"It has no 2-D embedding to draw the cells in{reasons}.",
                 "compute one: `sc.pp.pca(adata); sc.pp.neighbors(adata); sc.tl.umap(adata)`.",
             )
         )

@@ -39,15 +39,15 @@ def available() -> Available:
     hold, the limits of the cgroups this process is in (v1 and v2) less their use, and the
     machine's available memory.
     """
-    found = [Available(psutil.virtual_memory().available, "the machine's free memory")]
-    found += [
+    bounds = [Available(psutil.virtual_memory().available, "the machine's free memory")]
+    bounds += [
         Available(max(0, one.limit - one.used), "the memory limit of your server")
         for one in cgroups.memory_limits()
     ]
     for profile in _profile():
         left = max(0, profile - _own_processes())
-        found.append(Available(left, "the memory limit of your server's profile"))
-    return min(found, key=lambda one: one.size)
+        bounds.append(Available(left, "the memory limit of your server's profile"))
+    return min(bounds, key=lambda one: one.size)
 
 
 def limit() -> int:

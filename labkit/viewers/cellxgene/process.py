@@ -113,7 +113,7 @@ def _lock() -> Iterator[None]:
 
 def running() -> list[Record]:
     """Return the viewers of this user that run on this machine, by port."""
-    found = []
+    records = []
     for path in sorted(_folder().glob("*.json")):
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
@@ -123,8 +123,8 @@ def running() -> list[Record]:
         if record.process is None:
             path.unlink(missing_ok=True)
         else:
-            found.append(record)
-    return sorted(found, key=lambda record: record.port)
+            records.append(record)
+    return sorted(records, key=lambda record: record.port)
 
 
 def find(key: str) -> Record | None:
@@ -310,7 +310,7 @@ def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None
     """
     began = time.monotonic()
     killed_before = cgroups.own_oom_kills()
-    told = 0
+    reported = 0
     while True:
         if record.process is None:
             raise _failed(record, "CellxGene ended while it was starting", killed_before)
@@ -325,9 +325,9 @@ def wait_until_ready(record: Record, timeout: float, progress: Progress) -> None
             raise _failed(
                 record, f"CellxGene did not answer within {format_duration(timeout)}", killed_before
             )
-        if int(waited) >= told + 3:
-            told = int(waited)
-            progress(f"CellxGene is loading the data … {told} s")
+        if int(waited) >= reported + 3:
+            reported = int(waited)
+            progress(f"CellxGene is loading the data … {reported} s")
         time.sleep(0.1)
     # It may answer and still fail on the data: ask for what its page asks for first.
     for path in FIRST:

@@ -68,10 +68,10 @@ def look_at_files(samples: Iterable[Sample]) -> tuple[dict[str, File], list[Prob
         if not objects.address_problem(path)  # told with the sheet
     ]
     with ThreadPoolExecutor(_READERS) as readers:
-        found = list(readers.map(lambda item: _look(item[1]), wanted))
+        looks = list(readers.map(lambda item: _look(item[1]), wanted))
     files = {}
     problems = []
-    for (where, path), result in zip(wanted, found, strict=True):
+    for (where, path), result in zip(wanted, looks, strict=True):
         if isinstance(result, File):
             files[path] = result
         else:
@@ -143,9 +143,9 @@ def check_whole(
 
     def prove(lane: Lane) -> list[records.Checker] | str:
         way = pairing.of_lane(lane, pairings)
-        asked = pairing.rule(lane, way, long)
+        rule = pairing.rule(lane, way, long)
         try:
-            return records.read_whole(lane.files, asked, way.ends, way.interleaved)
+            return records.read_whole(lane.files, rule, way.ends, way.interleaved)
         except (fastq.FastqError, OSError) as error:
             return f"{error}."
 

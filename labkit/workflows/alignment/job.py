@@ -76,10 +76,10 @@ class _SamplesJob(GatheredJob):
     def warnings(self) -> list[str]:
         """Return what makes results doubtful, as ``job.results("problems")`` has it."""
         try:
-            found = self.summary.get("warnings", ())
+            texts = self.summary.get("warnings", ())
         except (LabkitError, OSError):
             return []
-        return [f"{entry['sample']}: {entry['text']}" for entry in found]
+        return [f"{entry['sample']}: {entry['text']}" for entry in texts]
 
 
 class VariantsJob(_SamplesJob):

@@ -90,9 +90,9 @@ class Reference:
         RefusedError
             It is no FASTA, or the .fai or .dict beside it belongs to another.
         """
-        found, problems = read_contigs(self.fasta)
+        lengths, problems = read_contigs(self.fasta)
         refuse(problems)
-        return found
+        return lengths
 
     @property
     def length(self) -> int:
@@ -193,16 +193,16 @@ def read_contigs(fasta: str) -> tuple[dict[str, int], list[Problem]]:
     try:
         if objects.size(fasta) == 0:
             return {}, [Problem(where, "the reference is empty.")]
-        found, problems = _from_fai(fasta)
-        if not found and not problems:
-            found, problems = _remembered(fasta)
+        contigs, problems = _from_fai(fasta)
+        if not contigs and not problems:
+            contigs, problems = _remembered(fasta)
     except FileNotFoundError:
         return {}, [Problem("reference", f"there is no file {fasta}.")]
     except OSError as error:
         return {}, [Problem("reference", f"{fasta} cannot be read: {error}.")]
-    if found:
-        problems += _check_dict(fasta, found)
-    return found, problems
+    if contigs:
+        problems += _check_dict(fasta, contigs)
+    return contigs, problems
 
 
 def _from_fai(fasta: str) -> tuple[dict[str, int], list[Problem]]:
@@ -212,7 +212,7 @@ def _from_fai(fasta: str) -> tuple[dict[str, int], list[Problem]]:
     hint = f"Remove it, or make it anew: samtools faidx {Path(fasta).name}"
     text = f"does not belong to {Path(fasta).name}."
     wrong: list[Problem] = [Problem(fai.name, text, hint)]
-    found: dict[str, int] = {}
+    contigs: dict[str, int] = {}
     with Path(fasta).open("rb") as file:
         if file.read(2) == _GZIP:  # its places are those of the uncompressed content
             return {}, []
@@ -234,11 +234,11 @@ def _from_fai(fasta: str) -> tuple[dict[str, int], list[Problem]]:
                 return {}, [_no_dna(Path(fasta).name, name, letters)]
             if problem := _bad_name(Path(fasta).name, name):
                 return {}, [problem]
-            found[name] = int(length)
+            contigs[name] = int(length)
         file.seek(min(end, size))
-        if not found or file.read(64).strip():
+        if not contigs or file.read(64).strip():
             return {}, wrong
-    return found, []
+    return contigs, []
 
 
 def _remembered(fasta: str) -> tuple[dict[str, int], list[Problem]]:
@@ -249,15 +249,15 @@ def _remembered(fasta: str) -> tuple[dict[str, int], list[Problem]]:
         return content, []
     except (OSError, ValueError):
         pass
-    found, problems = _scan(fasta)
+    contigs, problems = _scan(fasta)
     if not problems:
-        files.write_atomic(kept, json.dumps(found))
-    return found, problems
+        files.write_atomic(kept, json.dumps(contigs))
+    return contigs, problems
 
 
 def _scan(fasta: str) -> tuple[dict[str, int], list[Problem]]:
     where = Path(fasta).name
-    found: dict[str, int] = {}
+    contigs: dict[str, int] = {}
     problems: list[Problem] = []
     name, length = "", 0
     try:
@@ -276,22 +276,22 @@ def _scan(fasta: str) -> tuple[dict[str, int], list[Problem]]:
                         return {}, [_no_dna(where, name, other)]
                     continue
                 if name:
-                    found[name] = length
+                    contigs[name] = length
                 words = line[1:].split()
                 name, length = words[0].decode("utf-8", "replace") if words else "", 0
                 if problem := _bad_name(where, name):
                     return {}, [problem]
-                if not name or name in found:
+                if not name or name in contigs:
                     text = f"has the sequence {name!r} twice." if name else "has one without name."
                     problems.append(Problem(where, text))
     except (EOFError, gzip.BadGzipFile) as error:
         return {}, [Problem(where, f"is cut off or damaged: {error}.")]
     if name:
-        found[name] = length
+        contigs[name] = length
     problems += [
-        Problem(where, f"the sequence {n!r} is empty.") for n, ln in found.items() if not ln
+        Problem(where, f"the sequence {n!r} is empty.") for n, ln in contigs.items() if not ln
     ]
-    return found, problems
+    return contigs, problems
 
 
 def _no_bases(file: Any, offset: int) -> bytes:

@@ -138,8 +138,8 @@ class Variants(Workflow):
     def reference(self) -> dict[str, Any]:
         """What the alignment job says of its reference."""
         place = layout.REFERENCE_STAGE, layout.REFERENCE_KEY, "reference.json"
-        found: dict[str, Any] = json.loads(self.job.run.folder.results.joinpath(*place).read_text())
-        return found
+        about: dict[str, Any] = json.loads(self.job.run.folder.results.joinpath(*place).read_text())
+        return about
 
     def build(self, backend: str) -> Plan:  # noqa: ARG002 -- the same everywhere
         """Return the plan: one task per sample, then the gather."""

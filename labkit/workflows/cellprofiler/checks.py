@@ -92,17 +92,17 @@ def broken_images(sets: ImageSets) -> dict[int, list[tuple[str, str]]]:
     """
     paths = sets.paths()
     unique = sorted(set(paths.to_numpy().ravel()))
-    found = {path: _remote_problem(entry) for path, entry in sets.remote.items()}
-    here = [path for path in unique if path not in found]
+    problems = {path: _remote_problem(entry) for path, entry in sets.remote.items()}
+    here = [path for path in unique if path not in problems]
     with ThreadPoolExecutor(_READERS) as readers:
-        found.update(
+        problems.update(
             zip(here, readers.map(lambda p: integrity.problem(Path(p)), here), strict=True)
         )
     bad: dict[int, list[tuple[str, str]]] = {}
-    if not any(found.values()):
+    if not any(problems.values()):
         return bad
     for row, *files in paths.itertuples():
-        wrong = [(path, text) for path in files if (text := found[path])]
+        wrong = [(path, text) for path in files if (text := problems[path])]
         if wrong:
             bad[int(row)] = wrong
     return bad

@@ -177,7 +177,7 @@ def image_sets(folder: str | Path, pattern: str) -> pd.DataFrame:
     if "Channel" not in expression.groupindex:
         hint = r"Write e.g. (?P<Channel>\w+) where the channel stands."
         raise RefusedError([Problem("pattern", "it has no group called Channel.", hint)])
-    found: dict[tuple[str, ...], dict[str, Path]] = {}
+    sets: dict[tuple[str, ...], dict[str, Path]] = {}
     problems = []
     channels: dict[str, None] = {}
     for path in remote.walk(top) if there else walk(top):
@@ -186,16 +186,16 @@ def image_sets(folder: str | Path, pattern: str) -> pd.DataFrame:
             continue
         channel = match["Channel"]
         channels.setdefault(channel)
-        files = found.setdefault(tuple(match[key] or "" for key in keys), {})
+        files = sets.setdefault(tuple(match[key] or "" for key in keys), {})
         if channel in files:
             problems.append(
                 Problem(path.name, f"it claims the same place as {files[channel].name}.")
             )
         files[channel] = path
-    if not found:
+    if not sets:
         problems.append(Problem(str(top), "no file there matches the pattern."))
     rows = []
-    for key, files in sorted(found.items()):
+    for key, files in sorted(sets.items()):
         for channel in channels:
             if channel not in files:
                 where = ", ".join(f"{k} {v}" for k, v in zip(keys, key, strict=True))
@@ -259,8 +259,8 @@ def read_images(
     for name in channels_of(sets_table):
         folders = sets_table[f"PathName_{name}"]
         sets_table[f"PathName_{name}"] = [remote.to_address(folder) for folder in folders]
-    found = (*source.problems, *problems)
-    sets = ImageSets(sets_table, False, pipeline.groups, found)
+    all_problems = (*source.problems, *problems)
+    sets = ImageSets(sets_table, False, pipeline.groups, all_problems)
     return _with_places(_grouped(sets), places)
 
 
@@ -273,11 +273,11 @@ def _pipelines_own_csv(pipeline: Pipeline, source: Source) -> Source:
     """Find the CSV that LoadData names, among the given files."""
     load = pipeline.first("LoadData")
     name = load.get("Name of the file") if load else ""
-    found = [path for path in source.files if path.name == name]
-    if not found:
+    matching = [path for path in source.files if path.name == name]
+    if not matching:
         hint = "Give the CSV as images=, or beside the folder as data_file=."
         raise RefusedError([Problem("images", f"LoadData's file {name!r} is not there.", hint)])
-    return table_source(found[0], source.base or found[0].parent)
+    return table_source(matching[0], source.base or matching[0].parent)
 
 
 def _grouped(sets: ImageSets) -> ImageSets:

@@ -77,7 +77,7 @@ def _extractors(pipeline: Pipeline, problems: list[Problem]) -> list[Extractor]:
     module = pipeline.first("Metadata")
     if module is None or not module.yes("Extract metadata?"):
         return []
-    found: list[Extractor] = []
+    extractors: list[Extractor] = []
     for block in module.blocks("Metadata extraction method"):
         method = block["Metadata extraction method"]
         if "file/folder" not in method:
@@ -99,8 +99,8 @@ def _extractors(pipeline: Pipeline, problems: list[Problem]) -> list[Extractor]:
             raise RuleError(f"the regular expression {text!r} is wrong: {error}") from error
         every = block.get("Extract metadata from", "All images") == "All images"
         rule = parse(block["Select the filtering criteria"]) if not every else (lambda _: True)
-        found.append((source, pattern, rule))
-    return found
+        extractors.append((source, pattern, rule))
+    return extractors
 
 
 def _metadata(path: Path, extractors: list[Extractor]) -> dict[str, str]:
@@ -129,22 +129,22 @@ def _single_images(module: Module, problems: list[Problem]) -> dict[str, Path]:
     """Return the images that every image set gets, by name; a missing one is a problem."""
     if module.get("Assign a name to") == "All images":
         return {}
-    found = {}
+    images = {}
     for block in module.blocks("Single image location"):
         objects = block.get("Select the image type") == "Objects"
         name = block["Name to assign these objects" if objects else "Name to assign this image"]
         address = block["Single image location"].split(" ")[0]
         path = Path(url_to_path(address)) if address.startswith("file:") else Path(address)
-        found[name] = path
+        images[name] = path
         if not path.is_file():
             hint = "Choose it again in NamesAndTypes, or begin the pipeline with LoadData."
             text = f"the image for all image sets is not there: {address or 'none was chosen'}."
             problems.append(Problem(f"channel {name}", text, hint))
-    return found
+    return images
 
 
 def _strays(kept: list[Path], channels: dict[str, list[Path]]) -> list[Problem]:
-    used = {path for found in channels.values() for path in found}
+    used = {path for files in channels.values() for path in files}
     strays = [path.name for path in kept if path not in used]
     if not strays:
         return []
@@ -155,7 +155,7 @@ def _strays(kept: list[Path], channels: dict[str, list[Path]]) -> list[Problem]:
 
 def _by_order(channels: dict[str, list[Path]], problems: list[Problem]) -> list[dict[str, Path]]:
     """Take the first file of every channel, then the second, ...: CellProfiler's "Order"."""
-    counts = {name: len(found) for name, found in channels.items()}
+    counts = {name: len(files) for name, files in channels.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         problems.append(
@@ -167,7 +167,7 @@ def _by_order(channels: dict[str, list[Path]], problems: list[Problem]) -> list[
             )
         )
     return [
-        dict(zip(channels, found, strict=True)) for found in zip(*channels.values(), strict=False)
+        dict(zip(channels, files, strict=True)) for files in zip(*channels.values(), strict=False)
     ]
 
 
@@ -223,18 +223,18 @@ def _by_key(
 ) -> dict[tuple[str, ...], Path]:
     """Return a channel's files by the metadata that it is matched by."""
     names = [str(join[name]) for join in joins if join.get(name) is not None]
-    found: dict[tuple[str, ...], Path] = {}
+    by_key: dict[tuple[str, ...], Path] = {}
     for path in paths:
         key = tuple(values[path].get(part, "") for part in names)
         if not all(key):
             text = "its name does not hold the metadata that channels are matched by."
             problems.append(Problem(path.name, text, warning=True))
             continue
-        if key in found:
-            text = f"it has the same metadata as {found[key].name}."
+        if key in by_key:
+            text = f"it has the same metadata as {by_key[key].name}."
             problems.append(Problem(path.name, text, "Every place needs its own name."))
-        found[key] = path
-    return found
+        by_key[key] = path
+    return by_key
 
 
 def _table(

@@ -53,19 +53,19 @@ def across_image_sets(pipeline: Pipeline) -> list[tuple[Module, str]]:
 
     Those that a grouping of the pipeline keeps apart are left out: chunks keep groups whole.
     """
-    found = []
+    modules = []
     for module in pipeline.enabled:
         if module.name == "RescaleIntensity":
             values = [value for _, value in module.settings]
             if {"Minimum of all images", "Maximum of all images"} & set(values):
-                found.append((module, "Take each image's own intensity."))
+                modules.append((module, "Take each image's own intensity."))
         elif module.name in _ACROSS:
             setting, pattern, hint = _ACROSS[module.name]
             if not setting or re.match(pattern, module.get(setting)):
-                found.append((module, hint))
+                modules.append((module, hint))
     if pipeline.groups:
-        return [(module, hint) for module, hint in found if module.name in _WHOLE_RUN]
-    return found
+        return [(module, hint) for module, hint in modules if module.name in _WHOLE_RUN]
+    return modules
 
 
 def check_splitting(pipeline: Pipeline, count: int) -> list[Problem]:
@@ -79,12 +79,14 @@ def check_splitting(pipeline: Pipeline, count: int) -> list[Problem]:
     if count < 2:
         return []
     across = pipeline.findings.across
-    found = across_image_sets(pipeline)
-    known = {module.number for module, _ in found}
+    crossing = across_image_sets(pipeline)
+    known = {module.number for module, _ in crossing}
     if not pipeline.groups:
-        found += [(m, "") for m in pipeline.enabled if m.number in across and m.number not in known]
+        crossing += [
+            (m, "") for m in pipeline.enabled if m.number in across and m.number not in known
+        ]
     problems = []
-    for module, hint in found:
+    for module, hint in crossing:
         whole = f"un all in one task (chunk_size={count})."
         choice = f"R{whole}" if module.name in _WHOLE_RUN else f"{_GROUP}, or r{whole}"
         problems.append(
@@ -179,15 +181,15 @@ def sheets(module: Module) -> list[tuple[str, str]]:
     prefix = module.get("Filename prefix") if module.yes("Add a prefix to file names?") else ""
     if module.yes("Export all measurement types?"):
         return [("*", f"{prefix}*.csv")]
-    found: list[tuple[str, str]] = []
+    names: list[tuple[str, str]] = []
     for block in module.blocks("Data to export"):
         combined = block.get("Combine these object measurements with those of the previous object?")
-        if combined in ("Yes", "True") and found:
+        if combined in ("Yes", "True") and names:
             continue
         own = block.get("Use the object name for the file name?") in ("Yes", "True")
         name = f"{block['Data to export']}.csv" if own else block["File name"]
-        found.append((block["Data to export"], prefix + name))
-    return found
+        names.append((block["Data to export"], prefix + name))
+    return names
 
 
 def _saved(module: Module, table: pd.DataFrame) -> list[Problem]:

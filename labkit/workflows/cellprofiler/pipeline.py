@@ -52,13 +52,13 @@ class Module:
 
     def blocks(self, first: str) -> list[dict[str, str]]:
         """Split repeated settings into one dictionary for each time ``first`` occurs."""
-        found: list[dict[str, str]] = []
+        settings: list[dict[str, str]] = []
         for text, value in self.settings:
             if text == first:
-                found.append({})
-            if found:
-                found[-1].setdefault(text, value)
-        return found
+                settings.append({})
+            if settings:
+                settings[-1].setdefault(text, value)
+        return settings
 
     def __str__(self) -> str:
         return f"{self.name} (module {self.number})"

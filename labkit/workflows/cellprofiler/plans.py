@@ -146,8 +146,8 @@ def _analysis(
 
 def _brief(values: Iterable[str]) -> str:
     """Return the values of a task, for people: ``"A01, A02"`` or ``"A01 to B03"``."""
-    found = list(dict.fromkeys(values))
-    return ", ".join(found) if len(found) <= 4 else f"{found[0]} to {found[-1]}"
+    distinct = list(dict.fromkeys(values))
+    return ", ".join(distinct) if len(distinct) <= 4 else f"{distinct[0]} to {distinct[-1]}"
 
 
 def _input_files(prepared: Prepared) -> dict[str, str]:

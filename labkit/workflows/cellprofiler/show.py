@@ -70,10 +70,10 @@ def find_row(table: pd.DataFrame, place: Mapping[str, Any]) -> pd.Series:
     for name, value in place.items():
         if value is None:
             continue
-        there = list(dict.fromkeys(table[name]))
+        present = list(dict.fromkeys(table[name]))
         table = table[table[name] == str(value)]
         if not len(table):
-            raise LabkitError(str(unknown_name(name, str(value), there)))
+            raise LabkitError(str(unknown_name(name, str(value), present)))
     return table.iloc[0]
 
 

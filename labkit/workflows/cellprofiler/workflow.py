@@ -129,7 +129,7 @@ class CellProfiler(Workflow):
     @cached_property
     def prepared(self) -> Prepared:
         """Everything that can be read and checked before the submit."""
-        found = Prepared(
+        prepared = Prepared(
             group_by=self.group_by,
             plugins=self.plugins,
             profiles=self.profiles is not False,
@@ -140,25 +140,27 @@ class CellProfiler(Workflow):
             problems=self._check_arguments(),
         )
         try:
-            found.plate_map = self._plate_map()
+            prepared.plate_map = self._plate_map()
         except platemaps.PlateMapError as error:
-            found.problems.append(Problem("profiles", f"{error}."))
+            prepared.problems.append(Problem("profiles", f"{error}."))
         try:
-            found.source = read_source(self.images, self.data_file)
+            prepared.source = read_source(self.images, self.data_file)
         except RefusedError as error:
-            found.problems += error.problems
-        base = on_disk(found.source.base) if found.source is not None else None
-        found.input_folder = self.input_folder or base
+            prepared.problems += error.problems
+        base = on_disk(prepared.source.base) if prepared.source is not None else None
+        prepared.input_folder = self.input_folder or base
         if self.illumination_file is not None:
-            found.illumination, found.illumination_sets = self._read(self.illumination_file, found)
-        later = saved_names(found.illumination) if found.illumination else []
-        found.pipeline, found.sets = self._read(self.pipeline_file, found, later)
-        if found.pipeline is not None and found.sets is not None:
-            self._check_analysis(found, found.pipeline, found.sets)
-        if found.illumination is not None and found.illumination_sets is not None:
-            self._check_illumination(found, found.illumination, found.illumination_sets)
-        found.problems = list(dict.fromkeys(found.problems))
-        return found
+            prepared.illumination, prepared.illumination_sets = self._read(
+                self.illumination_file, prepared
+            )
+        later = saved_names(prepared.illumination) if prepared.illumination else []
+        prepared.pipeline, prepared.sets = self._read(self.pipeline_file, prepared, later)
+        if prepared.pipeline is not None and prepared.sets is not None:
+            self._check_analysis(prepared, prepared.pipeline, prepared.sets)
+        if prepared.illumination is not None and prepared.illumination_sets is not None:
+            self._check_illumination(prepared, prepared.illumination, prepared.illumination_sets)
+        prepared.problems = list(dict.fromkeys(prepared.problems))
+        return prepared
 
     def _plate_map(self) -> pd.DataFrame | None:
         """Return the plate map, where one was given."""
@@ -169,36 +171,36 @@ class CellProfiler(Workflow):
         return None
 
     def _read(
-        self, path: str | Path, found: Prepared, later: Sequence[str] = ()
+        self, path: str | Path, prepared: Prepared, later: Sequence[str] = ()
     ) -> tuple[Pipeline | None, ImageSets | None]:
         """Load a pipeline and make its image sets; what cannot be done is a problem."""
-        table = found.source.table if found.source is not None else None
-        pipeline = self._load(path, found, table, later)
-        if pipeline is None or found.source is None:
+        table = prepared.source.table if prepared.source is not None else None
+        pipeline = self._load(path, prepared, table, later)
+        if pipeline is None or prepared.source is None:
             if pipeline is not None:
-                found.problems += modules.check_modules(pipeline)
+                prepared.problems += modules.check_modules(pipeline)
             return pipeline, None
-        found.problems += modules.check_modules(pipeline)
+        prepared.problems += modules.check_modules(pipeline)
         try:
-            sets = read_images(pipeline, found.source, self.place_names)
+            sets = read_images(pipeline, prepared.source, self.place_names)
         except RefusedError as error:
-            found.problems += error.problems
+            prepared.problems += error.problems
             return pipeline, None
         if sets.loads_data and table is None:  # LoadData's own CSV: now its columns are known
-            pipeline = self._load(path, found, sets.table, later) or pipeline
-        found.problems += checks.check_findings(pipeline, sets)
-        found.problems += sets.problems
+            pipeline = self._load(path, prepared, sets.table, later) or pipeline
+        prepared.problems += checks.check_findings(pipeline, sets)
+        prepared.problems += sets.problems
         return pipeline, sets
 
     def _load(
         self,
         path: str | Path,
-        found: Prepared,
+        prepared: Prepared,
         table: pd.DataFrame | None,
         later: Sequence[str],
     ) -> Pipeline | None:
         if not isinstance(path, (str, Path)):
-            found.problems.append(Problem("pipeline", f"must be a path, not {path!r}."))
+            prepared.problems.append(Problem("pipeline", f"must be a path, not {path!r}."))
             return None
         columns: list[str] = []
         row: list[str] = []
@@ -211,13 +213,13 @@ class CellProfiler(Workflow):
                 path,
                 columns=columns,
                 row=row,
-                input_folder=found.input_folder,
+                input_folder=prepared.input_folder,
                 plugins=self.plugins if self.plugins and self.plugins.is_dir() else None,
             )
         except (PipelineError, OSError) as error:
             text = str(error)
             end = "" if text.endswith((".", "!")) else "."
-            found.problems.append(Problem(Path(path).name or "pipeline", f"{text}{end}"))
+            prepared.problems.append(Problem(Path(path).name or "pipeline", f"{text}{end}"))
             return None
 
     def _check_arguments(self) -> list[Problem]:
@@ -231,33 +233,33 @@ class CellProfiler(Workflow):
             problems.append(Problem("chunk_size", f"must be a number above zero, not {size!r}."))
         return problems
 
-    def _check_analysis(self, found: Prepared, pipeline: Pipeline, sets: ImageSets) -> None:
-        found.problems += [
+    def _check_analysis(self, prepared: Prepared, pipeline: Pipeline, sets: ImageSets) -> None:
+        prepared.problems += [
             unknown_name("metadata to group by", name, sets.metadata)
             for name in self.group_by
             if sets.metadata_values(name) is None
         ]
         if self.chunk_size is None or self.chunk_size < len(sets):
-            found.problems += modules.check_splitting(pipeline, len(sets))
-        found.problems += modules.check_exports(pipeline, sets.table)
-        found.problems += checks.check_plate_map(found.plate_map, sets)
-        found.problems += checks.check_integrity(sets, checks.broken_images(sets))
-        if found.illumination and saved_names(found.illumination) and not sets.loads_data:
+            prepared.problems += modules.check_splitting(pipeline, len(sets))
+        prepared.problems += modules.check_exports(pipeline, sets.table)
+        prepared.problems += checks.check_plate_map(prepared.plate_map, sets)
+        prepared.problems += checks.check_integrity(sets, checks.broken_images(sets))
+        if prepared.illumination and saved_names(prepared.illumination) and not sets.loads_data:
             hint = "Let the analysis begin with LoadData; give images as a CSV or a table."
             text = "illumination functions reach it only through LoadData."
-            found.problems.append(Problem(pipeline.path.name, text, hint))
+            prepared.problems.append(Problem(pipeline.path.name, text, hint))
 
-    def _check_illumination(self, found: Prepared, pipeline: Pipeline, sets: ImageSets) -> None:
+    def _check_illumination(self, prepared: Prepared, pipeline: Pipeline, sets: ImageSets) -> None:
         where = pipeline.path.name
-        found.problems += modules.check_exports(pipeline, sets.table.iloc[:1], tables=False)
-        found.problems += illumination.check_keys(sets, self.illumination_by)
+        prepared.problems += modules.check_exports(pipeline, sets.table.iloc[:1], tables=False)
+        prepared.problems += illumination.check_keys(sets, self.illumination_by)
         names = saved_names(pipeline)
         if not names:
             hint = "Add SaveImages for it, as .npy or .tiff."
-            found.problems.append(Problem(where, "it saves no illumination function.", hint))
-        elif found.pipeline is not None and not found.pipeline.images_read & set(names):
-            text = f"it saves {', '.join(names)}, and {found.pipeline.path.name} reads none."
-            found.problems.append(Problem(where, text, "Use the same image names in both."))
+            prepared.problems.append(Problem(where, "it saves no illumination function.", hint))
+        elif prepared.pipeline is not None and not prepared.pipeline.images_read & set(names):
+            text = f"it saves {', '.join(names)}, and {prepared.pipeline.path.name} reads none."
+            prepared.problems.append(Problem(where, text, "Use the same image names in both."))
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:

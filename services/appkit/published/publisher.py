@@ -43,8 +43,8 @@ class Publisher(Generic[R, V]):
 
     def visible(self, person: Person) -> list[R]:
         """Return the records that a person may know of, the newest version first."""
-        found = [one for one in self.records().values() if one.shown and one.may_open(person)]
-        return sorted(found, key=_newest, reverse=True)
+        records = [one for one in self.records().values() if one.shown and one.may_open(person)]
+        return sorted(records, key=_newest, reverse=True)
 
     def get(self, person: Person, name: str) -> R | None:
         """Return a record where a person may know of it; what is not theirs is not there."""

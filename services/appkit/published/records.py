@@ -131,8 +131,8 @@ class Record(Frozen, Generic[V]):
         url : str
             Where it is.
         """
-        told = self.model_dump(mode="json", exclude={"versions"})
-        return {**told, "url": url, "may_change": self.may_change(person)}
+        fields = self.model_dump(mode="json", exclude={"versions"})
+        return {**fields, "url": url, "may_change": self.may_change(person)}
 
     def described_versions(self) -> list[dict[str, Any]]:
         """Return its versions, as JSON knows them."""

@@ -155,8 +155,8 @@ class FolderStore(Generic[R, V]):
     def files(self) -> list[Path]:
         """Return the files in which the records are."""
         is_name = self.layout.record.rules.is_name
-        found = self.folder.glob(f"*/{self.layout.file}")
-        return sorted(path for path in found if is_name(path.parent.name))
+        paths = self.folder.glob(f"*/{self.layout.file}")
+        return sorted(path for path in paths if is_name(path.parent.name))
 
     def load(self) -> list[R]:
         """Return all records."""

@@ -94,22 +94,22 @@ def get_reference(task: Any) -> Reference:
         It is not to be had.
     """
     place = layout.REFERENCE_STAGE, layout.REFERENCE_KEY
-    found = json.loads(task.results.joinpath(*place, "reference.json").read_text())
-    folder = Path(found["cache"]) if found["cache"] else cache.node_folder(task.tmp.parent)
-    store = cache.Cache(folder, found["remote"], task.say)
-    for part in (cache.FASTA, found["part"]):
-        if not store.get(found["digest"], part):
+    about = json.loads(task.results.joinpath(*place, "reference.json").read_text())
+    folder = Path(about["cache"]) if about["cache"] else cache.node_folder(task.tmp.parent)
+    store = cache.Cache(folder, about["remote"], task.say)
+    for part in (cache.FASTA, about["part"]):
+        if not store.get(about["digest"], part):
             raise pipe.Failed(
-                f"{part} of the reference is not in {store.place(found['digest'])} on "
+                f"{part} of the reference is not in {store.place(about['digest'])} on "
                 f"{os.uname().nodename}. Let the cache of labkit.Reference lie on a disk that all "
                 "nodes share, or in S3; if it was removed, labkit.Reference(...).index() makes it.",
                 "INPUT",
             )
-    fasta = store.fasta(found["digest"])
-    prefix = store.prefix(found["digest"], found["part"])
+    fasta = store.fasta(about["digest"])
+    prefix = store.prefix(about["digest"], about["part"])
     if (task.files / layout.ALT).is_file():
         prefix = with_alt(prefix, task.files / layout.ALT, task.tmp / "index")
-    return Reference(fasta, prefix, found["contigs"], found["length"], found["longest"])
+    return Reference(fasta, prefix, about["contigs"], about["length"], about["longest"])
 
 
 def with_alt(prefix: Path, alt: Path, folder: Path) -> Path:

@@ -205,10 +205,10 @@ class Cache:
         """Copy a part from the remote store; whether it had it."""
         if not self.remote:
             return False
-        there = f"{self.remote}/{key_of(digest)}/{part}"
+        address = f"{self.remote}/{key_of(digest)}/{part}"
         with self._making() as made:
             try:
-                _get(objects, f"{there}/{MADE}", made / MADE)
+                _get(objects, f"{address}/{MADE}", made / MADE)
             except FileNotFoundError:
                 return False
             files = json.loads((made / MADE).read_text())["files"]
@@ -217,11 +217,11 @@ class Cache:
             for name, size in files.items():
                 if "/" in name:
                     raise pipe.Failed(
-                        f"a part of the reference is named {name!r} in {there}/{MADE}", "CHECK"
+                        f"a part of the reference is named {name!r} in {address}/{MADE}", "CHECK"
                     )
-                _get(objects, f"{there}/{name}", made / name)
+                _get(objects, f"{address}/{name}", made / name)
                 if (made / name).stat().st_size != size:
-                    text = f"{name} has not the {size:,} bytes it was made with ({there})"
+                    text = f"{name} has not the {size:,} bytes it was made with ({address})"
                     raise pipe.Failed(text, "CHECK")
             self._place(digest, part, made)
         return True
@@ -229,17 +229,17 @@ class Cache:
     def _push(self, digest: str, part: str) -> None:
         """Copy a part into the remote store; its list of files last, which makes it whole."""
         here = self.place(digest) / part
-        there = f"{self.remote}/{key_of(digest)}/{part}"
+        address = f"{self.remote}/{key_of(digest)}/{part}"
         self.tell(f"keeping {part} of the reference in {self.remote}")
         names = [path.name for path in sorted(here.iterdir()) if path.name != MADE]
         for name in [*names, MADE]:
-            if objects.is_object(there):
-                objects.put(here / name, f"{there}/{name}")
+            if objects.is_object(address):
+                objects.put(here / name, f"{address}/{name}")
                 continue
-            Path(there).mkdir(parents=True, exist_ok=True)
-            temporary = Path(there) / f".{name}.{socket.gethostname()}.{os.getpid()}"
+            Path(address).mkdir(parents=True, exist_ok=True)
+            temporary = Path(address) / f".{name}.{socket.gethostname()}.{os.getpid()}"
             shutil.copyfile(here / name, temporary)
-            temporary.replace(Path(there) / name)
+            temporary.replace(Path(address) / name)
 
     @contextlib.contextmanager
     def _locked(self, name: str, what: str) -> Iterator[None]:

@@ -53,12 +53,12 @@ def get_fasta(task: Any) -> Path:
     Failed
         It is not to be had.
     """
-    found = task.settings["reference"]
-    store = cache.Cache(Path(found["cache"]), found["remote"], task.say)
-    if not store.get(found["digest"], cache.FASTA):
-        place = store.place(found["digest"])
+    reference = task.settings["reference"]
+    store = cache.Cache(Path(reference["cache"]), reference["remote"], task.say)
+    if not store.get(reference["digest"], cache.FASTA):
+        place = store.place(reference["digest"])
         raise pipe.Failed(f"the reference is not in {place} on {os.uname().nodename}", "INPUT")
-    return Path(store.fasta(found["digest"]))
+    return Path(store.fasta(reference["digest"]))
 
 
 def commands(source: Path, fasta: Path, vcf: Path, settings: Any) -> list[list[str]]:

@@ -33,8 +33,8 @@ _IDLE = re.compile(
 def cause(said: str) -> str:
     """Return the cause that a program's messages tell, on one line; empty where they are idle."""
     for pattern in _CAUSES:
-        if found := pattern.findall(said):
-            return _short(found[-1])
+        if matches := pattern.findall(said):
+            return _short(matches[-1])
     lines = [line for line in said.splitlines() if not _IDLE.match(line)]
     return _short(" ".join(line.strip() for line in lines[-4:]))
 

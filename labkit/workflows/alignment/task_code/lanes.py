@@ -297,7 +297,7 @@ class Sam:
 
 def aligner_count(aligner: str, log: bytes) -> int:
     """Return how many reads an aligner says it was given."""
-    return sum(int(found[1]) for found in _BATCHES[aligner].finditer(log))
+    return sum(int(match[1]) for match in _BATCHES[aligner].finditer(log))
 
 
 def _same(lane: str, one: str, count: int, other: str, seen: int) -> None:

@@ -32,12 +32,12 @@ def is_object(path: str) -> bool:
 
 def address_problem(path: str) -> str:
     """Return why an address is none that is read; empty of paths and of ``s3://``."""
-    found = _ADDRESS.match(path)
-    if not found or is_object(path):
+    match = _ADDRESS.match(path)
+    if not match or is_object(path):
         return ""
-    if found[1] == "file":
+    if match[1] == "file":
         return f"{path} is an address: write the path alone"
-    return f"{path} is an address, and {found[1]}:// is not read: download the file first"
+    return f"{path} is an address, and {match[1]}:// is not read: download the file first"
 
 
 def split(url: str) -> tuple[str, str]:

@@ -141,8 +141,8 @@ class Tools:
         self._ask(program)
         if program in self._asked:
             answer = self._asked.pop(program).communicate()[0].decode("utf-8", "replace")
-            found = re.search(_VERSIONS[program][1], answer, re.MULTILINE)
-            self._versions[program] = found[1] if found else ""
+            match = re.search(_VERSIONS[program][1], answer, re.MULTILINE)
+            self._versions[program] = match[1] if match else ""
         return self._versions.get(program, "")
 
     def _ask(self, program: str) -> None:

@@ -223,9 +223,9 @@ class _Java:
 
     def note_version(self) -> None:
         """Note GATK's version, of its log: asking for it costs seconds."""
-        found = re.search(r"\(GATK\) v(\S+)", self._log.read_text(errors="replace"))
-        if found:
-            self._tools.add_version("gatk", found[1])
+        match = re.search(r"\(GATK\) v(\S+)", self._log.read_text(errors="replace"))
+        if match:
+            self._tools.add_version("gatk", match[1])
 
 
 def _indexed(java: _Java, sites: Path, scratch: Path) -> Path:

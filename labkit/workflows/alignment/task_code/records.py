@@ -181,8 +181,8 @@ class Checker:
             return
         said = {head[-2:] for head in heads if b" " not in head}
         said |= {head.partition(b" ")[2][:2] for head in heads}
-        found = {mate for mate in (1, 2) if {b"/%d" % mate, b"%d:" % mate} & said}
-        self._mates |= found
+        mates = {mate for mate in (1, 2) if {b"/%d" % mate, b"%d:" % mate} & said}
+        self._mates |= mates
         if {1, 2} <= self._mates:
             raise fastq.FastqError("holds first and second mates, but not in turn")
 

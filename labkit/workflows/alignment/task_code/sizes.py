@@ -49,8 +49,8 @@ def task_memory(aligner: str, length: int, cpu: float, read_bytes: float) -> int
         Of the largest sample's compressed reads: a small one sorts in little memory.
     """
     sort = min(_SORT, max(_LEAST_SORT, int(PLAIN * read_bytes)))
-    asked = aligner_memory(aligner, length, cpu) + _OTHERS + sort
-    return max(_LEAST, -(-asked // (256 * _MB)) * 256 * _MB)
+    needed = aligner_memory(aligner, length, cpu) + _OTHERS + sort
+    return max(_LEAST, -(-needed // (256 * _MB)) * 256 * _MB)
 
 
 def sort_memory(memory: int, aligner: str, length: int, cpu: float) -> int:

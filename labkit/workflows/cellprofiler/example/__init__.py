@@ -104,7 +104,7 @@ def _light(size: int, shading: float) -> np.ndarray:
 
 def _scatter(rng: np.random.Generator, size: int, count: int, radius: int) -> list[dict[str, int]]:
     """Place discs that neither touch each other nor the border."""
-    found: list[tuple[int, int, int]] = []
+    places: list[tuple[int, int, int]] = []
     nuclei: list[dict[str, int]] = []
     tries = 0
     while len(nuclei) < count:
@@ -116,8 +116,8 @@ def _scatter(rng: np.random.Generator, size: int, count: int, radius: int) -> li
             )
         r = int(radius + rng.integers(0, 4))
         y, x = (int(value) for value in rng.integers(r + 8, size - r - 8, 2))
-        if all((y - b) ** 2 + (x - a) ** 2 > (r + s + 14) ** 2 for b, a, s in found):
-            found.append((y, x, r))
+        if all((y - b) ** 2 + (x - a) ** 2 > (r + s + 14) ** 2 for b, a, s in places):
+            places.append((y, x, r))
             span = np.arange(-r, r + 1)
             area = int(((span[:, None] ** 2 + span[None, :] ** 2) <= r * r).sum())
             nuclei.append({"y": y, "x": x, "radius": r, "area": area})

@@ -88,11 +88,11 @@ def estimate(pipeline: Pipeline, megapixels: float = 1.0) -> Cost:
 
 def recall(pipeline: Pipeline, megapixels: float = 1.0) -> Cost:
     """Return the measured cost of a pipeline, or an estimate (see :func:`estimate`)."""
-    found = _read().get(fingerprint(pipeline))
-    if found is None:
+    cost = _read().get(fingerprint(pipeline))
+    if cost is None:
         return estimate(pipeline, megapixels)
     try:
-        return Cost(**found)
+        return Cost(**cost)
     except TypeError:
         return estimate(pipeline, megapixels)
 
@@ -151,8 +151,8 @@ def _read(file: Path | None = None) -> dict[str, dict[str, Any]]:
 
 def recall_size(content: str) -> int | None:
     """Return how many image sets a task of this same work had when it was planned before."""
-    found = _read().get(f"size:{content}", {}).get("size")
-    return found if isinstance(found, int) and found > 0 else None
+    size = _read().get(f"size:{content}", {}).get("size")
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def remember_size(content: str, size: int) -> None:

@@ -188,22 +188,22 @@ class Work:
         for name in self.params["tables"]:
             if not any(out.rglob(name)):
                 self.task.fail("CHECK", f"CellProfiler says Complete, but {name} was not written")
-        there = set(range(1, len(todo) + 1))
+        expected = set(range(1, len(todo) + 1))
         for name in self.params["image_tables"]:
             seen: set[int] = set()
             for table in out.rglob(name):
-                found, wrong = slices.compare(table, rows, self.params["delimiter"])
+                numbers, wrong = slices.compare(table, rows, self.params["delimiter"])
                 if wrong:
                     self.task.fail("CHECK", f"CellProfiler says Complete, but {wrong}")
-                seen |= found
-            there &= seen
+                seen |= numbers
+            expected &= seen
         good = []
         for local, number in enumerate(todo, 1):
             if local in listener.failed:
                 self.failed[number] = ("EXIT", listener.failed[local])
             elif local not in listener.done and not self.params["may_skip"]:
                 self.failed[number] = ("CHECK", "CellProfiler did not take it to its last module")
-            elif local not in there:
+            elif local not in expected:
                 self.failed[number] = ("CHECK", "it has no row in the Image table")
             else:
                 good.append(number)

@@ -54,9 +54,9 @@ class Listener:
 
     def __call__(self, line: str) -> None:
         """Take one line of output."""
-        found = _MODULE.search(line)
-        if found:
-            self._module(int(found[1]), found[2], int(found[3]), float(found[4]))
+        match = _MODULE.search(line)
+        if match:
+            self._module(int(match[1]), match[2], int(match[3]), float(match[4]))
             return
         if _LOADING.search(line):
             self.distrust = self.distrust or "CellProfiler left out a module it could not load"

@@ -13,11 +13,11 @@ OWN = ("ImageNumber", "Group_Number", "Group_Index", "Group_Length", "plate", "w
 
 def numbers(text: str) -> list[int]:
     """Return the numbers of ``"1-4,7"``."""
-    found: list[int] = []
+    values: list[int] = []
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        found.extend(range(int(first), int(last or first) + 1))
-    return found
+        values.extend(range(int(first), int(last or first) + 1))
+    return values
 
 
 def read_rows(table: Path, wanted: Iterable[int]) -> dict[int, Row]:
@@ -83,21 +83,21 @@ def compare(table: Path, rows: Sequence[Row], delimiter: str) -> tuple[set[int],
     str
         What is wrong, or ``""``: another file, an image set too many or twice.
     """
-    found: set[int] = set()
+    numbers: set[int] = set()
     with table.open(newline="", encoding="utf-8", errors="replace") as file:
         for got in csv.DictReader(file, delimiter=delimiter):
             try:
                 number = int(float(got["ImageNumber"]))
             except (KeyError, TypeError, ValueError):
-                return found, f"{table.name} has no ImageNumber"
+                return numbers, f"{table.name} has no ImageNumber"
             if not 1 <= number <= len(rows):
-                return found, f"{table.name} has image set {number}, of {len(rows)}"
-            if number in found:
-                return found, f"{table.name} has image set {number} twice"
-            found.add(number)
+                return numbers, f"{table.name} has image set {number}, of {len(rows)}"
+            if number in numbers:
+                return numbers, f"{table.name} has image set {number} twice"
+            numbers.add(number)
             for name in channels(rows[number - 1]):
-                wanted, there = rows[number - 1][f"FileName_{name}"], got.get(f"FileName_{name}")
-                if there is not None and there != wanted:
-                    text = f"image set {number}: CellProfiler took {there} as {name}, not {wanted}"
-                    return found, text
-    return found, ""
+                wanted, actual = rows[number - 1][f"FileName_{name}"], got.get(f"FileName_{name}")
+                if actual is not None and actual != wanted:
+                    text = f"image set {number}: CellProfiler took {actual} as {name}, not {wanted}"
+                    return numbers, text
+    return numbers, ""

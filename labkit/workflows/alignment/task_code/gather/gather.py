@@ -172,8 +172,8 @@ def readers(folder: Path, results: Path) -> Readers:
 def doubts(folder: Path, results: Path) -> list[str]:
     """Return what makes a sample's result doubtful."""
     sample = Sample(folder, results)
-    found: list[str] = quality.warnings(sample.about, sample.summary())
-    return found + targets.doubts(folder)
+    texts: list[str] = quality.warnings(sample.about, sample.summary())
+    return texts + targets.doubts(folder)
 
 
 class Sample:

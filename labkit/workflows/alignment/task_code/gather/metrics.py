@@ -62,10 +62,10 @@ def read_flagstat(path: Path) -> Row:
         "secondary": "secondary",
         "supplementary": "supplementary",
     }
-    found = {column: passed[name] + failed[name] for column, name in names.items()}
-    found["mapped_fraction"] = share(found["mapped"], found["reads"])
-    found["properly_paired_fraction"] = share(found["properly_paired"], found["paired"])
-    return found
+    counts = {column: passed[name] + failed[name] for column, name in names.items()}
+    counts["mapped_fraction"] = share(counts["mapped"], counts["reads"])
+    counts["properly_paired_fraction"] = share(counts["properly_paired"], counts["paired"])
+    return counts
 
 
 class Stats:
@@ -165,18 +165,18 @@ def read_markdup(path: Path) -> Row:
     ``duplicate_fraction`` is of the primary mapped reads, as picard's PERCENT_DUPLICATION.
     Beside several libraries the counts are of all.
     """
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for line in path.read_text().splitlines():
         name, _, value = line.partition(": ")
         if value.isdecimal():
-            found[name] = found.get(name, 0) + int(value)
-    if "EXAMINED" not in found:
+            counts[name] = counts.get(name, 0) + int(value)
+    if "EXAMINED" not in counts:
         raise MetricsError(f"{path} says nothing of duplicates")
-    optical = found["DUPLICATE PAIR OPTICAL"] + found["DUPLICATE SINGLE OPTICAL"]
+    optical = counts["DUPLICATE PAIR OPTICAL"] + counts["DUPLICATE SINGLE OPTICAL"]
     return {
-        "duplicate_fraction": share(found["DUPLICATE PRIMARY TOTAL"], found["EXAMINED"]),
+        "duplicate_fraction": share(counts["DUPLICATE PRIMARY TOTAL"], counts["EXAMINED"]),
         "optical_duplicates": optical,
-        "library_size": found.get("ESTIMATED_LIBRARY_SIZE") or math.nan,
+        "library_size": counts.get("ESTIMATED_LIBRARY_SIZE") or math.nan,
     }
 
 
@@ -221,17 +221,17 @@ def genome_coverage(contigs: list[Row]) -> Row:
 @names_file
 def read_windows(path: Path, contigs: list[Row]) -> list[Row]:
     """Return depth by window, those without reads included."""
-    found: dict[str, dict[int, tuple[float, int]]] = {}
+    windows: dict[str, dict[int, tuple[float, int]]] = {}
     size = 0
     with path.open() as file:
         next(file, None)
         for line in file:
             contig, first, last, mean, covered = line.rstrip("\n").split("\t")
             size = max(size, int(last) - int(first))
-            found.setdefault(contig, {})[int(first)] = (float(mean), int(covered))
+            windows.setdefault(contig, {})[int(first)] = (float(mean), int(covered))
     rows = []
     for row in contigs:
-        here = found.get(row["contig"], {})
+        here = windows.get(row["contig"], {})
         step = size or row["length"]
         for start in range(0, row["length"], step):
             depth, bases = here.get(start, (0.0, 0))
@@ -247,9 +247,9 @@ def read_cutadapt(path: Path) -> Row:
     report = read_json(path)
     reads, bases = report["read_counts"], report["basepair_counts"]
     mates = 2 if report["input"]["paired"] else 1
-    found = [reads[f"read{mate}_with_adapter"] for mate in range(1, mates + 1)]
+    counts = [reads[f"read{mate}_with_adapter"] for mate in range(1, mates + 1)]
     # none is told where no adapters were looked for
-    with_adapter = None if None in found else sum(found)
+    with_adapter = None if None in counts else sum(counts)
     return {
         "reads": reads["input"] * mates,
         "with_adapter": with_adapter,

@@ -106,7 +106,7 @@ def _shown(made: Path) -> set[str]:
 
 def sources(name: str, folder: Path) -> list[tuple[Path, str]]:
     """Return a sample's reports that MultiQC reads, and the names they are given."""
-    found = [
+    files = [
         (folder / layout.STATS, f"{name}.stats.txt"),
         (folder / layout.IDXSTATS, f"{name}.idxstats.txt"),
         (folder / layout.COVERAGE, f"{name}.coverage.txt"),
@@ -117,5 +117,5 @@ def sources(name: str, folder: Path) -> list[tuple[Path, str]]:
     for path in sorted((folder / layout.METRICS).glob(f"*{suffix}")):
         lane = path.name[: -len(suffix)]
         # no name has a space: A_B's lane C is not A's lane B_C
-        found.append((path, f"{name} {lane}{suffix}"))
-    return [(source, target) for source, target in found if source.is_file()]
+        files.append((path, f"{name} {lane}{suffix}"))
+    return [(source, target) for source, target in files if source.is_file()]

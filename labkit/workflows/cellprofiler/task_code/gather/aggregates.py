@@ -62,8 +62,8 @@ def _values(folder: Path, name: str, numbers: list[int]) -> list[float | None] |
         values = columns[feature].cast(pa.float64()).to_numpy()
         order = np.argsort(keys, kind="stable")
         keys, values = keys[order], values[order]
-        found, starts = np.unique(keys, return_index=True)
-        by_image = dict(zip(found.tolist(), np.split(values, starts[1:]), strict=True))
+        distinct, starts = np.unique(keys, return_index=True)
+        by_image = dict(zip(distinct.tolist(), np.split(values, starts[1:]), strict=True))
         return [_one(_WAYS[way], by_image.get(number)) for number in numbers]
     return None
 

@@ -44,10 +44,10 @@ def main(run: Path, out: Path, memory: int) -> None:
             f"not one of {len(rows)} image sets is good: {'; '.join(reasons[:3])}"
         )
     (out / "tables").mkdir()
-    found = tables.find(parts, settings["prefixes"])
+    tables_found = tables.find(parts, settings["prefixes"])
     planned = planned_columns(rows)
     summary: dict[str, Any] = {}
-    for done, (name, files) in enumerate(sorted(found.items())):
+    for done, (name, files) in enumerate(sorted(tables_found.items())):
         target = out / "tables" / f"{name}.parquet"
         count, seen = tables.gather(
             files,
@@ -61,7 +61,7 @@ def main(run: Path, out: Path, memory: int) -> None:
         if name == "Image" and seen != good:
             lost = sorted(good - seen)
             raise tables.GatherError(f"the Image table lacks image sets {lost[:5]} ({len(lost)})")
-        print(f"GATHERED {done + 1}/{len(found) + 1}", flush=True)
+        print(f"GATHERED {done + 1}/{len(tables_found) + 1}", flush=True)
     unknown = aggregates.renew(out / "tables")
     if unknown:
         print(
@@ -80,7 +80,7 @@ def main(run: Path, out: Path, memory: int) -> None:
     }
     (out / "gather.json").write_text(json.dumps(result))
     remember(facts, settings["fingerprint"], Path(settings["costs"]))
-    print(f"GATHERED {len(found) + 1}/{len(found) + 1}", flush=True)
+    print(f"GATHERED {len(tables_found) + 1}/{len(tables_found) + 1}", flush=True)
 
 
 def remember(facts: list[dict[str, Any]], fingerprint: str, file: Path) -> None:
@@ -125,9 +125,9 @@ def read_parts(
                 parts.append(tables.Part(place, tuple(part["numbers"]), here))
         if good - set(numbers):
             raise tables.GatherError(f"{folder} has image sets that were not planned for it")
-        told = {int(unit["key"]): unit for unit in record.get("units_failed", ())}
+        units = {int(unit["key"]): unit for unit in record.get("units_failed", ())}
         for number in sorted(set(numbers) - good):
-            unit = told.get(number, record)
+            unit = units.get(number, record)
             reason, text = unit.get("reason", "LOST"), unit.get("text", "its task left no record")
             failed.append({"ImageNumber": number, "reason": reason, "text": text})
     return parts, failed, facts

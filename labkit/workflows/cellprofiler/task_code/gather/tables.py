@@ -55,7 +55,7 @@ def find(parts: Sequence[Part], prefixes: Sequence[str] = ()) -> dict[str, list[
     prefixes : sequence of str
         File name prefixes that are not part of a table's name.
     """
-    found: dict[str, list[tuple[Part, Path]]] = {}
+    files: dict[str, list[tuple[Part, Path]]] = {}
     for part in sorted(parts, key=lambda part: part.numbers[:1]):
         if not part.good:
             continue
@@ -63,8 +63,8 @@ def find(parts: Sequence[Part], prefixes: Sequence[str] = ()) -> dict[str, list[
             name = path.stem
             for prefix in prefixes:
                 name = name.removeprefix(prefix)
-            found.setdefault(name, []).append((part, path))
-    return found
+            files.setdefault(name, []).append((part, path))
+    return files
 
 
 def gather(
