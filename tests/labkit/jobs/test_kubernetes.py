@@ -181,6 +181,14 @@ def test_the_last_pod_of_a_task_counts_and_success_is_left_to_records() -> None:
     assert seen[3].state is State.PENDING
 
 
+def test_a_pod_that_failed_between_two_questions_is_told_at_the_next_look() -> None:
+    job = {"spec": {"completions": 1}, "status": {"failedIndexes": "0"}}
+    seen = dict(sightings.of_job(job, [pod(0, container(running={}))]))
+    assert seen[0].state is State.RUNNING
+    seen = dict(sightings.of_job(job, [pod(0, {"phase": "Failed", "reason": "Evicted"})]))
+    assert seen[0].reason is Reason.NODE_FAIL
+
+
 def test_a_stage_that_waits_says_so() -> None:
     job = {"spec": {"completions": 1, "suspend": True}, "status": {}}
     ((_, seen),) = sightings.of_job(job, [])

@@ -56,7 +56,7 @@ def of_job(
         if index in completed:
             continue
         pod = newest.get(index)
-        if index in failed or over:
+        if (index in failed or over) and (pod is None or pod["status"]["phase"] == "Failed"):
             yield (
                 index,
                 ended(pod)
@@ -67,7 +67,7 @@ def of_job(
             yield index, Sighting(State.PENDING, text="It waits for the stage before it.")
         elif pod is None or pod["status"]["phase"] == "Failed":
             yield index, Sighting(State.PENDING, text="It waits for a pod.")
-        else:
+        else:  # also where it has failed since the pods were asked for: the next look says why
             yield index, alive(pod)
 
 
