@@ -44,7 +44,8 @@ def up(config: Path | None) -> None:
     settings = read.read(first)
     follow_lab_file(settings, paths)
     create.make_folders(paths)
-    shared_folders.make(settings)
+    here = preflight.servers_run_here(settings, paths)
+    shared_folders.make(settings, on_this_machine=here)
     problems = preflight.problems(settings, paths)
     print_problems(p for p in problems if p.warning)
     if any(not p.warning for p in problems):

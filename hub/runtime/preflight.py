@@ -47,9 +47,18 @@ def problems(settings: Settings, paths: Paths) -> list[Problem]:
         # An app that cannot be started is no reason to keep the portal from its people.
         *(replace(problem, warning=True) for problem in catalogue.read(settings, paths)[1]),
     ]
-    if os.geteuid() != 0 or settings.target == "local":
-        problems += shared_folders.problems(settings)
+    here = servers_run_here(settings, paths)
+    if os.geteuid() != 0 or here:
+        problems += shared_folders.problems(settings, on_this_machine=here)
     return list(dict.fromkeys(problems))
+
+
+def servers_run_here(settings: Settings, paths: Paths) -> bool:
+    """Return whether user servers run on the hub's own machine; not where there is no target."""
+    try:
+        return targets.of(settings, paths).on_this_machine
+    except ProblemsError:
+        return False
 
 
 def wanted_environments(settings: Settings, paths: Paths) -> list[str]:

@@ -87,7 +87,7 @@ def for_groups(settings: Settings, groups: Collection[str]) -> Folders:
     )
 
 
-def make(settings: Settings) -> None:
+def make(settings: Settings, *, on_this_machine: bool) -> None:
     """Make the shared folders that are not there yet, with their Unix groups.
 
     A folder that is there and holds something stays as it is; `problems` tells of it.
@@ -96,13 +96,15 @@ def make(settings: Settings) -> None:
     ----------
     settings : Settings
         The lab file.
+    on_this_machine : bool
+        Whether user servers run on the hub's own machine, as accounts of it.
 
     Raises
     ------
     ProblemsError
         One cannot be made.
     """
-    if os.geteuid() != 0 or settings.target != "local":
+    if os.geteuid() != 0 or not on_this_machine:
         return
     for folder in settings.shared_folders:
         try:
@@ -147,13 +149,15 @@ def _unix_group(name: str) -> int:
     return grp.getgrnam(name).gr_gid
 
 
-def problems(settings: Settings) -> Iterator[Problem]:
+def problems(settings: Settings, *, on_this_machine: bool) -> Iterator[Problem]:
     """Yield what keeps people from using each other's files, or lets others in.
 
     Parameters
     ----------
     settings : Settings
         The lab file.
+    on_this_machine : bool
+        Whether user servers run on the hub's own machine, as accounts of it.
     """
     for folder in settings.shared_folders:
         if not folder.path.is_dir():
@@ -161,7 +165,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
                 text = f"{folder.path} is no folder"
                 yield Problem("storage.shared", text, "make it, or mount its disk")
             continue
-        if settings.target == "local" and os.geteuid() == 0:
+        if on_this_machine and os.geteuid() == 0:
             yield from _problems(folder, settings)
 
 

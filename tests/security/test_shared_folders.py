@@ -67,7 +67,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def sandboxes(tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> Iterator[Sandboxes]:
-    shared_folders.make(lab.settings)
+    shared_folders.make(lab.settings, on_this_machine=True)
     with bare_sandboxes(tmp_path_factory.mktemp("state"), "10.240.29.0/24") as those:
         yield those
 
@@ -169,7 +169,7 @@ def test_read_only_stays_so(sandboxes: Sandboxes, lab: Lab, ada: str) -> None:
 def running(lab: Lab, ada: str) -> Iterator[Portal]:
     storage = lab.settings.storage.model_dump(mode="json")
     with portal({"groups": {lab.group: [ada]}, "storage": storage}) as made:
-        shared_folders.make(read(made.state / "lab.yaml"))
+        shared_folders.make(read(made.state / "lab.yaml"), on_this_machine=True)
         yield made
 
 
@@ -213,18 +213,21 @@ def test_what_is_there_stays_as_it_is_and_is_told_of(lab: Lab) -> None:
         shared = [{"path": str(lab.top / n), "mode": "rw", "groups": [lab.group]} for n in names]
         return Settings.model_validate({"groups": {lab.group: []}, "storage": {"shared": shared}})
 
-    shared_folders.make(settings("kept", "empty"))
+    shared_folders.make(settings("kept", "empty"), on_this_machine=True)
     assert kept.stat().st_mode & 0o7777 == 0o755
-    texts = [str(problem) for problem in shared_folders.problems(settings("kept", "empty"))]
+    texts = [
+        str(problem)
+        for problem in shared_folders.problems(settings("kept", "empty"), on_this_machine=True)
+    ]
     assert len(texts) == 2
     assert "open to all accounts" in texts[0]
     assert "others cannot use" in texts[1]
     assert f"chgrp -R {group_name([lab.group])} {kept}" in texts[1]
     with pytest.raises(ProblemsError, match="cannot be made"):
-        shared_folders.make(settings("link"))
+        shared_folders.make(settings("link"), on_this_machine=True)
     with pytest.raises(ProblemsError, match="make its parent folder"):
-        shared_folders.make(settings("no/parent"))
-    assert list(shared_folders.problems(lab.settings)) == []
+        shared_folders.make(settings("no/parent"), on_this_machine=True)
+    assert list(shared_folders.problems(lab.settings, on_this_machine=True)) == []
 
 
 def test_unix_groups_never_meet() -> None:
