@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from hub.environments import rstudio
 from hub.labfile.schema import App, Culling, Lab, Profile, Settings
 from hub.portal import cards, pages
 from hub.portal.home import Home
+from hub.portal.pages import TEMPLATES
 from hub.state.paths import Paths
 from labkit.base.problems import Problem
 
@@ -202,3 +204,20 @@ def test_somebody_who_never_came_is_new() -> None:
     home = Home(Settings(), PATHS, person())
     assert home.is_new
     assert [s.state for s in home.servers] == ["stopped"]
+
+
+def test_every_page_says_which_scripts_may_run() -> None:
+    """A page extends one of the two that hold the policy; JupyterHub's own extend page.html."""
+    policy = re.compile(r'<meta http-equiv="Content-Security-Policy" content="script-src ([^;"]+);')
+    rules = {}
+    for template in TEMPLATES.glob("*.html"):
+        text = template.read_text()
+        said, above = policy.search(text), re.search(r'{% extends "([^"]+)" %}', text)
+        if said:
+            rules[template.name] = said[1]
+        elif above:
+            assert above[1] in ("lab.html", "page.html", "error.html")
+            assert not re.search(r"<script(?![^>]*\bsrc=)", text), template.name
+        else:
+            assert not re.search(r"<(html|body)\b", text), template.name  # a part of a page
+    assert rules == {"lab.html": "'self'", "page.html": "'self' 'unsafe-inline'"}
