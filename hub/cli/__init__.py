@@ -16,6 +16,7 @@ COMMANDS = {
     "check": ("check", "Name every problem of the lab file and this machine."),
     "doctor": ("doctor", "Look into versions, ports, disk, permissions, clock, names, apps."),
     "login": ("login", "Print a new one-time login link for an administrator."),
+    "message": ("message", "Tell people something, or announce maintenance."),
     "user": ("user", "Add, remove and list the people of the portal."),
     "app": ("app", "Add, remove and list the web apps behind the login."),
     "slurm": ("slurm", "Look after the user servers' jobs on SLURM."),

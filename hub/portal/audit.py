@@ -38,6 +38,7 @@ _ACTIONS = tuple(
         ("POST", r"signup", "sign up"),
         ("POST", r"people", "decide on a sign-up"),
         ("POST", r"password", "change the password"),
+        ("POST", r"messages", "change the messages"),
         ("POST", r"spawn(?:/.*)?", "start a server"),
         ("POST", r"api/users/[^/]+/servers?(?:/[^/]*)?", "start a server"),
         ("DELETE", r"api/users/[^/]+/servers?(?:/[^/]*)?", "stop a server"),

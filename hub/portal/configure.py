@@ -20,7 +20,17 @@ from hub.apps import roles as rights
 from hub.apps.members import handlers as webapps
 from hub.labfile.addresses import PortalAddresses
 from hub.labfile.schema import Settings
-from hub.portal import audit, control, culling, groups, limits, pages, roles, unavailable
+from hub.portal import (
+    audit,
+    control,
+    culling,
+    groups,
+    limits,
+    messages,
+    pages,
+    roles,
+    unavailable,
+)
 from hub.portal.merge import append, update
 from hub.state import create, secrets
 from hub.state.database import HubDatabase
@@ -54,9 +64,11 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
     hub = c.JupyterHub
     update(hub, "template_vars", auth.template_vars(settings))
     update(hub, "template_vars", target.template_vars())
+    update(hub, "template_vars", messages.template_vars(paths))
     handlers = [
         *auth.handlers(settings, paths),
         *pages.handlers(settings, paths),
+        *messages.handlers(settings, paths),
         *target.handlers(),
         *apps.handlers(settings, paths, target.app_runtime, target.addresses.gate_url),
         *webapps.handlers(settings, paths, target.app_runtime, target.addresses.gate_url),

@@ -17,9 +17,12 @@ from hub.portal.home import Home
 from hub.portal.merge import append, update
 from hub.sandbox.home_use import HomeUse
 from hub.state.paths import REPOSITORY, Paths
+from labkit import server as labkit_server
 
 TEMPLATES = REPOSITORY / "hub" / "templates"
 STATIC = REPOSITORY / "hub" / "static"
+SHARED = Path(labkit_server.__file__).parent / "data" / "static"
+MESSAGES = "messages.js"  # hub, gate, apps and people's servers show messages by one script
 _MAIL = re.compile(r"^[^\s@<>]+@[^\s@<>]+$")
 
 
@@ -34,7 +37,11 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
         "lab": settings.lab,
         "hub_url": f"{settings.url}/hub/" if settings.isolation == "subdomain" else "/hub/",
         "contact_link": contact_link(settings.lab.contact),
-        "assets": {**assets(STATIC), "logo": _digest(logo)},
+        "assets": {
+            **assets(STATIC),
+            MESSAGES: f"{MESSAGES}?v={_digest(SHARED / MESSAGES)}",
+            "logo": _digest(logo),
+        },
         # A function: JupyterHub calls it with the user whom a page is for.
         "portal": lambda user: Home(settings, paths, user, homes) if user else None,
     }
@@ -42,8 +49,11 @@ def configure(c: Config, settings: Settings, paths: Paths) -> None:
 
 
 def handlers(settings: Settings, paths: Paths) -> list[Any]:  # noqa: ARG001 - as every concern's
-    """Return the handler of the static files, for ``JupyterHub.extra_handlers``."""
-    return [(r"/lab-static/(.*)", Assets, {"path": str(STATIC)})]
+    """Return the handlers of the static files, for ``JupyterHub.extra_handlers``."""
+    return [
+        (rf"/lab-static/({re.escape(MESSAGES)})", Assets, {"path": str(SHARED)}),
+        (r"/lab-static/(.*)", Assets, {"path": str(STATIC)}),
+    ]
 
 
 def assets(folder: Path) -> Mapping[str, str]:

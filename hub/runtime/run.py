@@ -95,7 +95,8 @@ def _proxy(settings: Settings, paths: Paths) -> list[str]:
     words += [str(package / "bin" / "configurable-http-proxy")]
     words += [f"--ip={host}", f"--port={port}", "--log-level=warn"]
     words += [f"--api-ip={api_host}", f"--api-port={api_port}"]
-    words += [f"--error-target={target.addresses.hub}/error"]
+    # By the gate: it has a page of its own while the hub is away.
+    words += [f"--error-target={target.addresses.gate_url}/error"]
     if settings.isolation == "subdomain":
         words.append("--host-routing")
     if settings.tls:

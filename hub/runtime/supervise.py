@@ -22,6 +22,7 @@ from hub.supervisor.programs import SECTION, ages, content, digest, dump, is_app
 from labkit.base.problems import Problem, ProblemsError
 
 STATIC = REPOSITORY / "hub" / "static"
+MESSAGES = REPOSITORY / "labkit" / "server" / "data" / "static" / "messages.js"
 _SOCKET_LENGTH = 107  # Linux allows no longer path of a socket
 _PLAIN = re.compile(r"[\w./+@:,~=-]+(?: [\w./+@:,~=-]+)*")
 
@@ -121,7 +122,7 @@ def _digest(name: str, settings: Settings, paths: Paths) -> str:
     elif name == "gate":
         code = (p for n in ("services/gate", "labkit/relay") for p in (REPOSITORY / n).rglob("*"))
         parts = parts[1:] + content(sorted(p for p in code if p.suffix != ".pyc"))
-        parts += content([paths.envs / "hub" / STAMP, STATIC / "labhub.css"])
+        parts += content([paths.envs / "hub" / STAMP, STATIC / "labhub.css", MESSAGES])
         parts += ages([secret(KEY)])
         # Its apps it takes up by itself, the portal's addresses only at its start.
         addresses = targets.of(settings, paths).addresses

@@ -23,6 +23,7 @@ from hub.labfile.schema import Profile, Settings
 from hub.spawners import profiles
 from hub.spawners.endings import Endings
 from hub.spawners.startup import StartError, Startup, ended
+from hub.state import messages
 from hub.state.paths import REPOSITORY, Paths
 
 _TEMPLATES = Environment(
@@ -128,10 +129,13 @@ class LabSpawner(Endings, Spawner):
         Raises
         ------
         StartError
-            400 or 403: they are refused; what was stored before them is kept.
+            400 or 403: they are refused; what was stored before them is kept. 503: maintenance.
         """
         self.profile, self.partition = None, ""
         self.startup = Startup(self.log_file)
+        if maintenance := messages.refusal(self.paths, admin=bool(self.user.admin)):
+            self.user_options = self.orm_spawner.user_options = self._accepted
+            raise StartError(maintenance, status_code=503, reason="maintenance")
         try:
             limits = (self.settings, self.offered(), self.partitions)
             if options == self._accepted:

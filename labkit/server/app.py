@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from labkit.jobs.backends import local
 from labkit.relay.upstream import Upstreams
 from labkit.server import (
     foreground,
+    messages,
     own_packages,
     pages,
     routes,
@@ -74,6 +74,7 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
         settings[UPSTREAMS] = Upstreams()
         settings[pages.ACTIVITY] = self.activity
         settings[pages.METER] = Meter()
+        settings[messages.SETTING] = messages.Messages()
         settings[viewer.OPENER] = viewer.Opener()
         settings[shiny.PREVIEWS] = Previews()
         own_packages.offer(self.serverapp, settings)
@@ -84,8 +85,8 @@ class LabkitServer(ExtensionAppJinjaMixin, ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """Register the pages, then the proxy in jupyter-server-proxy's place."""
-        rules = (pages.rules(), own_packages.rules(), viewer.rules(), shiny.rules())
-        self.handlers.extend(itertools.chain.from_iterable(rules))
+        for part in (pages, messages, own_packages, viewer, shiny):
+            self.handlers.extend(part.rules())
         if self._stock_is_enabled():
             self.log.warning(
                 "jupyter_server_proxy is enabled beside labkit.server: its slow proxy answers. "

@@ -22,7 +22,8 @@ from labkit.relay.bounded_server import BoundedHTTPServer
 from services.gate import keys, pages
 from services.gate.app_registry import AppRegistry
 from services.gate.config import Portal
-from services.gate.handler import Callback, Gate, State
+from services.gate.error_page import ErrorPage
+from services.gate.handler import Callback, Gate, Messages, State
 
 log = logging.getLogger("labhub.gate")
 
@@ -45,6 +46,8 @@ def application(registry: AppRegistry, key: str) -> web.Application:
         [
             (rf"{app}/oauth_callback", Callback, {"registry": registry}),
             (rf"{app}/\.labhub/state", State, {"registry": registry}),
+            (rf"{app}/\.labhub/messages", Messages, {"registry": registry}),
+            (r"/error/([45]\d\d)", ErrorPage, {"registry": registry}),
             (rf"{app}/\.labhub/static/([a-z.]+)", pages.Static),
             (rf"{app}(?:/.*)?", Gate, {"registry": registry}),
         ],

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 
 from labkit.base.units import format_duration
 from labkit.relay.credentials import AppCookies
+from services.gate import messages
 from services.gate.config import App, Config, Portal, load
 from services.gate.identity import FRESH, HubAwayError, Identity, Person
+from services.gate.messages import MessageFile
 from services.gate.upstream import Upstream
 
 log = logging.getLogger("labhub.gate")
@@ -69,6 +71,7 @@ class AppRegistry:
         self._stamp = self._stamp_of(file)
         config = load(file)
         self.portal: Portal = config.portal
+        self.messages = MessageFile(file.with_name(messages.NAME))
         self._take(config)
 
     def get(self, name: str) -> AppRoute | None:

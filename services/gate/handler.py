@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -337,15 +339,17 @@ class Callback(_Behind, HubOAuthCallbackHandler):
         super().redirect(url, *args, **kwargs)
 
 
-class State(_Behind):
-    """What the starting page asks, until the app is ready."""
+class _OwnAnswer(_Behind):
+    """What the gate itself answers to who may open the app; it is no use of the app."""
+
+    person: Person
 
     def initialize(self, registry: AppRegistry) -> None:
         """Remember the apps."""
         self.registry = registry
 
-    async def get(self) -> None:
-        """Answer who may open the app with its state."""
+    async def prepare(self) -> None:
+        """Let in who may open the app."""
         self.find(self.registry)
         try:
             person = await self.route.identity.person(self)
@@ -353,6 +357,24 @@ class State(_Behind):
             raise web.HTTPError(503, "hub-away") from None
         if person is None or not person.allowed:
             raise web.HTTPError(403, "login")
+        self.person = person
         self.set_header("Cache-Control", "no-store")
+
+
+class State(_OwnAnswer):
+    """What the starting page asks, until the app is ready."""
+
+    def get(self) -> None:
+        """Answer with the app's state."""
         upstream = self.route.upstream
         self.write({"state": upstream.state, "reason": upstream.reason})
+
+
+class Messages(_OwnAnswer):
+    """What the administrators say to whoever looks at the app."""
+
+    def get(self) -> None:
+        """Answer with a list of messages."""
+        groups = self.person.model.get("groups") or ()
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(self.registry.messages.shown(groups, time.time())))

@@ -6,11 +6,13 @@ People get a page in the portal's look, programs get JSON.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jinja2 import DictLoader, Environment, select_autoescape
+from markupsafe import Markup
 from tornado import web
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 _LOOK = HERE.parents[1] / "hub" / "static"  # the portal's own style: one look for all pages
+_SHARED = HERE.parents[1] / "labkit" / "server" / "data" / "static"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
@@ -63,9 +66,14 @@ def _read(folder: Path, *names: str) -> dict[str, str]:
 
 
 # Read at the start: the gate may not be able to later, under its own account.
-_FILES = _read(_LOOK, "labhub.css", "logo.svg") | _read(HERE / "static", "gate.js")
+_FILES = {
+    **_read(_LOOK, "labhub.css", "logo.svg"),
+    **_read(HERE / "static", "gate.js"),
+    **_read(_SHARED, "messages.js"),
+}
+_NAMES = ("frame.html", "starting.html", "message.html", "away.html")
 _TEMPLATES = Environment(
-    loader=DictLoader(_read(HERE / "templates", "frame.html", "starting.html", "message.html")),
+    loader=DictLoader(_read(HERE / "templates", *_NAMES)),
     autoescape=select_autoescape(),
 )
 
@@ -152,6 +160,24 @@ def _answer(
             if handler.request.method == "GET"
             else "",
         )
+    )
+
+
+def away(portal: Portal, messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page for who asks the portal while its hub is away; it needs no other file.
+
+    Parameters
+    ----------
+    portal : Portal
+        Says whose portal it is.
+    messages : sequence of mapping
+        What the administrators say to everybody.
+    """
+    return _TEMPLATES.get_template("away.html").render(
+        lab=portal.lab,
+        contact=portal.contact,
+        messages=messages,
+        style=Markup(_FILES["labhub.css"]),  # noqa: S704 - the portal's own file
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from hub.state.messages import MessageBoard
+from hub.state.paths import Paths
 from tests.conftest import needs_chromium, needs_root
 from tests.support.portal import PASSWORD, People, Portal
 
@@ -47,8 +50,13 @@ LAB = {
 
 
 @pytest.fixture(scope="module")
-def portal() -> Iterator[Portal]:
-    running = Portal(LAB)
+def boss(people: People) -> str:
+    return people.add("boss")
+
+
+@pytest.fixture(scope="module")
+def portal(boss: str) -> Iterator[Portal]:
+    running = Portal({**LAB, "admins": [boss]})
     late = running.envs / "stub-late" / "bin" / "jupyterhub-singleuser"
     late.parent.mkdir(parents=True)
     text = (running.envs / "stub-dies" / "bin" / "jupyterhub-singleuser").read_text()
@@ -359,6 +367,7 @@ PLACES = {
     "token": "/hub/token",
     "login": "/hub/logout",
 }
+ADMIN_PLACES = {"messages": "/hub/messages"}
 FAULTS = (Path(__file__).parent / "faults.js").read_text()
 
 
@@ -375,6 +384,26 @@ def test_every_page_can_be_read_and_used_in_every_look(
         faults = mine.evaluate(FAULTS, place != "token")  # JupyterHub's own page below our header
         if faults:
             found[place] = faults
+    assert found == {}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_administrators_pages_can_be_read_and_used_in_every_look(
+    log_in: LogIn, portal: Portal, owner: str, boss: str, artifacts: Path, look: str
+) -> None:
+    portal.spawn(owner)
+    board = MessageBoard(Paths(portal.state, portal.envs))
+    message = board.add("We update the portal tonight.", "root", begins=time.time() + 3600)
+    mine = log_in(boss, **LOOKS[look])
+    found = {}
+    for place, path in ADMIN_PLACES.items():
+        mine.goto(portal.url + path)
+        expect(mine.locator("#lab-messages")).to_contain_text("Maintenance begins at")
+        mine.screenshot(path=artifacts / f"{place}-{look}.png", full_page=True)
+        faults = mine.evaluate(FAULTS, True)
+        if faults:
+            found[place] = faults
+    board.remove(message.id)
     assert found == {}
 
 

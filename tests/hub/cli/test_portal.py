@@ -18,6 +18,8 @@ import pexpect
 import psutil
 import pytest
 
+from hub.state.paths import Paths
+from hub.supervisor.client import Supervisor
 from labkit.base.ports import free_port
 from tests.conftest import needs_env, needs_root
 from tests.support.cli_portal import LABHUB, LabhubPortal, eventually, leftovers, run
@@ -115,6 +117,32 @@ def test_a_killed_proxy_gets_its_routes_back(portal: LabhubPortal, ada: str) -> 
     eventually(lambda: portal.pids()["proxy"] not in (0, pid))
     # JupyterHub by itself would look after five minutes.
     eventually(lambda: answers(portal, ada), timeout=30)
+
+
+def test_while_the_hub_is_away_a_page_says_so_and_the_messages(portal: LabhubPortal) -> None:
+    through_gate = portal.http.get(f"http://127.0.0.1:{portal.gate_port}/error/404").text
+    assert "There is nothing here" in through_gate, "the hub's own page, while it is there"
+    portal.labhub("message", "Back at <i>noon</i>.", "--maintenance", "--until", "2h")
+    supervisor = Supervisor(Paths(portal.state, portal.envs))
+    supervisor.stop(["hub"])
+    try:
+        page = portal.http.get(f"{portal.url}/hub/home")
+        assert page.status_code == 503
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert "The portal does not answer at the moment" in page.text
+        assert "Back at &lt;i&gt;noon&lt;/i&gt;." in page.text
+        assert "--ground" in page.text, "its style stands in the page"
+    finally:
+        supervisor.start(["hub"])
+        portal.labhub("message", "--remove", "all")
+    eventually(lambda: portal.api("GET", "/users").status_code == 200)
+
+
+def test_message_says_what_is_wrong(portal: LabhubPortal) -> None:
+    assert "give one of" in portal.labhub("message", ok=False).stderr
+    assert "is no time" in portal.labhub("message", "x", "--until", "25:00", ok=False).stderr
+    assert "no message 'x'" in portal.labhub("message", "--remove", "x", ok=False).stderr
+    assert "No messages." in portal.labhub("message", "--list").stdout
 
 
 def test_restart_hub_keeps_servers_and_proxy(portal: LabhubPortal, ada: str) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -23,12 +26,53 @@ pytestmark = [needs_chromium, pytest.mark.slow]
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 
+class Hub(ThreadingHTTPServer):
+    """The hub's API of messages, and nothing else."""
+
+    messages: ClassVar[list[dict[str, object]]] = []
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), HubHandler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        known = self.headers["Authorization"] == "token of-the-server"
+        found = self.path == "/hub/api/labhub/messages" and known
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps(Hub.messages if found else {}).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Server]:
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    yield hub
+    hub.shutdown()
+    hub.server_close()
+
+
+@pytest.fixture(scope="module")
+def lab(hub: Hub) -> Iterator[Server]:
     server = Server(
-        env={"LABHUB_CULL_IDLE_SECONDS": "7200", "LABHUB_MEMORY_BYTES": str(4 << 30)},
+        env={
+            "LABHUB_CULL_IDLE_SECONDS": "7200",
+            "LABHUB_MEMORY_BYTES": str(4 << 30),
+            "JUPYTERHUB_API_URL": f"http://127.0.0.1:{hub.server_port}/hub/api",
+            "JUPYTERHUB_API_TOKEN": "of-the-server",
+        },
         config='c.ServerApp.default_url = "/lab"\n',
     )
+    # What the wheel brings to share/jupyter.
+    extensions = server.folder / "share" / "labextensions"
+    extensions.mkdir(parents=True)
+    source = REPOSITORY / "labkit" / "server" / "data" / "labextension"
+    (extensions / "labkit-notices").symlink_to(source)
+    server.env["JUPYTER_PATH"] = str(extensions.parent)
     folder = server.folder / "config"
     (folder / "jupyter_server_config.d" / "tests.json").write_text(
         json.dumps({"ServerApp": {"jpserver_extensions": {"jupyterlab": True}}})
@@ -94,6 +138,34 @@ def test_tiles_stand_in_the_launcher(lab: Server, page: Page) -> None:
     assert (
         page.get_by_text("Would you like to get notified about official Jupyter news?").count() == 0
     )
+
+
+def test_messages_of_administrators_are_told_in_the_lab_and_on_the_pages(
+    lab: Server, page: Page, hub: Hub
+) -> None:
+    page.goto(f"{lab.base}lab?reset")
+    page.locator(".jp-LauncherCard").first.wait_for()
+    long = "The <b>portal</b> is updated tonight. " * 8
+    hub.messages[:] = [
+        {"id": "a", "text": "The freezer is <i>warm</i>.", "until": None, "begins": None},
+        {"id": "b", "text": "We update.", "until": None, "begins": time.time() + 3600},
+        {"id": "c", "text": long, "until": None, "begins": None},
+    ]
+    toast = page.locator(".jp-toastContainer, .Toastify")
+    toast.get_by_text("The freezer is <i>warm</i>.").wait_for()
+    toast.get_by_text("Maintenance begins at").wait_for()
+    toast.get_by_role("button", name="Read all").click()
+    dialog = page.get_by_role("dialog").filter(has_text="updated tonight")
+    assert long.strip() in dialog.inner_text()
+    dialog.get_by_role("button", name="Close").click()
+    hub.messages[1]["begins"] = time.time() - 60
+    toast.get_by_text("no new servers").wait_for()
+    hub.messages[:] = hub.messages[:1]
+    toast.get_by_text("no new servers").wait_for(state="detached")
+    page.goto(f"{lab.base}labkit/")
+    page.locator("#lab-messages p", has_text="The freezer is <i>warm</i>.").wait_for()
+    hub.messages.clear()
+    page.locator("#lab-messages p").wait_for(state="detached")
 
 
 def test_keep_and_let_go(lab: Server, page: Page) -> None:

@@ -96,6 +96,26 @@ def test_no_cookie_or_token_of_the_hub_reaches_the_app(case: AppCase) -> None:
     assert {pair.split("=")[0] for pair in kept.split("; ")} <= {"own", "sid", "plain"}
 
 
+def test_the_gate_says_what_administrators_say_to_who_may_open_the_app(case: AppCase) -> None:
+    portal = case.portal
+    portal.labhub("message", "To all <b>people</b>", "--until", "2h")
+    portal.labhub("message", "To imaging", "--group", "imaging")
+    portal.labhub("message", "To others", "--group", "other")
+    try:
+        answer = case.browser.get(case.url(".labhub/messages"))
+        assert answer.headers["Content-Type"].startswith("application/json")
+        assert [one["text"] for one in answer.json()] == ["To imaging", "To all <b>people</b>"]
+        with portal.program() as stranger:
+            assert stranger.get(case.url(".labhub/messages")).status_code == 403
+        with portal.program(portal.token(case.outsider)) as outsider:
+            assert outsider.get(case.url(".labhub/messages")).status_code == 403
+        script = case.browser.get(case.url(".labhub/static/messages.js"))
+        assert script.headers["Content-Type"].startswith("text/javascript")
+    finally:
+        portal.labhub("message", "--remove", "all")
+    assert case.browser.get(case.url(".labhub/messages")).json() == []
+
+
 def test_a_group_with_a_comma_is_one_group(case: AppCase) -> None:
     portal, name = case.portal, "x,admins"
     portal.api("POST", "/groups/x%2Cadmins")
