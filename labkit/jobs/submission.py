@@ -19,6 +19,7 @@ from labkit.jobs.options import OPTIONS, read_options, split_options
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.deleted import deleted
 from labkit.jobs.runs.index import Index
+from labkit.jobs.runs.intent import success_since
 from labkit.jobs.runs.store import Run, StageWork, Submission
 from labkit.jobs.runs.watch import Snapshot, Watch
 
@@ -82,7 +83,7 @@ def submit(
         elif not (snapshot.known and snapshot.state.final):
             return ""
         wanted = {stage.name: (stage.resources, stage.retries) for stage in plan.stages}
-        lost = deleted(run) - {(task.stage, task.index) for task in snapshot.open}
+        lost = deleted(run) - _open(snapshot)
         works = _missing(run, snapshot, wanted, _all_tasks(run) if rerun else lost)
         if not works:
             return _reused(snapshot)
@@ -155,7 +156,8 @@ def resubmit(
             for submission in submissions
             for work in submission.stages
         }
-        works = _missing(run, snapshot, wanted, _all_tasks(run) if rerun else deleted(run))
+        again = _all_tasks(run) if rerun else deleted(run) - _open(snapshot)
+        works = _missing(run, snapshot, wanted, again)
         if not works:
             return
         limits = backend.limits()
@@ -269,16 +271,23 @@ def _missing(
     wanted: Mapping[str, tuple[Resources, int]],
     again: set[tuple[str, int]],
 ) -> list[StageWork]:
-    """Return what did not succeed or is to run again, and all stages that depend on it."""
+    """Return what did not succeed or is to run again, and all stages that depend on it.
+
+    What is missing may still come of an earlier submission; what runs again may not.
+    """
+    since = success_since(run.submissions())
     open_tasks: dict[str, list[int]] = {}
-    for stage, index in sorted({(task.stage, task.index) for task in snapshot.open} | again):
+    for stage, index in sorted(_open(snapshot) | again):
         open_tasks.setdefault(stage, []).append(index)
     works: list[StageWork] = []
     names: set[str] = set()
     for info in run.manifest.stages:
         indices = open_tasks.get(info.name, [])
+        anew = {index for stage, index in again if stage == info.name}
         if names & set(info.depends_on):
             indices = list(range(info.tasks))
+            anew = set(indices)
+        earlier = since.get(info.name, {})
         if not indices:
             continue
         names.add(info.name)
@@ -291,9 +300,14 @@ def _missing(
                 depends_on=tuple(name for name in info.depends_on if name in names),
                 tolerate_failures=info.tolerate_failures,
                 retries=retries,
+                since={i: earlier[i] for i in indices if i in earlier and i not in anew},
             )
         )
     return works
+
+
+def _open(snapshot: Snapshot) -> set[tuple[str, int]]:
+    return {(task.stage, task.index) for task in snapshot.open}
 
 
 def cancel(run: Run) -> None:

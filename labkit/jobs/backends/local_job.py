@@ -104,7 +104,7 @@ class Job:
             self.attempts[task] = max(attempt, self.attempts.get(task, 0))
         ended: dict[int, dict[str, Any]] = {}
         for (index, _), record in records.items():
-            if record is None or not self._counts(record):
+            if record is None or not self._counts(left, record):
                 continue
             if record.get("began") is False:
                 continue  # the one before it decides
@@ -148,15 +148,18 @@ class Job:
     def _record(self, stage: str, index: int, attempt: int) -> dict[str, Any] | None:
         return read_json(self.run.folder.record(stage, index, attempt))
 
-    def _counts(self, record: dict[str, Any]) -> bool:
+    def _counts(self, left: StageLeft, record: dict[str, Any]) -> bool:
         """Return whether a record says what has become of a task of this submission."""
-        number = record.get("submission", 0)
-        succeeded: bool = record["state"] == State.SUCCEEDED
-        return bool(number == self.submission.number) or (
-            succeeded and number > self.submission.number
-        )
+        mine: bool = record.get("submission") == self.submission.number
+        return mine or commit.succeeded(record, self._since(left, record["index"]))
+
+    def _since(self, left: StageLeft, index: int) -> int:
+        """Return the first submission whose success of a task counts."""
+        return left.work.since.get(index, self.submission.number)
 
     def _count(self, record: dict[str, Any]) -> None:
+        if record.get("began") is False:
+            return
         where = (record["stage"], record["index"])
         self.used[where] = self.used.get(where, 0) + 1
 
@@ -301,15 +304,15 @@ class Job:
             record = reap.settled(folder, beat, *where)
             if record is not None:  # its worker was killed after its commit
                 reap.clear(self.run.path, *where)
-        if record is not None and record.get("began") is not False:
+        if record is not None and record["submission"] == self.submission.number:
             self._count(record)
         if record is None or record["state"] != State.SUCCEEDED:
             # Its worker may have found another attempt's success, and left.
-            record = commit.success(folder, *where[:2], self.submission.number) or record
+            record = commit.success(folder, *where[:2], self._since(left, live.index)) or record
         if record is not None:
             self.run.sweep(*where)
             left.live.pop(live.index, None)
-            if record.get("began") is False:
+            if record.get("began") is False or not self._counts(left, record):
                 self._once_more(left, live.index)
             else:
                 self._after(left, record)

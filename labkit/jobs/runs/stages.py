@@ -20,7 +20,15 @@ _RACY = 2.0  # seconds in which a folder may change twice within one tick of its
 
 
 class StageView:
-    """The records and heartbeats of one stage, read as they come."""
+    """The records and heartbeats of one stage, read as they come.
+
+    Attributes
+    ----------
+    last, successes : dict of int to dict
+        By task, its last record, and the last one of a success.
+    beats : dict of int to dict
+        By task, the heartbeat of an attempt that has no record.
+    """
 
     def __init__(self, run: Run, info: StageInfo) -> None:
         self.info = info
@@ -31,6 +39,7 @@ class StageView:
         self._looked = 0.0
         self._stats: dict[str, tuple[int, int]] = {}
         self.last: dict[int, dict[str, Any]] = {}
+        self.successes: dict[int, dict[str, Any]] = {}
         self.attempts: Counter[int] = Counter()
         self.beats: dict[int, dict[str, Any]] = {}
         self.cpu_seconds = 0.0
@@ -69,8 +78,10 @@ class StageView:
         self._seen.add(name)
         index = record["index"]
         self.attempts[index] += 1
-        if index not in self.last or rank(record) > rank(self.last[index]):
-            self.last[index] = record
+        kinds = [self.last, self.successes] if record["state"] == "SUCCEEDED" else [self.last]
+        for records in kinds:
+            if index not in records or _age(record) > _age(records[index]):
+                records[index] = record
         self.cpu_seconds += record.get("cpu_seconds", 0.0)
         self.asked_cpu_seconds += record.get("cpu", 0.0) * record.get("seconds", 0.0)
         self._add_asked(record)
@@ -112,13 +123,17 @@ class StageView:
         self.beats, self._stats = beats, stats
 
 
-def rank(record: Mapping[str, Any]) -> tuple[int, bool, int]:
-    """Return what orders the records of a task: the highest one says what has become of it.
+def rank(record: Mapping[str, Any]) -> tuple[bool, int, int]:
+    """Return what orders the records of a task that count: the highest says what became of it.
 
     A success counts more than what was written of another attempt later, be it that it was taken
     for lost meanwhile; a later submission counts more than an earlier one.
     """
-    return record.get("submission", 0), record["state"] == "SUCCEEDED", record["attempt"]
+    return record["state"] == "SUCCEEDED", *_age(record)
+
+
+def _age(record: Mapping[str, Any]) -> tuple[int, int]:
+    return record.get("submission", 0), record["attempt"]
 
 
 def _read(path: str) -> dict[str, Any] | None:

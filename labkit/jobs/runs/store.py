@@ -7,127 +7,21 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from labkit.base import files
 from labkit.base.problems import LabkitError
-from labkit.jobs.model import Resources, from_ranges, to_ranges
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs import drivers, worker_copy
+from labkit.jobs.runs.intent import StageWork, Submission
 from labkit.jobs.runs.manifest import Manifest, job_key, now, run_name, submission_name, task_line
 from labkit.jobs.worker.folder import Folder, read_json, write_json, write_record
 
+__all__ = ["Run", "StageWork", "Submission", "unreadable"]
+
 _LOCK_TIMEOUT = 60.0  # seconds
-
-
-@dataclass(frozen=True)
-class StageWork:
-    """What a submission runs of one stage.
-
-    Attributes
-    ----------
-    name : str
-        The stage.
-    tasks : tuple of int
-        Indices, rising.
-    resources : Resources
-        What each asks for at its first attempt of this submission.
-    depends_on : tuple of str
-        Stages of this same submission that must have ended before.
-    tolerate_failures : bool
-        Start also where tasks of those failed.
-    retries : int
-        Further attempts after a transient failure.
-    """
-
-    name: str
-    tasks: tuple[int, ...]
-    resources: Resources
-    depends_on: tuple[str, ...] = ()
-    tolerate_failures: bool = False
-    retries: int = 2
-
-
-@dataclass(frozen=True)
-class Submission:
-    """An intent to run tasks, recorded before the backend is called.
-
-    Attributes
-    ----------
-    number : int
-        Counts from 1 in its run.
-    name : str
-        Deterministic and unique: what the backend carries, so that it can be found again.
-    backend : str
-        Name of the backend.
-    options : mapping
-        The backend's own options, without prefix.
-    stages : tuple of StageWork
-        In order.
-    handle : mapping or None
-        What the backend answered; None: not (known to be) handed over.
-    cancelled : bool
-        Whether somebody asked to cancel it.
-    """
-
-    number: int
-    name: str
-    backend: str
-    stages: tuple[StageWork, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    created: str = ""
-    handle: Mapping[str, Any] | None = None
-    cancelled: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the intent as plain JSON."""
-        return {
-            "number": self.number,
-            "name": self.name,
-            "backend": self.backend,
-            "options": dict(self.options),
-            "created": self.created,
-            "stages": [
-                {
-                    "name": stage.name,
-                    "tasks": to_ranges(stage.tasks),
-                    "resources": stage.resources.to_json(),
-                    "depends_on": list(stage.depends_on),
-                    "tolerate_failures": stage.tolerate_failures,
-                    "retries": stage.retries,
-                }
-                for stage in self.stages
-            ],
-        }
-
-    @classmethod
-    def from_json(
-        cls, data: Mapping[str, Any], handle: Mapping[str, Any] | None, cancelled: bool
-    ) -> Submission:
-        """Make it of what :meth:`to_json` wrote, with what has become of it."""
-        return cls(
-            number=data["number"],
-            name=data["name"],
-            backend=data["backend"],
-            options=data["options"],
-            created=data["created"],
-            stages=tuple(
-                StageWork(
-                    name=stage["name"],
-                    tasks=tuple(from_ranges(stage["tasks"])),
-                    resources=Resources.from_json(stage["resources"]),
-                    depends_on=tuple(stage["depends_on"]),
-                    tolerate_failures=stage["tolerate_failures"],
-                    retries=stage["retries"],
-                )
-                for stage in data["stages"]
-            ),
-            handle=handle,
-            cancelled=cancelled,
-        )
 
 
 class Run:

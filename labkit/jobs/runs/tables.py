@@ -53,7 +53,7 @@ def tasks(watch: Watch, snapshot: Snapshot) -> pd.DataFrame:
     for name, view in watch.stages.items():
         for line in watch.run.folder.tasks(name):
             task = still.get((name, line["index"]))
-            record = task.record if task else view.last[line["index"]]
+            record = task.record if task else view.successes[line["index"]]
             rows.append(
                 {
                     "stage": name,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.jobs.model import Reason, Sighting, Sightings, State
+from labkit.jobs.runs.intent import success_since
 from labkit.jobs.runs.manifest import StageInfo
 from labkit.jobs.runs.stages import StageView
 from labkit.jobs.runs.store import Run, Submission
@@ -139,46 +140,43 @@ class Watch:
         for view in self.stages.values():
             view.read()
         submissions = self.run.submissions()
-        latest = _latest(submissions)
+        latest, since = _latest(submissions), success_since(submissions)
         counts: dict[str, Counter[State]] = {}
         tasks: list[TaskStatus] = []
         done = 0.0
         for view in self.stages.values():
-            counter = counts[view.info.name] = Counter[State]()
-            for status in self._stage(view, latest, sightings, tasks):
+            name = view.info.name
+            left = [
+                index
+                for index in range(view.info.tasks)
+                if not succeeded(view.successes.get(index), since.get(name, {}).get(index, 0))
+            ]
+            counter = counts[name] = Counter[State]()
+            for status in self._open(view, left, latest.get(name, {}), sightings, tasks):
                 counter[status.state] += 1
                 done += _units_done(status)
                 tasks.append(status)
-            succeeded = view.info.tasks - counter.total()
-            counter[State.SUCCEEDED] += succeeded
-            done += self._succeeded_units(view, counter)
+            counter[State.SUCCEEDED] += view.info.tasks - len(left)
+            done += _succeeded_units(view, left)
         self._before = {(task.stage, task.index): task for task in tasks}
         return self._snapshot(counts, tasks, sightings, done)
 
-    def _stage(
+    def _open(
         self,
         view: StageView,
-        latest: dict[str, dict[int, Submission]],
+        left: list[int],
+        latest: dict[int, Submission],
         sightings: Sightings,
         tasks: list[TaskStatus],
     ) -> Iterator[TaskStatus]:
         """Return the tasks of a stage that have not succeeded."""
-        name = view.info.name
-        current = latest.get(name, {})
         blocked = _blocked(view.info, tasks)
-        for index in range(view.info.tasks):
-            record = view.last.get(index)
-            submission = current.get(index)
-            if (
-                record is not None
-                and record["state"] == "SUCCEEDED"
-                and (submission is None or record["submission"] >= submission.number)
-            ):
-                continue
+        for index in left:
+            attempts, record = view.attempts[index], view.last.get(index, {})
             status = TaskStatus(
-                name, index, State.PENDING, attempts=view.attempts[index], record=record or {}
+                view.info.name, index, State.PENDING, attempts=attempts, record=record
             )
-            self._derive(status, view, submission, sightings, blocked)
+            self._derive(status, view, latest.get(index), sightings, blocked)
             yield status
 
     def _derive(
@@ -258,17 +256,6 @@ class Watch:
         path = self.run.folder.running(status.stage, status.index, beat.get("attempt", 0))
         return "place" in beat and reap.lives(beat, path)
 
-    def _succeeded_units(self, view: StageView, counter: Counter[State]) -> int:
-        if counter[State.SUCCEEDED] == view.info.tasks:
-            return view.info.units
-        if view.info.units == view.info.tasks:
-            return counter[State.SUCCEEDED]
-        return sum(
-            record.get("units", 1)
-            for record in view.last.values()
-            if record["state"] == "SUCCEEDED"
-        )
-
     def _snapshot(
         self,
         counts: dict[str, Counter[State]],
@@ -325,6 +312,28 @@ def _latest(submissions: list[Submission]) -> dict[str, dict[int, Submission]]:
         for work in submission.stages:
             latest.setdefault(work.name, {}).update(dict.fromkeys(work.tasks, submission))
     return latest
+
+
+def succeeded(success: dict[str, Any] | None, since: int) -> bool:
+    """Return whether a task's last success counts.
+
+    Parameters
+    ----------
+    since : int
+        The first submission whose success does.
+    """
+    return success is not None and success.get("submission", 0) >= since
+
+
+def _succeeded_units(view: StageView, left: list[int]) -> int:
+    if not left:
+        return view.info.units
+    if view.info.units == view.info.tasks:
+        return view.info.tasks - len(left)
+    still = set(left)
+    return sum(
+        record.get("units", 1) for index, record in view.successes.items() if index not in still
+    )
 
 
 def _blocked(info: StageInfo, tasks: list[TaskStatus]) -> str:

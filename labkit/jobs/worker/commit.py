@@ -38,12 +38,14 @@ def check_outputs(attempt: Attempt) -> None:
         raise AttemptFailed("CHECK", "the program said it was well, but " + "; ".join(bad[:_NAMED]))
 
 
-def commit(folder: Folder, attempt: Attempt, record: dict[str, Any], written: Path) -> None:
+def commit(
+    folder: Folder, attempt: Attempt, record: dict[str, Any], written: Path, since: int
+) -> None:
     """Rename the attempt's folder to the task's result; it carries its record along.
 
     From this one step on the task has its result and its record, whoever dies. An earlier result
     (a partial one, or that of a gather that runs again) is moved aside, never deleted. Of two
-    attempts of one submission the first one counts.
+    attempts of which each would count the first one does.
 
     Parameters
     ----------
@@ -55,6 +57,8 @@ def commit(folder: Folder, attempt: Attempt, record: dict[str, Any], written: Pa
         Its record.
     written : Path
         The file that has the record, on the same disk.
+    since : int
+        The first submission whose success counts.
 
     Raises
     ------
@@ -64,10 +68,9 @@ def commit(folder: Folder, attempt: Attempt, record: dict[str, Any], written: Pa
         The result cannot be put in its place.
     """
     where = (attempt.stage, attempt.index, attempt.number)
-    submission = record["submission"]
     if read_json_anew(folder.record(*where)) is not None:
         raise AttemptFailed("SUPERSEDED", "it was given up as lost, and another has its place")
-    if success(folder, attempt.stage, attempt.index, submission) is not None:
+    if success(folder, attempt.stage, attempt.index, since) is not None:
         raise AttemptFailed("SUPERSEDED", "another attempt had finished before")
     place = folder.result(attempt.stage, attempt.key)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,7 @@ def commit(folder: Folder, attempt: Attempt, record: dict[str, Any], written: Pa
             other = publish_carried(folder, attempt.stage, attempt.key)
             if other is not None and _same(other, record):
                 return  # a network disk did it and lost the answer
-            if other is not None and _succeeded(other, submission):
+            if other is not None and succeeded(other, since):
                 raise AttemptFailed("SUPERSEDED", "another attempt had finished before") from None
             aside = attempt.out.with_name(f"{attempt.out.name}.before{number or ''}")
             if not aside.exists():
@@ -119,10 +122,10 @@ def publish_carried(folder: Folder, stage: str, key: str) -> dict[str, Any] | No
     return recorded if recorded is not None and _same(recorded, record) else None
 
 
-def success(folder: Folder, stage: str, index: int, submission: int) -> dict[str, Any] | None:
+def success(folder: Folder, stage: str, index: int, since: int) -> dict[str, Any] | None:
     """Return the record of an attempt that has succeeded for this submission, or a later one."""
     for record in records_of(folder, stage, index):
-        if _succeeded(record, submission):
+        if succeeded(record, since):
             return record
     return None
 
@@ -178,8 +181,9 @@ def _carry(written: Path, place: Path) -> None:
         files.write_atomic(place, written.read_bytes(), sync=True)
 
 
-def _succeeded(record: dict[str, Any], submission: int) -> bool:
-    return bool(record["state"] == "SUCCEEDED" and record.get("submission", 0) >= submission)
+def succeeded(record: dict[str, Any], since: int) -> bool:
+    """Return whether a record says so for the submission ``since``, or a later one."""
+    return bool(record["state"] == "SUCCEEDED" and record.get("submission", 0) >= since)
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

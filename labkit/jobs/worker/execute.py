@@ -45,8 +45,8 @@ class Execution:
         Its manifest.
     work : dict
         What the submission says of this stage.
-    submission : int
-        Number of the submission.
+    submission, since : int
+        Number of the submission, and of the first whose success counts.
     task : dict
         The task's line of the table.
     number : int
@@ -66,19 +66,19 @@ class Execution:
         manifest: dict[str, Any],
         work: dict[str, Any],
         submission: int,
+        since: int,
         task: dict[str, Any],
         number: int,
         memory: int | None,
         seconds: float | None,
         grace: float,
     ) -> None:
-        self._folder = folder
-        self._manifest = manifest
+        self._folder, self._manifest = folder, manifest
         self._stage: dict[str, Any] = next(
             stage for stage in manifest["stages"] if stage["name"] == work["name"]
         )
         self._task = task
-        self._submission = submission
+        self._submission, self._success_since = submission, since
         self._asked: dict[str, Any] = work["resources"]
         self._memory = memory or self._asked["memory"]
         self._seconds: float | None = self._asked.get("time") or seconds
@@ -149,7 +149,7 @@ class Execution:
             return {}
         from labkit.jobs.worker import reap  # a first attempt does without
 
-        return reap.no_turn(self._folder, *self._where, self._submission)
+        return reap.no_turn(self._folder, *self._where, self._submission, self._success_since)
 
     def terminated(self, reason: str, text: str) -> None:
         """Answer a SIGTERM: end the processes; the attempt then ends with this reason."""
@@ -176,7 +176,7 @@ class Execution:
                 self._execute(attempt)
                 commit.check_outputs(attempt)
                 written = self._write_record(self._succeeded(attempt), attempt)
-                commit.commit(self._folder, attempt, self._record, written)
+                commit.commit(self._folder, attempt, self._record, written, self._success_since)
             except AttemptFailed as failure:
                 self._write_record(self._failed(failure), attempt)
             except OSError as error:

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from labkit.jobs.worker import signals
+from labkit.jobs.worker import intent, signals
 from labkit.jobs.worker.commit import claim, success
 from labkit.jobs.worker.execute import Execution
 from labkit.jobs.worker.folder import Folder, read_json
@@ -51,18 +51,21 @@ def main(argv: list[str] | None = None) -> int:
 def _run(folder: Folder, stage: str, index: int, given: dict[str, str]) -> int:
     manifest = read_json(folder.manifest)
     submission = int(given.get("--submission", "1"))
-    intent = read_json(folder.submission(submission))
-    if manifest is None or intent is None:
+    asked = read_json(folder.submission(submission))
+    if manifest is None or asked is None:
         raise FileNotFoundError(f"{folder.path} is no run folder (any more)")
+    work = next(work for work in asked["stages"] if work["name"] == stage)
+    since = intent.success_since(work, submission, index)
     # A scheduler may start a task twice, e.g. after its node came back.
-    if success(folder, stage, index, submission) is not None:
+    if success(folder, stage, index, since) is not None:
         return RECORDED_SUCCESS
     number = int(given["--attempt"]) if "--attempt" in given else claim(folder, stage, index)
     execution = Execution(
         folder=folder,
         manifest=manifest,
-        work=next(work for work in intent["stages"] if work["name"] == stage),
+        work=work,
         submission=submission,
+        since=since,
         task=folder.task(stage, index),
         number=number,
         memory=int(given["--memory"]) if "--memory" in given else None,

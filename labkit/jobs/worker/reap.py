@@ -110,13 +110,21 @@ def settled(
 
 
 def no_turn(
-    folder: Folder, stage: str, index: int, attempt: int, submission: int
+    folder: Folder, stage: str, index: int, attempt: int, submission: int, since: int
 ) -> dict[str, Any]:
-    """Return how an attempt ends that must not run; empty where it may."""
+    """Return how an attempt ends that must not run; empty where it may.
+
+    Parameters
+    ----------
+    submission : int
+        Who asked for the attempt.
+    since : int
+        The first submission whose success counts.
+    """
     if other := earlier_lives(folder, stage, index, attempt, submission):
         text = f"attempt {other} of this task still runs"
         return {"state": "CANCELLED", "reason": "SUPERSEDED", "text": text, "began": False}
-    if commit.success(folder, stage, index, submission):
+    if commit.success(folder, stage, index, since):
         text = "another attempt had finished before"
         return {"state": "CANCELLED", "reason": "SUPERSEDED", "text": text, "began": False}
     return {}

@@ -23,8 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit.jobs.worker import reap, signals
-from labkit.jobs.worker.commit import claim, claimed, records_of
+from labkit.jobs.worker import intent, reap, signals
+from labkit.jobs.worker.commit import claim, claimed, records_of, succeeded
 from labkit.jobs.worker.folder import Folder, mark, read_json, write_record
 from labkit.jobs.worker.main import NOT_RECORDED, RECORDED_FAILURE, RECORDED_SUCCESS
 from labkit.jobs.worker.retry import retry_memory
@@ -62,13 +62,13 @@ class Element:
         self.folder = folder
         self.stage = stage
         self.submission = int(given["--submission"])
-        intent = read_json(folder.submission(self.submission))
-        if intent is None:
+        asked = read_json(folder.submission(self.submission))
+        if asked is None:
             raise FileNotFoundError(f"{folder.path} is no run folder (any more)")
-        self.work: dict[str, Any] = next(w for w in intent["stages"] if w["name"] == stage)
+        self.work: dict[str, Any] = next(w for w in asked["stages"] if w["name"] == stage)
         each = int(given["--each"])
         first = int(given["--start"]) + each * int(os.environ["SLURM_ARRAY_TASK_ID"])
-        self.tasks = _numbers(self.work["tasks"])[first : first + each]
+        self.tasks = intent.numbers(self.work["tasks"])[first : first + each]
         self.asked = int(self.work["resources"]["memory"])
         self.margin = int(given["--margin"])
         granted = int(os.environ.get("SLURM_MEM_PER_NODE", "0")) * MB
@@ -120,9 +120,18 @@ class Element:
 
     def _next(self, index: int) -> int | None:
         """Return the memory (bytes) of a task's next attempt: 0 after success, None for no more."""
-        mine = self._records(index)
-        if any(record["state"] == "SUCCEEDED" for record in mine):
+        records = self._records(index)
+        since = intent.success_since(self.work, self.submission, index)
+        if any(succeeded(record, since) for record in records):
             return 0
+        if other := intent.later(self.folder, self.stage, index, self.submission):
+            print(f"labkit: task {index} belongs to submission {other} now", flush=True)
+            return None
+        mine = [
+            record
+            for record in records
+            if record["submission"] == self.submission and record.get("began") is not False
+        ]
         if not mine:
             return self.asked
         last = mine[-1]
@@ -132,7 +141,7 @@ class Element:
         )
 
     def _records(self, index: int) -> list[dict[str, Any]]:
-        """Return this submission's records of a task; what left none gets one."""
+        """Return the records of a task's attempts; what left none gets one."""
         number = 1
         while claimed(self.folder, self.stage, index, number):
             where = (self.stage, index, number)
@@ -146,11 +155,7 @@ class Element:
             if beat:
                 self._reap(where, ("FAILED", "NODE_FAIL", "its node failed, or was lost to SLURM"))
             number += 1
-        return [
-            record
-            for record in records_of(self.folder, self.stage, index)
-            if record["submission"] == self.submission and record.get("began") is not False
-        ]
+        return records_of(self.folder, self.stage, index)
 
     def _too_much(self, memory: int) -> bool:
         return 0 < self.granted < memory
@@ -240,14 +245,6 @@ class Element:
         except OSError as error:
             print(f"labkit: {program}: {error}", flush=True)
             return False
-
-
-def _numbers(ranges: str) -> list[int]:
-    numbers: list[int] = []
-    for part in filter(None, ranges.split(",")):
-        first, _, last = part.partition("-")
-        numbers.extend(range(int(first), int(last or first) + 1))
-    return numbers
 
 
 def main(argv: list[str]) -> int:

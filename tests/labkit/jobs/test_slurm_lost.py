@@ -234,7 +234,7 @@ def test_a_heartbeat_that_a_killed_reaper_left_beside_its_record_goes_with_the_n
     if by == "element":
         assert element(1, "7").run()
     else:
-        assert reap.no_turn(run.folder, "x", 0, 2, 1) == {}
+        assert reap.no_turn(run.folder, "x", 0, 2, 1, 1) == {}
     assert not path.exists() and not run.folder.reserved(*WHERE).exists()
 
 

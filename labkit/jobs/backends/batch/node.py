@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base import process_tree
+from labkit.jobs.worker import commit, intent
 from labkit.jobs.worker.folder import Folder, parse_name, read_json, write_json
 from labkit.storage.address import ObjectAddress, parse
 from labkit.storage.copying import copy
@@ -60,6 +61,9 @@ class Node:
         self._stage, self._number, self._index, self._job = stage, number, index, job
         self._child: subprocess.Popen[bytes] | None = None
         self._ending = self._succeeded = False
+        asked = self._read(self._folder.submission(number))
+        work = next(one for one in asked["stages"] if one["name"] == stage)
+        self._since = intent.success_since(work, number, index)
         for info in self._manifest()["stages"]:
             for kind in _RUN_FOLDERS:
                 (self._folder.path / kind / info["name"]).mkdir(parents=True, exist_ok=True)
@@ -107,10 +111,13 @@ class Node:
             self._child.send_signal(signal.SIGTERM)
 
     def _manifest(self) -> dict[str, Any]:
-        manifest = read_json(self._folder.manifest)
-        if manifest is None:
-            raise StorageError(f"{self._address}: the payload has no manifest")
-        return manifest
+        return self._read(self._folder.manifest)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        content = read_json(path)
+        if content is None:
+            raise StorageError(f"{self._address}: the payload has no {path.name}")
+        return content
 
     def _records(self, stage: str, index: int | None = None) -> list[dict[str, Any]]:
         prefix = f"tasks/{stage}/" + ("" if index is None else f"{index}.")
@@ -125,7 +132,7 @@ class Node:
                 record["attempt"]: record for record in self._records(self._stage, self._index)
             }
             ends = [one for one in records.values() if one["submission"] >= self._number]
-            self._succeeded = any(one["state"] == "SUCCEEDED" for one in ends)
+            self._succeeded = any(commit.succeeded(one, self._since) for one in records.values())
             # Its machine may have been taken away between the record and its end.
             if self._succeeded or any(one.get("reason") not in _AGAIN for one in ends):
                 return None

@@ -8,8 +8,10 @@ from typing import Any
 
 from labkit.jobs.backends.batch import calls
 from labkit.jobs.model import Reason, Sighting, Sightings, State
+from labkit.jobs.runs.intent import success_since
 from labkit.jobs.runs.stages import rank
 from labkit.jobs.runs.store import Run, Submission
+from labkit.jobs.worker import commit
 from labkit.jobs.worker.folder import read_json
 from labkit.jobs.worker.retry import TRANSIENT
 
@@ -99,11 +101,15 @@ def is_settled(run: Run, submissions: Sequence[Submission]) -> bool:
 
 
 def _recorded(run: Run, submission: Submission, stage: str) -> dict[int, dict[str, Any]]:
-    """Return the record that counts of each task of a stage, of this submission or a later one."""
+    """Return the record that counts of each task of a stage: a success, or one not older."""
+    since = success_since([submission]).get(stage, {})
     last: dict[int, dict[str, Any]] = {}
     for index, attempt in run.folder.attempts("tasks", stage):
         record = read_json(run.folder.record(stage, index, attempt))
-        if record is None or record.get("submission", 0) < submission.number:
+        if record is None or not (
+            record.get("submission", 0) >= submission.number
+            or commit.succeeded(record, since.get(index, submission.number))
+        ):
             continue
         if index not in last or rank(record) > rank(last[index]):
             last[index] = record

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from labkit.base import files
 from labkit.jobs.model import Sighting, State
+from labkit.jobs.runs.intent import success_since
 from labkit.jobs.runs.store import Run, Submission
-from labkit.jobs.worker import reap
+from labkit.jobs.worker import commit, reap
 from labkit.jobs.worker.folder import read_json
 
 _TAIL = 2000  # bytes
@@ -101,15 +102,17 @@ def _living(run: Run, stage: str) -> set[int]:
 
 
 def _recorded(run: Run, submission: Submission, stage: str) -> set[int]:
-    """Return the tasks that have a record of this submission, or of a later one."""
+    """Return the tasks that have a record that counts for this submission, or a later one's."""
     attempts = run.folder.attempts("tasks", stage)
     if submission.number == 1:
         return {index for index, _ in attempts}
+    since = success_since([submission]).get(stage, {})
+    told = ((index, read_json(run.folder.record(stage, index, n)) or {}) for index, n in attempts)
     return {
         index
-        for index, attempt in attempts
-        if (read_json(run.folder.record(stage, index, attempt)) or {}).get("submission", 0)
-        >= submission.number
+        for index, record in told
+        if record.get("submission", 0) >= submission.number
+        or (record and commit.succeeded(record, since.get(index, submission.number)))
     }
 
 
