@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labkit.jobs.worker import reap
-from labkit.jobs.worker.commit import claim, claimed, records_of
+from labkit.jobs.worker import intent, reap
+from labkit.jobs.worker.commit import claim, claimed, records_of, succeeded
 from labkit.jobs.worker.folder import Folder, mark, read_json, write_record
 from labkit.jobs.worker.main import NOT_RECORDED, RECORDED_FAILURE, RECORDED_SUCCESS
 from labkit.jobs.worker.retry import retry_memory
@@ -45,12 +45,12 @@ class Pod:
     def __init__(self, folder: Folder, stage: str, given: dict[str, str]) -> None:
         self._folder, self._stage = folder, stage
         self._submission = int(given["--submission"])
-        intent = read_json(folder.submission(self._submission))
-        if intent is None:
+        asked = read_json(folder.submission(self._submission))
+        if asked is None:
             raise FileNotFoundError(f"{folder.path} is no run folder (any more)")
-        self._work: dict[str, Any] = next(w for w in intent["stages"] if w["name"] == stage)
+        self._work: dict[str, Any] = next(w for w in asked["stages"] if w["name"] == stage)
         place = int(given["--start"]) + int(os.environ["JOB_COMPLETION_INDEX"])
-        self._index = _numbers(self._work["tasks"])[place]
+        self._index = intent.numbers(self._work["tasks"])[place]
         self._child: subprocess.Popen[bytes] | None = None
         self._ended = False
 
@@ -83,9 +83,15 @@ class Pod:
 
     def _verdict(self) -> int:
         """Return how the task stands: succeeded, failed for good, or to be tried (again)."""
-        mine = self._records()
-        if any(record["state"] == "SUCCEEDED" for record in mine):
+        records = self._records()
+        since = intent.success_since(self._work, self._submission, self._index)
+        if any(succeeded(record, since) for record in records):
             return RECORDED_SUCCESS
+        mine = [
+            record
+            for record in records
+            if record["submission"] == self._submission and record.get("began") is not False
+        ]
         if not mine:
             return AGAIN
         # Here memory cannot grow: a pod has what it has.
@@ -95,7 +101,7 @@ class Pod:
         return RECORDED_FAILURE if again is None else AGAIN
 
     def _records(self) -> list[dict[str, Any]]:
-        """Return this submission's records of the task; what left none gets one."""
+        """Return the records of the task's attempts; what left none gets one."""
         number = 1
         while claimed(self._folder, self._stage, self._index, number):
             where = (self._stage, self._index, number)
@@ -113,11 +119,7 @@ class Pod:
                 text = "its pod was killed, or its node was lost"
                 self._reap(where, ("FAILED", "NODE_FAIL", text))
             number += 1
-        return [
-            record
-            for record in records_of(self._folder, self._stage, self._index)
-            if record["submission"] == self._submission and record.get("began") is not False
-        ]
+        return records_of(self._folder, self._stage, self._index)
 
     def _reap(self, where: tuple[str, int, int], verdict: tuple[str, str, str]) -> None:
         beat = read_json(self._folder.running(*where)) or {}
@@ -134,14 +136,6 @@ class Pod:
         self._ended = True
         if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
-
-
-def _numbers(ranges: str) -> list[int]:
-    numbers: list[int] = []
-    for part in filter(None, ranges.split(",")):
-        first, _, last = part.partition("-")
-        numbers.extend(range(int(first), int(last or first) + 1))
-    return numbers
 
 
 def main(argv: list[str]) -> int:

@@ -24,7 +24,7 @@ from labkit.jobs.model import Limits, Resources, Sightings, State
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.store import Run, StageWork, Submission
 from labkit.jobs.runs.watch import Snapshot
-from labkit.jobs.worker import reap, slurm
+from labkit.jobs.worker import pod, reap, slurm
 from labkit.jobs.worker.folder import read_json, write_json
 from tests.support.job_helpers import stage
 
@@ -267,3 +267,19 @@ def test_the_local_scheduler_waits_for_an_earlier_submissions_attempt_and_goes_o
     job._settle(left, job.live[0], "it ended")
     assert (list(left.todo), left.failed) == ([0] if once_more else [], 0)
     assert job.used == {}, "no attempt of this submission's"
+
+
+def test_a_pod_that_finds_a_success_of_an_earlier_submission_starts_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    before = signal.getsignal(signal.SIGTERM)
+    again(run)
+    record(run, 1, "SUCCEEDED")
+    try:
+        for submission in (1, 2):
+            given = {"--submission": f"{submission}", "--start": "0"}
+            assert pod.Pod(run.folder, "x", given).run() == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert run.folder.attempts("attempts", "x") == []
