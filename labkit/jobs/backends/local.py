@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem
@@ -159,8 +160,11 @@ class LocalBackend(Backend):
         for submission in run.submissions():
             if submission.name not in queued:
                 continue
-            if self._queue.read(submission.name) is None:  # a power cut has emptied it
-                self._queue.add(submission.name, run.path, submission.number)
+            entry = self._queue.entry(submission.name)
+            # A power cut has emptied it. One that is gone since it was listed is over.
+            if self._queue.read(submission.name) is None and entry.exists():
+                with suppress(FileNotFoundError):  # over in this moment, cleared by the scheduler
+                    self._queue.add(submission.name, run.path, submission.number)
             status = self._queue.status(submission.name) or {"text": ""}
             texts.append(status["text"])
             if "stages" not in status:
