@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         import_cpb,
         import_dcp,
     )
+    from labkit.workflows.cellprofiler.interactive import objects2df, run_pipeline
     from labkit.workflows.command import Command
 
 __all__ = [
@@ -48,11 +49,13 @@ __all__ = [
     "import_cpb",
     "import_dcp",
     "jobs",
+    "objects2df",
     "open_job",
     "publish",
     "publish_app",
     "published",
     "published_apps",
+    "run_pipeline",
     "storage",
 ]
 
@@ -71,11 +74,13 @@ _PARTS = {
     "import_cpb": "labkit.workflows.cellprofiler",
     "import_dcp": "labkit.workflows.cellprofiler",
     "jobs": "labkit.jobs",
+    "objects2df": "labkit.workflows.cellprofiler.interactive",
     "open_job": "labkit.jobs.job",
     "publish": "labkit.portal.datasets",
     "publish_app": "labkit.portal.webapps",
     "published": "labkit.portal.datasets",
     "published_apps": "labkit.portal.webapps",
+    "run_pipeline": "labkit.workflows.cellprofiler.interactive",
     "storage": "labkit.storage",
 }
 

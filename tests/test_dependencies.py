@@ -147,7 +147,10 @@ def python_files(*folders: str) -> list[Path]:
 
 # Code that runs in the tools' environments, and not in a person's.
 _ALIGNMENT = ("labkit/workflows/alignment/task_code", "labkit/workflows/alignment/gather")
-_CELLPROFILER = ("labkit/workflows/cellprofiler/task_code",)
+_CELLPROFILER = (
+    "labkit/workflows/cellprofiler/task_code",
+    "labkit/workflows/cellprofiler/interactive.py",
+)
 _GATHER = ("labkit/workflows/cellprofiler/task_code/gather",)  # runs where labkit does
 _CELLXGENE = ("labkit/viewers/cellxgene/serve.py", "services/cellxgene/inspect_file.py")
 # Runs where the tests do: moto is no part of the wheel.

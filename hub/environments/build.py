@@ -42,7 +42,7 @@ _LOCK_TIMEOUT = 2 * 3600.0  # seconds: the largest is built from source
 IMAGES = REPOSITORY / "images"
 STAMP = "labhub.json"
 PROXY = "proxy"  # no Python: configurable-http-proxy, by npm
-_WITH_LABKIT = frozenset({"notebook", "r"})
+_WITH_LABKIT = frozenset({"notebook", "r", "cellprofiler"})
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _TAIL = 15  # lines of a failed build's log
 

@@ -1,4 +1,4 @@
-"""The kernels of a server: the lab's Python with the person's packages, and all others.
+"""The kernels of a server: the lab's environments, the person's, and all others.
 
 The lab's kernel keeps its name ``python3``, which notebooks carry with them, whatever kernels a
 person has installed.
@@ -22,10 +22,12 @@ from traitlets import Instance, default
 from labkit.base.interpreter import LAB
 from labkit.environments import named, start_kernel
 from labkit.environments.kernel_notes import RENEWED
+from labkit.environments.lab import lab_environments
 from labkit.environments.personal import Personal
 
 OWN = "own-python3"  # a kernel of the person's that would hide the lab's
 _NAMED = "env-"
+_LAB = "lab-"
 
 
 class LabKernels(KernelSpecManager):
@@ -54,8 +56,7 @@ class LabKernels(KernelSpecManager):
         own = Path(self.user_kernel_dir, NATIVE_KERNEL_NAME)
         if (own / "kernel.json").is_file():
             specs[OWN] = str(own)
-        for environment in named.environments():
-            specs[f"{_NAMED}{environment.name}"] = lab
+        specs |= dict.fromkeys(self._further(), lab)
         return {NATIVE_KERNEL_NAME: lab, **specs}
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
@@ -75,12 +76,21 @@ class LabKernels(KernelSpecManager):
             spec = self.kernel_spec_class.from_resource_dir(folder)
             spec.display_name = f"{spec.display_name} (your own)"
             return spec
-        for environment in named.environments():
-            if kernel_name == f"{_NAMED}{environment.name}":
-                return self._python(
-                    [str(environment.python), "-m", "ipykernel_launcher"], environment.name
-                )
-        return super().get_kernel_spec(kernel_name)
+        further = self._further().get(kernel_name)
+        if further is None:
+            return super().get_kernel_spec(kernel_name)
+        name, python = further
+        # Its programs come first in `!` and %%bash too; labkit's own run in the lab's Python.
+        path = f"{python.parent}{os.pathsep}${{PATH}}"
+        # As tasks of jobs have it: in old pipelines, names would else come in an order by chance.
+        env = {"PATH": path, LAB: str(self.personal.lab), "PYTHONHASHSEED": "0"}
+        return self._python([str(python), "-m", "ipykernel_launcher"], name, env)
+
+    @staticmethod
+    def _further() -> dict[str, tuple[str, Path]]:
+        """Return name and Python of each kernel in an environment of its own, by the kernel's."""
+        lab = {f"{_LAB}{one.name}": (one.name, one.python) for one in lab_environments()}
+        return lab | {f"{_NAMED}{one.name}": (one.name, one.python) for one in named.environments()}
 
     def _lab(self) -> KernelSpec:
         layer = self.personal.python
