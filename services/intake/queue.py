@@ -90,7 +90,7 @@ def receive(settings: Settings, requests: Requests, wait: int = _WAIT) -> int:
 
 
 def settle(settings: Settings, requests: Requests, message_id: str, body: str) -> dict[str, Any]:
-    """Take one message; one that can never run goes to the dead letters with its problems.
+    """Take one message; what can never run goes to the dead letters with its problems.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def settle(settings: Settings, requests: Requests, message_id: str, body: str) -
         It cannot be done now.
     """
     record = requests.take(message_id, body)
-    if record["state"] == "REFUSED" and settings.dead_letters:
+    if record["problems"] and settings.dead_letters:
         letter = {key: record[key] for key in ("id", "message", "problems")}
         with asking("SQS"):
             client("sqs").send_message(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from labkit.base import files
-from labkit.base.problems import RefusedError
+from labkit.base.problems import LabkitError, Problem, RefusedError, refuse
 from labkit.jobs.job import Job, open_job
 from labkit.jobs.model import State
 from labkit.storage.store import open_store
@@ -62,25 +62,39 @@ class Requests:
         with files.locked(place.with_suffix(".lock"), _LOCK_TIMEOUT, "the request"):
             if (record := _read(place)) is not None:
                 return record
-            record = {"id": message_id, "message": body, "state": "RUNNING", "problems": []}
+            record = {"id": message_id, "message": body}
             try:
-                record["jobs"] = self._submit(body)
+                jobs, problems = self._submit(body)
             except RefusedError as error:
-                record |= {"state": "REFUSED", "jobs": []}
-                record["problems"] = [str(problem) for problem in error.problems]
+                jobs, problems = [], list(error.problems)
+            record["state"] = "RUNNING" if jobs else "REFUSED"
+            record |= {"jobs": jobs, "problems": [str(problem) for problem in problems]}
             _write(place, record)
             _log.info("%s: %s", message_id, record["state"])
             return record
 
-    def _submit(self, body: str) -> list[dict[str, str]]:
-        jobs = []
-        for request in import_cpb(body, self._settings.bucket):
-            job = request.submit(
-                self._settings.backend,
-                **{"output": str(self._settings.folder / "runs"), **self._settings.options},
-            )
+    def _submit(self, body: str) -> tuple[list[dict[str, str]], list[Problem]]:
+        """Submit what a message asks for, all of it or nothing.
+
+        Returns
+        -------
+        tuple of (list of dict, list of Problem)
+            The jobs; and what the backend alone has refused, after others were sent.
+        """
+        requests = import_cpb(body, self._settings.bucket)
+        if len(requests) > 1:
+            refuse([p for n, one in enumerate(requests, 1) for p in _of(n, one.check())])
+        options = {"output": str(self._settings.folder / "runs"), **self._settings.options}
+        jobs: list[dict[str, str]] = []
+        late: list[Problem] = []
+        for number, request in enumerate(requests, 1):
+            try:
+                job = request.submit(self._settings.backend, **options)
+            except RefusedError as error:
+                late += _of(number, error.problems) if len(requests) > 1 else error.problems
+                continue
             jobs.append({"run": str(job.path), "output": request.output})
-        return jobs
+        return jobs, late
 
     def follow(self) -> list[dict[str, Any]]:
         """Look after what runs, and deliver what has ended.
@@ -90,26 +104,34 @@ class Requests:
         list of dict
             The records of requests that ended now.
 
-        Raises
-        ------
-        LabkitError
-            A job's state cannot be known, or its results not be stored: call again later.
+        What cannot be looked at or stored now is tried again at the next call, and keeps no
+        other request waiting.
         """
         ended = []
         for place, record in self._open():
-            with files.locked(place.with_suffix(".lock"), _LOCK_TIMEOUT, "the request"):
-                jobs = [open_job(Path(one["run"])) for one in record["jobs"]]
-                if not all(job.refresh().known and job.state.final for job in jobs):
-                    continue
-                for job, one in zip(jobs, record["jobs"], strict=True):
-                    self._deliver(job, one["output"])
-                well = all(job.state is State.SUCCEEDED for job in jobs)
-                record = {**record, "state": "SUCCEEDED" if well else "FAILED"}
-                record["problems"] = [text for job in jobs for text in _failures(job)]
-                _write(place, record)
-            _log.info("%s: %s", record["id"], record["state"])
-            ended.append(record)
+            try:
+                with files.locked(place.with_suffix(".lock"), _LOCK_TIMEOUT, "the request"):
+                    done = self._end(record)
+                    if done is not None:
+                        _write(place, done)
+            except (LabkitError, files.LockTimeoutError, OSError) as error:
+                _log.warning("%s: later again: %s", record["id"], error)
+                continue
+            if done is not None:
+                _log.info("%s: %s", done["id"], done["state"])
+                ended.append(done)
         return ended
+
+    def _end(self, record: dict[str, Any]) -> dict[str, Any] | None:
+        """Deliver the results of a request; return its record, or None while it runs."""
+        jobs = [open_job(Path(one["run"])) for one in record["jobs"]]
+        if not all(job.refresh().known and job.state.final for job in jobs):
+            return None
+        for job, one in zip(jobs, record["jobs"], strict=True):
+            self._deliver(job, one["output"])
+        problems = [*record["problems"], *(text for job in jobs for text in _failures(job))]
+        well = not problems and all(job.state is State.SUCCEEDED for job in jobs)
+        return {**record, "state": "SUCCEEDED" if well else "FAILED", "problems": problems}
 
     def _open(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for place in sorted(self._records.glob("*.json")):
@@ -126,6 +148,11 @@ class Requests:
     def _place(self, message_id: str) -> Path:
         # Any text: it comes from outside.
         return self._records / f"{hashlib.sha256(message_id.encode()).hexdigest()[:32]}.json"
+
+
+def _of(number: int, problems: Sequence[Problem]) -> list[Problem]:
+    """Say of which request of a message problems are."""
+    return [Problem(f"request {number}, {p.where}", p.text, p.hint) for p in problems]
 
 
 def _failures(job: Job) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,34 @@ class Request:
         own = {
             k: v for k, v in self.options.items() if k in ("cpu", "memory") or backend == "batch"
         }
+        with self._fetched() as file:
+            return self._workflow(file).submit(backend, **{**own, **options})
+
+    def check(self) -> list[Problem]:
+        """Return what would keep it from running; nothing is started.
+
+        Raises
+        ------
+        StorageError
+            S3 cannot be asked.
+        """
+        try:
+            with self._fetched() as file:
+                problems = self._workflow(file).check()
+        except RefusedError as error:
+            problems = list(error.problems)
+        return [problem for problem in problems if not problem.warning]
+
+    @contextlib.contextmanager
+    def _fetched(self) -> Iterator[Path]:
+        """Have the pipeline as a file."""
         with tempfile.TemporaryDirectory(prefix="labkit-request-") as folder:
             file = Path(folder) / self.pipeline.rpartition("/")[2]
             try:
                 storage.copy(self.pipeline, file)
             except storage.NotFoundError as error:
                 raise RefusedError([Problem("pipeline", str(error))]) from error
-            workflow = self._workflow(file)
-            return workflow.submit(backend, **{**own, **options})
+            yield file
 
     def _workflow(self, file: Path) -> CellProfiler:
         """Return it in tasks; in one, as its own queue runs it, where it cannot be split."""

@@ -6,16 +6,18 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pandas as pd
 import pytest
 
 import labkit
-from labkit.base.problems import RefusedError
+from labkit.base.problems import LabkitError, Problem, RefusedError
 from labkit.storage.errors import UnreachableError
 from labkit.testing.batch import BatchServer
 from labkit.workflows.cellprofiler import example
+from labkit.workflows.cellprofiler.requests import Request
 from services.intake import queue
 from services.intake.plates import Plates
 from services.intake.requests import Requests
@@ -112,9 +114,9 @@ def test_a_message_that_comes_twice_is_one_request(
 ) -> None:
     submitted: list[str] = []
 
-    def submit(_: Requests, body: str) -> list[dict[str, str]]:
+    def submit(_: Requests, body: str) -> tuple[list[dict[str, str]], list[Problem]]:
         submitted.append(body)
-        return []
+        return [], []
 
     monkeypatch.setattr(Requests, "_submit", submit)
     requests = [Requests(settings) for _ in range(4)]
@@ -127,6 +129,67 @@ def test_a_message_that_comes_twice_is_one_request(
     assert [path.parent for path in settings.folder.rglob("*.json")] == [
         settings.folder / "requests"
     ]
+
+
+def test_one_request_that_cannot_run_keeps_all_of_its_message_from_starting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def check(request: Request) -> list[Problem]:
+        return [Problem("pipeline", "is none.")] if "bad" in request.pipeline else []
+
+    monkeypatch.setattr(Request, "check", check)
+    monkeypatch.setattr(Request, "submit", lambda request, *_, **__: asked.append(request.pipeline))
+    items = [
+        {"pipeline": f"{name}.cppipe", "input": "images/", "output": "out/"}
+        for name in ("good", "bad")
+    ]
+    record = Requests(settings).take("one", json.dumps(items))
+    assert (record["state"], record["problems"]) == ("REFUSED", ["request 2, pipeline: is none."])
+    assert asked == []
+
+
+def test_what_the_backend_alone_refuses_is_told_and_the_others_run(
+    aws: BatchServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(request: Request, *_: object, **__: object) -> SimpleNamespace:
+        if "large" in request.pipeline:
+            raise RefusedError([Problem("memory", "no machine has so much.")])
+        return SimpleNamespace(path=settings.folder / "runs" / "good")
+
+    monkeypatch.setattr(Request, "check", lambda _: [])
+    monkeypatch.setattr(Request, "submit", submit)
+    items = [
+        {"pipeline": f"{name}.cppipe", "input": "images/", "output": "out/"}
+        for name in ("good", "large")
+    ]
+    record = queue.settle(settings, Requests(settings), "one", json.dumps(items))
+    assert (record["state"], len(record["jobs"])) == ("RUNNING", 1)
+    (letter,) = letters(aws, settings.dead_letters)
+    assert letter["problems"] == ["request 2, memory: no machine has so much."]
+
+
+def test_a_request_whose_run_is_gone_keeps_no_other_waiting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = Requests(settings)
+    jobs = iter(["gone", "here", "gone too"])
+    monkeypatch.setattr(
+        Requests, "_submit", lambda *_: ([{"run": next(jobs), "output": "s3://b/o/"}], [])
+    )
+    names = {requests.take(f"message {number}", "{}")["id"] for number in range(3)}
+    assert len(names) == 3
+
+    def end(_: Requests, record: dict[str, Any]) -> dict[str, Any]:
+        if "gone" in record["jobs"][0]["run"]:
+            raise LabkitError("the run folder is gone")
+        return {**record, "state": "SUCCEEDED"}
+
+    monkeypatch.setattr(Requests, "_end", end)
+    (ended,) = requests.follow()
+    assert ended["jobs"][0]["run"] == "here"
+    assert requests.follow() == []
 
 
 def test_lambda_gives_back_only_what_cannot_be_done_now(
