@@ -33,8 +33,17 @@ pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[SlurmCluster]:
+def unlucky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that is there: the next start of a job on a node fails, and takes it away."""
+    return tmp_path_factory.mktemp("prolog") / "unlucky"
+
+
+@pytest.fixture(scope="module")
+def cluster(unlucky: Path) -> Iterator[SlurmCluster]:
     """A cluster with small limits; jobs of ``first`` push those of ``last`` aside."""
+    prolog = unlucky.with_name("prolog")
+    prolog.write_text(f"#!/bin/sh\n! rm {unlucky} 2>/dev/null\n")
+    prolog.chmod(0o755)
     with SlurmCluster(
         nodes=2,
         cpus=4,
@@ -48,7 +57,11 @@ def cluster() -> Iterator[SlurmCluster]:
         },
         features={"node2": "highmem"},
         gres={"node2": "gpu:1"},
-        config={"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"},
+        config={
+            "PreemptType": "preempt/partition_prio",
+            "PreemptMode": "REQUEUE",
+            "Prolog": prolog,
+        },
         max_array_size=4,
         max_submit_jobs=6,
     ) as made:
@@ -213,6 +226,25 @@ def test_a_controller_that_forgot_the_release_is_told_again(
     assert "JobHeldUser" in reasons
     assert job.wait(60).state is State.SUCCEEDED
     assert ran(site.trace) == ["one", "two"]
+
+
+def test_a_job_that_its_node_could_not_start_goes_on_elsewhere(
+    site: Site, unlucky: Path, cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM leaves it "launch failed requeued held", and would never start it by itself."""
+    monkeypatch.setattr(held, "_tried", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(held, "_TRIES", 0)
+        unlucky.touch()
+        job = site.submit(small("one", f"echo one >> {site.trace}"))
+        until(lambda: "launch failed requeued held" in commands.run("squeue", "--format=%r"))
+        job.refresh()
+        assert job.state is State.PENDING
+    assert job.wait(60).state is State.SUCCEEDED
+    assert ran(site.trace) == ["one"]
+    for node in ("node1", "node2"):  # SLURM drained the one that failed
+        if "DRAIN" in cluster.command("scontrol", "show", "node", node):
+            cluster.command("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
 
 def test_a_controller_that_forgot_a_cancel_is_told_again(
