@@ -149,6 +149,7 @@ def python_files(*folders: str) -> list[Path]:
 _ALIGNMENT = ("labkit/workflows/alignment/task_code", "labkit/workflows/alignment/gather")
 _CELLPROFILER = (
     "labkit/workflows/cellprofiler/task_code",
+    "labkit/workflows/cellprofiler/arrays.py",
     "labkit/workflows/cellprofiler/interactive.py",
 )
 _GATHER = ("labkit/workflows/cellprofiler/task_code/gather",)  # runs where labkit does

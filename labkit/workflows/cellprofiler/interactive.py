@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -22,15 +21,11 @@ import numpy as np
 import pandas as pd
 
 from labkit.base.problems import LabkitError, Problem, ProblemsError, unknown_name
+from labkit.workflows.cellprofiler import arrays
 from labkit.workflows.cellprofiler.task_code import probe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# What reads images or writes results: arrays are given, and the results are in memory.
-_INPUT = frozenset({"Images", "Metadata", "NamesAndTypes", "Groups", "LoadData"})
-_OUTPUT = frozenset({"ExportToSpreadsheet", "ExportToDatabase", "SaveImages", "CreateBatchFiles"})
-_TYPES = ("bool", "uint8", "uint16", "float32", "float64")
 
 
 class NotInThisKernelError(LabkitError):
@@ -163,17 +158,20 @@ def run_pipeline(
     if error or dropped:
         texts = [f"{entry['module']}: {entry['error']}" for entry in dropped] or [error]
         raise ProblemsError([Problem(str(pipeline), f"cannot be loaded: {t}") for t in texts])
-    modules = [module for module in loaded.modules() if _runs(module)]
-    left_out = [module.module_name for module in loaded.modules() if not _runs(module)]
-    arrays = {name: np.asarray(image) for name, image in images.items()}
-    problems = [*_module_problems(loaded, modules), *_image_problems(loaded, modules, arrays)]
+    modules = [module for module in loaded.modules() if arrays.runs(module)]
+    left_out = [module.module_name for module in loaded.modules() if not arrays.runs(module)]
+    pixels = {name: np.asarray(image) for name, image in images.items()}
+    problems = [
+        *arrays.module_problems(loaded, modules),
+        *arrays.image_problems(loaded, modules, pixels),
+    ]
     if problems:
         raise ProblemsError(problems)
     for module in loaded.modules(False):
         if module not in modules:
             module.enabled = False
     return PipelineResult(
-        *_run(loaded, modules, arrays, metadata or {}, progress), left_out=left_out
+        *_run(loaded, modules, pixels, metadata or {}, progress), left_out=left_out
     )
 
 
@@ -259,85 +257,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _runs(module: Any) -> bool:
-    return module.module_name not in _INPUT | _OUTPUT
-
-
-def _module_problems(pipeline: Any, modules: list[Any]) -> Iterator[Problem]:
-    subscribers = import_module("cellprofiler_core.setting.subscriber")
-    for module in modules:
-        place = f"module {module.module_num} ({module.module_name})"
-        if module.is_aggregation_module():
-            yield Problem(
-                place,
-                "works on all image sets together, and here is one",
-                "use labkit.CellProfiler, or give its result as an image",
-            )
-            continue
-        try:
-            for setting in module.visible_settings():
-                if not isinstance(
-                    setting, (subscribers.ImageSubscriber, subscribers.ImageListSubscriber)
-                ):
-                    setting.test_valid(pipeline)  # images are given, not made by a module
-            module.validate_module(pipeline)
-        except Exception as error:
-            yield Problem(place, probe.describe(error))
-
-
-def _image_problems(
-    pipeline: Any, modules: list[Any], arrays: Mapping[str, np.ndarray]
-) -> Iterator[Problem]:
-    wanted = _wanted(modules)
-    for name in wanted:
-        if name not in arrays:
-            given = ", ".join(arrays) or "none"
-            yield Problem("images", f"{name} is missing", f"given: {given}")
-    for name, array in arrays.items():
-        if name not in wanted:
-            yield Problem(
-                "images", f"the pipeline reads no {name}", f"it reads: {', '.join(wanted)}"
-            )
-        yield from _array_problems(name, array, bool(pipeline.volumetric()))
-
-
-def _array_problems(name: str, array: np.ndarray, volumetric: bool) -> Iterator[Problem]:
-    place = f"image {name}"
-    if array.dtype.name not in _TYPES:
-        yield Problem(
-            place,
-            f"its values are {array.dtype.name}, whose full scale nobody knows",
-            "convert it: array.astype('uint16'), or to float from 0 to 1",
-        )
-        return
-    colour = array.ndim == 3 and array.shape[-1] == 3
-    fits = array.ndim == 3 if volumetric else array.ndim == 2 or colour
-    if not fits or not array.size:
-        shape = "(planes, rows, columns)" if volumetric else "(rows, columns) or (rows, columns, 3)"
-        yield Problem(place, f"its shape is {array.shape}", f"wanted: {shape}")
-    elif array.dtype.kind == "f" and not np.isfinite(array).all():
-        yield Problem(place, "it has values that are not finite", "replace them: np.nan_to_num")
-    elif array.dtype.kind == "f" and (array.min() < 0 or array.max() > 1):
-        warnings.warn(
-            f"{name} has values from {array.min():.4g} to {array.max():.4g}. CellProfiler's "
-            "thresholds expect 0 to 1: divide by the largest possible value, unless it is an "
-            "illumination function.",
-            stacklevel=5,
-        )
-
-
-def _wanted(modules: list[Any]) -> list[str]:
-    """Return the images that modules read and no earlier one makes, in their order."""
-    names = import_module("cellprofiler_core.setting.text.alphanumeric.name.image_name._image_name")
-    made: set[str] = set()
-    wanted: dict[str, None] = {}
-    for module in modules:
-        wanted |= {name: None for name in probe.images_read(module) if name not in made}
-        settings = module.visible_settings()
-        made |= {str(s.value) for s in settings if isinstance(s, names.ImageName)}
-    return list(wanted)
 
 
 def _run(
