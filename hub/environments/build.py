@@ -8,7 +8,6 @@ interrupted build has none and is taken up again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -22,7 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from hub.environments import go_build, maven, source_build
+from hub.environments import go_build, image_files, maven, source_build
+from hub.environments.image_files import PROXY
 from hub.environments.toolchain import (
     BuildError,
     environment,
@@ -39,9 +39,7 @@ from labkit.base.units import format_duration
 
 _LOCK_TIMEOUT = 2 * 3600.0  # seconds: the largest is built from source
 
-IMAGES = REPOSITORY / "images"
 STAMP = "labhub.json"
-PROXY = "proxy"  # no Python: configurable-http-proxy, by npm
 _WITH_LABKIT = frozenset({"notebook", "r", "cellprofiler"})
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _TAIL = 15  # lines of a failed build's log
@@ -51,12 +49,12 @@ Say = Callable[[str], None]
 
 def exists(name: str) -> bool:
     """Whether images/ has an environment of this name."""
-    return bool(_NAME.fullmatch(name)) and (name == PROXY or _lock(name).is_file())
+    return bool(_NAME.fullmatch(name)) and (name == PROXY or image_files.lock(name).is_file())
 
 
 def names() -> list[str]:
     """Return the environments of images/; uv's is a tool of theirs."""
-    names = {lock.parent.name for lock in IMAGES.glob("*/requirements.lock")} - {"uv"}
+    names = {lock.parent.name for lock in image_files.IMAGES.glob("*/requirements.lock")} - {"uv"}
     return sorted(names | {PROXY})
 
 
@@ -67,9 +65,9 @@ def packages_missing(name: str) -> list[str]:
     """
     if name in ("hub", "dev", PROXY):
         return []
-    compiled = (_image(name) / "sources.lock").is_file()
+    compiled = (image_files.image(name) / "sources.lock").is_file()
     cargo = source_build.packages_missing() if compiled else []
-    return missing_packages(_image(name) / "apt.txt") + cargo
+    return missing_packages(image_files.image(name) / "apt.txt") + cargo
 
 
 class Environments:
@@ -166,10 +164,10 @@ class Environments:
 
     def _sync(self, name: str, uv: Path, env: Mapping[str, str], *into: str | Path) -> None:
         """Install exactly what the lock says."""
-        lock = _lock(name)
+        lock = image_files.lock(name)
         count = sum(1 for line in lock.read_text().splitlines() if re.match(r"[\w.-]+==", line))
         self.say(f"installing up to {count} packages")
-        constraints = _image(name) / "build-constraints.txt"
+        constraints = image_files.image(name) / "build-constraints.txt"
         built: tuple[str | Path, ...] = ("--build-constraints", constraints)
         options = ("--require-hashes", *(built if constraints.is_file() else ()))
         self._run(name, uv, "pip", "sync", *options, *into, lock, env=env)
@@ -177,19 +175,23 @@ class Environments:
     def _labkit(self, name: str, uv: Path, env: Mapping[str, str], out: Path) -> Path:
         """Build labkit's wheel from a copy, so that nothing is left in the repository."""
         source = out / "source"
-        for file in _labkit_sources():
+        for file in image_files.labkit_sources():
             target = source / file.relative_to(REPOSITORY)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-        hashes = ("--require-hashes", "--build-constraints", IMAGES / "uv" / "build.lock")
+        hashes = (
+            "--require-hashes",
+            "--build-constraints",
+            image_files.IMAGES / "uv" / "build.lock",
+        )
         python = ("--python", self.folder(name) / "bin" / "python")
         self._run(name, uv, "build", "--wheel", *hashes, *python, "-o", out, source, env=env)
         return next(out.glob("*.whl"))
 
     def _uv(self, name: str) -> Path:
         """Return uv, of its own small environment."""
-        folder, lock = self.paths.envs / "uv", IMAGES / "uv" / "requirements.lock"
-        stamp, wanted = folder / STAMP, json.dumps({"lock": _digest(lock)}) + "\n"
+        folder, lock = self.paths.envs / "uv", image_files.IMAGES / "uv" / "requirements.lock"
+        stamp, wanted = folder / STAMP, json.dumps({"lock": image_files.digest(lock)}) + "\n"
         with self._locked("uv"):
             if not stamp.is_file() or stamp.read_text() != wanted or not runs(folder / "bin/uv"):
                 self.say("fetching uv")
@@ -203,25 +205,27 @@ class Environments:
 
     def _build_java(self, name: str) -> None:
         """Install the jars that images/ has a lock for, and the programs that call them."""
-        if not _jars(name).is_file():
+        if not image_files.jars(name).is_file():
             return
-        maven.install(_jars(name), self.folder(name) / "share" / "java", self.say)
-        for program in _programs(name):
+        maven.install(image_files.jars(name), self.folder(name) / "share" / "java", self.say)
+        for program in image_files.programs(name):
             shutil.copy(program, self.folder(name) / "bin" / program.name)
 
     # -- programs that are compiled ---------------------------------------------------
 
     def _build_sources(self, name: str, before: str | None) -> None:
         """Compile what images/ has a lock of sources for, unless that was done."""
-        lock = _image(name) / "sources.lock"
-        if lock.is_file() and before != _sources_digest(name):
+        lock = image_files.image(name) / "sources.lock"
+        if lock.is_file() and before != image_files.sources_digest(name):
             source_build.install(lock, self.folder(name), self.say, partial(self._run, name))
 
     def _build_go(self, name: str, before: str | None) -> None:
         """Compile what images/ has a ``go.mod`` for, unless that was done."""
-        sources = go_build.sources(_image(name))
-        if sources and before != _digest(*sources):
-            go_build.install(_image(name), self.folder(name), self.say, partial(self._run, name))
+        sources = go_build.sources(image_files.image(name))
+        if sources and before != image_files.digest(*sources):
+            go_build.install(
+                image_files.image(name), self.folder(name), self.say, partial(self._run, name)
+            )
 
     # -- the proxy --------------------------------------------------------------------
 
@@ -229,7 +233,7 @@ class Environments:
         folder = self.folder(PROXY)
         folder.mkdir(parents=True, exist_ok=True)
         for file in ("package.json", "package-lock.json"):
-            shutil.copyfile(IMAGES / "hub" / file, folder / file)
+            shutil.copyfile(image_files.IMAGES / "hub" / file, folder / file)
         node, npm = node_programs(self.paths)
         self.say(f"installing configurable-http-proxy with Node from {node.parent}")
         env = {"PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
@@ -240,23 +244,32 @@ class Environments:
 
     def _wanted(self, name: str) -> dict[str, str]:
         if name == PROXY:
-            return {"lock": _digest(_lock(name)), "verify": _digest(_verify_script(name))}
-        made = {**self._packages(name), "verify": _digest(_verify_script(name))}
+            return {
+                "lock": image_files.digest(image_files.lock(name)),
+                "verify": image_files.digest(image_files.verify_script(name)),
+            }
+        made = {
+            **self._packages(name),
+            "verify": image_files.digest(image_files.verify_script(name)),
+        }
         if name in _WITH_LABKIT:
-            made["labkit"] = _digest(*_labkit_sources())
-        if _jars(name).is_file():
-            made["jars"] = _digest(_jars(name))
-            made |= {f"bin/{program.name}": _digest(program) for program in _programs(name)}
-        if (_image(name) / "sources.lock").is_file():
-            made["sources"] = _sources_digest(name)
-        if programs := go_build.sources(_image(name)):
-            made["go"] = _digest(*programs)
+            made["labkit"] = image_files.digest(*image_files.labkit_sources())
+        if image_files.jars(name).is_file():
+            made["jars"] = image_files.digest(image_files.jars(name))
+            made |= {
+                f"bin/{program.name}": image_files.digest(program)
+                for program in image_files.programs(name)
+            }
+        if (image_files.image(name) / "sources.lock").is_file():
+            made["sources"] = image_files.sources_digest(name)
+        if programs := go_build.sources(image_files.image(name)):
+            made["go"] = image_files.digest(*programs)
         return made
 
     def _packages(self, name: str) -> dict[str, str]:
         """Return what the installed packages depend on."""
         python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        return {"lock": _digest(_lock(name)), "python": python}
+        return {"lock": image_files.digest(image_files.lock(name)), "python": python}
 
     def _stamp(self, name: str) -> dict[str, str] | None:
         folder = self.folder(name)
@@ -275,7 +288,7 @@ class Environments:
             raise ProblemsError([Problem(f"images/{name}/apt.txt", text, hint)])
 
     def _verify(self, name: str) -> None:
-        script = _verify_script(name)
+        script = image_files.verify_script(name)
         if not script.is_file():
             return
         self.say("proving that it works")
@@ -348,53 +361,6 @@ class Environments:
             raise ProblemsError([Problem(str(self.paths.envs), text, hint)]) from None
         with held:
             yield
-
-
-def _image(name: str) -> Path:
-    return IMAGES / name
-
-
-def _lock(name: str) -> Path:
-    return (
-        IMAGES / "hub" / "package-lock.json"
-        if name == PROXY
-        else _image(name) / "requirements.lock"
-    )
-
-
-def _jars(name: str) -> Path:
-    return _image(name) / "jars.lock"
-
-
-def _sources_digest(name: str) -> str:
-    return _digest(_image(name) / "sources.lock", _image(name) / "build")
-
-
-def _programs(name: str) -> list[Path]:
-    return sorted((_image(name) / "bin").glob("*"))
-
-
-def _verify_script(name: str) -> Path:
-    return IMAGES / "hub" / "verify-proxy" if name == PROXY else _image(name) / "verify"
-
-
-def _labkit_sources() -> list[Path]:
-    """Return all that goes into labkit's wheel, in a fixed order."""
-    files = [REPOSITORY / name for name in ("pyproject.toml", "README.md", "LICENSE")]
-    files += sorted(IMAGES.glob("*/requirements.in"))
-    files += sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-    for path in sorted((REPOSITORY / "labkit").rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            files.append(path)
-    return files
-
-
-def _digest(*files: Path) -> str:
-    """Return one SHA-256 over files; a lone file's is what sha256sum prints."""
-    if len(files) == 1:
-        return hashlib.sha256(files[0].read_bytes()).hexdigest() if files[0].is_file() else ""
-    lines = "".join(f"{_digest(file)}  {file.relative_to(REPOSITORY)}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _base_python() -> Path:

@@ -63,8 +63,9 @@ class Tiny:
 
     def start(self) -> subprocess.Popen[str]:
         code = (
-            "import sys; from pathlib import Path; from hub.environments import build as e;"
-            f"e.IMAGES = Path({str(self.folder / 'images')!r}); sys.exit(e.main(['tiny']))"
+            "import sys; from pathlib import Path;"
+            "from hub.environments import build as e, image_files as i;"
+            f"i.IMAGES = Path({str(self.folder / 'images')!r}); sys.exit(e.main(['tiny']))"
         )
         env = {k: v for k, v in os.environ.items() if not k.startswith("LABHUB")}
         env |= {"LABHUB_STATE": str(self.folder / "state"), "PYTHONPATH": str(REPOSITORY)}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hub.environments import go_build
-from hub.environments.build import IMAGES
+from hub.environments.image_files import IMAGES
 from hub.environments.toolchain import BuildError
 
 

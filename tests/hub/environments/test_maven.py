@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.environments import build
+from hub.environments import build, image_files
 from hub.environments import maven as jars
 from hub.environments.toolchain import BuildError
 from hub.state.paths import Paths
@@ -168,7 +168,7 @@ def test_an_environment_gets_its_jars_and_their_programs(
     program = image / "bin" / "made-up"
     program.write_text('#!/bin/sh\nexec head -c 3 "$(dirname "$0")/../share/java/class-path"\n')
     program.chmod(0o755)
-    monkeypatch.setattr(build, "IMAGES", tmp_path / "images")
+    monkeypatch.setattr(image_files, "IMAGES", tmp_path / "images")
     paths = Paths(tmp_path / "state", tmp_path / "envs")
     (tmp_path / "images" / "uv").symlink_to(REPOSITORY / "images" / "uv")
     made = build.Environments(paths)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.environments import build, source_build
+from hub.environments import build, image_files, source_build
 from hub.environments.toolchain import BuildError
 from hub.state.paths import REPOSITORY, Paths
 
@@ -97,8 +97,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     )
     monkeypatch.setenv("CARGO_HOME", str(home))
     monkeypatch.setattr(source_build, "cargo", lambda: program)
-    monkeypatch.setattr(build, "IMAGES", made.image.parent)
-    monkeypatch.setattr(build, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(image_files, "IMAGES", made.image.parent)
+    monkeypatch.setattr(image_files, "REPOSITORY", tmp_path)
     yield made
     made.server.shutdown()
     made.server.server_close()
@@ -120,7 +120,7 @@ def test_a_source_is_fetched_from_where_cargo_is_told_and_compiled_once(
     folder = builder.folder("tools")
     assert (folder / "bin" / "tool").read_text() == "int main;"
     assert not Path((folder / "built").read_text().strip()).exists()  # nothing is left of it
-    builder._build_sources("tools", build._sources_digest("tools"))
+    builder._build_sources("tools", image_files.sources_digest("tools"))
     assert registry.requests == 1
     (registry.image / "build").write_text(BUILD + "# otherwise\n")
     builder._build_sources("tools", "what it was before")
