@@ -12,6 +12,7 @@ from pathlib import Path
 from hub import auth, targets
 from hub.apps import catalogue
 from hub.environments import build
+from hub.environments.image_files import PROXY
 from hub.labfile.schema import Settings
 from hub.runtime import batch
 from hub.sandbox import shared_folders
@@ -77,7 +78,7 @@ def wanted_environments(settings: Settings, paths: Paths) -> list[str]:
     named += [app.service.environment for app in apps]
     if settings.webapps.groups or any(app.kind == "dash" for app in apps):
         named.append("dash")
-    return list(dict.fromkeys(["hub", build.PROXY, *filter(build.exists, named)]))
+    return list(dict.fromkeys(["hub", PROXY, *filter(build.exists, named)]))
 
 
 def compilable() -> list[str]:
