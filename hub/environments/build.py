@@ -152,6 +152,7 @@ class Environments:
             # --clear: one whose Python is gone cannot be repaired.
             base = ("--no-project", "--python", _base_python())
             self._run(name, uv, "venv", "--clear", *base, folder, env=env)
+        _close_lock(folder)
         into = ("--compile-bytecode", "--python", python)
         if packages:
             self._sync(name, uv, env, *into)
@@ -332,8 +333,12 @@ class Environments:
             )
 
     def _remove_open_locks(self) -> None:
-        """Remove the locks of earlier versions, which anybody could hold; nothing uses them."""
-        for lock in self.paths.envs.glob(".*.lock"):
+        """Remove locks that anybody could hold: those of earlier versions, and uv's."""
+        open_ones = list(self.paths.envs.glob(".*.lock"))
+        for lock in self.paths.envs.glob("*/.lock"):
+            if not lock.parent.is_symlink() and lock.stat().st_mode & 0o077:
+                open_ones.append(lock)
+        for lock in open_ones:
             with contextlib.suppress(OSError):  # a folder that another account keeps
                 lock.unlink()
 
@@ -361,6 +366,13 @@ class Environments:
             raise ProblemsError([Problem(str(self.paths.envs), text, hint)]) from None
         with held:
             yield
+
+
+def _close_lock(folder: Path) -> None:
+    """Have uv's lock of an environment as a file of our own: uv would let anybody hold it."""
+    lock = folder / ".lock"
+    lock.unlink(missing_ok=True)
+    os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _base_python() -> Path:

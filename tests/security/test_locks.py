@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hub.environments import build
 from hub.environments.build import Environments
 from hub.environments.toolchain import BuildError
 from hub.sandbox.sandboxes import Sandboxes
+from hub.state.create import make_folders
 from hub.state.paths import Paths
 from labkit.base.files import locked
 from labkit.workflows.alignment.task_code import cache
@@ -84,6 +86,27 @@ def test_locks_of_earlier_versions_go(paths: Paths) -> None:
     (paths.envs / "hub").symlink_to(paths.envs / "adopted")
     assert not Environments(paths).build("hub")
     assert sorted(entry.name for entry in paths.envs.iterdir()) == ["adopted", "hub"]
+
+
+def test_uvs_lock_in_an_environment_is_closed(paths: Paths) -> None:
+    """It makes it for everybody to write, in a folder that every sandbox reads."""
+    make_folders(paths)
+    environments = Environments(paths)
+    uv = environments._uv("tiny")
+    folder = paths.envs / "tiny"
+    for earlier in (False, True):
+        if earlier:
+            (folder / ".lock").chmod(0o666)
+            environments._remove_open_locks()
+            assert not (folder / ".lock").exists()
+        else:
+            subprocess.run([uv, "venv", "--quiet", "--no-project", folder], check=True)
+        build._close_lock(folder)
+        subprocess.run(
+            [uv, "pip", "uninstall", "--quiet", "--python", folder / "bin" / "python", "nothing"],
+            check=True,
+        )
+        assert (folder / ".lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_held_lock_of_references_costs_time_not_the_job(
