@@ -176,8 +176,10 @@ class Previews:
         except OSError as error:
             preview.said += str(error).encode()
         finally:
-            preview.state = "ended" if preview.state == "running" else "failed"
-            await asyncio.to_thread(remove_tree, preview.socket.parent)
+            try:
+                await asyncio.to_thread(remove_tree, preview.socket.parent)
+            finally:  # last: who sees that it is over finds nothing left of it
+                preview.state = "ended" if preview.state == "running" else "failed"
 
     async def _listen_to(self, preview: Preview, process: Process) -> None:
         assert process.stdout is not None  # noqa: S101 - asked for
