@@ -230,7 +230,9 @@ def test_a_silent_cluster_is_said_on_the_page(
             return page.get_by_text("The cluster does not answer at the moment").count() == 1
 
         wait_for(silent, what="a page that says so")
-        expect(page.locator("main").get_by_role("status")).to_contain_text("what is said of it below is of")
+        expect(page.locator("main").get_by_role("status")).to_contain_text(
+            "what is said of it below is of"
+        )
         expect(page.locator("input[value=main]")).to_be_enabled()
         page.screenshot(path=artifacts / "slurm-silent.png", full_page=True)
     finally:
