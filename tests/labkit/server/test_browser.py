@@ -61,7 +61,7 @@ def lab(hub: Hub) -> Iterator[Server]:
     server = Server(
         env={
             "LABHUB_CULL_IDLE_SECONDS": "7200",
-            "LABHUB_MEMORY_BYTES": str(4 << 30),
+            "LABHUB_MEMORY_BYTES": str(64 << 30),  # all of this account count
             "JUPYTERHUB_API_URL": f"http://127.0.0.1:{hub.server_port}/hub/api",
             "JUPYTERHUB_API_TOKEN": "of-the-server",
         },
@@ -178,7 +178,7 @@ def test_keep_and_let_go(lab: Server, page: Page) -> None:
     page.get_by_role("button", name="Let go").click()
     playwright.expect(stops).not_to_contain_text("You have asked")
     assert lab.status()["keep_until"] is None
-    playwright.expect(page.locator("#memory")).to_contain_text("of 4 GB")
+    playwright.expect(page.locator("#memory")).to_contain_text("of 64 GB")
     page.set_viewport_size({"width": 340, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
