@@ -165,7 +165,10 @@ class LocalBackend(Backend):
             if self._queue.read(submission.name) is None and entry.exists():
                 with suppress(FileNotFoundError):  # over in this moment, cleared by the scheduler
                     self._queue.add(submission.name, run.path, submission.number)
-            status = self._queue.status(submission.name) or {"text": ""}
+            status = self._queue.status(submission.name)
+            if status is None and not entry.exists():
+                continue  # cleared since it was listed: the records say how it ended
+            status = status or {"text": ""}
             texts.append(status["text"])
             if "stages" not in status:
                 tasks |= {(w.name, i): pending for w in submission.stages for i in w.tasks}
