@@ -160,9 +160,12 @@ class Supervisor:
         return done
 
     def start(self, names: Iterable[str]) -> None:
-        """Start programs; those that run are left alone."""
+        """Start programs; those that run are left alone.
+
+        How one goes on its state says, also where it has ended before the supervisor answers.
+        """
         for name in names:
-            with _already("ALREADY_STARTED"):
+            with _already("ALREADY_STARTED", "SPAWN_ERROR"):
                 self._call("startProcess", name, False)
 
     def stop(self, names: Iterable[str]) -> None:
@@ -225,12 +228,12 @@ class Supervisor:
 
 
 @contextlib.contextmanager
-def _already(fault: str) -> Iterator[None]:
-    """Let it pass that a program is in the wanted state already."""
+def _already(*faults: str) -> Iterator[None]:
+    """Let it pass that a program is in the wanted state already, or has been in it."""
     try:
         yield
     except xmlrpc.client.Fault as error:
-        if not error.faultString.startswith(fault):
+        if not error.faultString.startswith(faults):
             raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import xmlrpc.client
 from collections.abc import Iterator
 from configparser import RawConfigParser
 from pathlib import Path
@@ -124,3 +125,18 @@ def test_a_configuration_that_is_gone_is_not_replaced_by_one_of_the_apps_alone(
         supervisor.follow_apps({})
     assert set(supervisor.info()) == {"hub", "app-plates", "app-doses"}
     supervisor.write(text)
+
+
+def test_a_program_that_has_ended_before_the_answer_was_started(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor calls it an error of the start; that it failed is its state's to say."""
+
+    def call(_: Supervisor, name: str, *words: object) -> None:
+        raise xmlrpc.client.Fault(50 if words[0] == "quick" else 10, f"{answers[words[0]]}: {name}")
+
+    answers: dict[object, str] = {"quick": "SPAWN_ERROR", "unknown": "BAD_NAME"}
+    monkeypatch.setattr(Supervisor, "_call", call)
+    supervisor.start(["quick"])
+    with pytest.raises(xmlrpc.client.Fault, match="BAD_NAME"):
+        supervisor.start(["unknown"])
