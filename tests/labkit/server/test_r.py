@@ -95,16 +95,17 @@ def test_the_r_kernel_draws(server: Server) -> None:
         kernel = client.post("api/kernels", json={"name": "ir"}).json()["id"]
         channel = kernel_run(server, kernel, "plot(1:10); cat(6 * 7)")
         seen = []
+        idle = replied = False  # in either order: they come by two ways
         try:
-            while True:
+            while not (idle and replied):
                 message = json.loads(channel.recv())
+                if message["parent_header"].get("msg_type") != "execute_request":
+                    continue
                 seen.append(message)
                 if message["msg_type"] == "execute_reply":
                     assert message["content"]["status"] == "ok", message
-                if message["msg_type"] == "status" and any(
-                    one["msg_type"] == "execute_reply" for one in seen
-                ):
-                    break
+                    replied = True
+                idle = idle or message["content"].get("execution_state") == "idle"
         finally:
             channel.close()
             client.delete(f"api/kernels/{kernel}")
