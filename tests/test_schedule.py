@@ -59,7 +59,7 @@ def test_one_worker_in_four_waits_and_all_files_are_run(
 ) -> None:
     monkeypatch.setattr(pytestconfig.option, "loadscopereorder", False, raising=False)
     monkeypatch.setattr(pytestconfig.option, "tx", ["5*popen"])
-    names = ["wait/1", "wait/2", *(f"work/{number}" for number in range(6)), "wait/3"]
+    names = ["wait/1", "wait/2", *(f"busy/{number}" for number in range(6)), "wait/3"]
     collected = [f"tests/{name}.py::test_{number}" for name in names for number in range(3)]
     scheduling = schedule.Scheduling(pytestconfig, {f"wait/{number}.py" for number in (1, 2, 3)})
     workers = [Worker(f"gw{number}") for number in range(5)]
@@ -68,12 +68,12 @@ def test_one_worker_in_four_waits_and_all_files_are_run(
         scheduling.add_node_collection(cast("WorkerController", worker), collected)
     scheduling.schedule()
     assert [collected[worker.sent[0]].split("::")[0] for worker in workers] == [
-        "tests/wait/1.py", *(f"tests/work/{number}.py" for number in range(4))
+        "tests/wait/1.py", *(f"tests/busy/{number}.py" for number in range(4))
     ]  # fmt: skip
     waited: set[Worker] = set()
     while busy := [worker for worker in workers if worker.sent]:
         waiting = [worker for worker in busy if "/wait/" in collected[worker.sent[0]]]
-        assert len(waiting) <= 1 or not any("/work/" in name for name in scheduling.workqueue)
+        assert len(waiting) <= 1 or not any("/busy/" in name for name in scheduling.workqueue)
         waited.update(waiting)
         for worker in busy:
             index = worker.sent.pop(0)

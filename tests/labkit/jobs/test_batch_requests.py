@@ -12,6 +12,7 @@ import pytest
 from labkit.jobs.backends.batch import requests
 from labkit.jobs.backends.batch.options import read
 from labkit.jobs.backends.batch.requests import Array, layout
+from labkit.jobs.backends.containers import image_of
 from labkit.jobs.model import Container, Environment, Resources
 from labkit.jobs.runs.store import StageWork
 from labkit.testing.batch import rules
@@ -103,10 +104,10 @@ def test_an_image_has_one_definition() -> None:
     assert one == same and one["jobDefinitionName"] != other["jobDefinitionName"]
     assert requests.definition("a:1", "arn")["jobDefinitionName"] != one["jobDefinitionName"]
     images = {"alignment": "al:1", "worker": "w:1"}
-    assert requests.image_of(Environment("alignment"), images) == "al:1"
-    assert requests.image_of(None, images) == "w:1"
-    assert requests.image_of(Container("c:1"), images) == "c:1"
-    assert requests.image_of(Environment("cellprofiler"), images) == ""
+    assert image_of(Environment("alignment"), images) == "al:1"
+    assert image_of(None, images) == "w:1"
+    assert image_of(Container("c:1"), images) == "c:1"
+    assert image_of(Environment("cellprofiler"), images) == ""
 
 
 def test_the_environment_fills_in_what_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:

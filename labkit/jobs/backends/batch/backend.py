@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from labkit.base.problems import Problem, refuse
 from labkit.base.remote import is_remote
-from labkit.base.units import GB
 from labkit.jobs.backends.base import Backend, BackendError, SubmitRefusedError
 from labkit.jobs.backends.batch import calls, requests
 from labkit.jobs.backends.batch.exchange import Exchange
@@ -20,6 +19,7 @@ from labkit.jobs.backends.batch.options import read as read_options
 from labkit.jobs.backends.batch.reach import reach_problems
 from labkit.jobs.backends.batch.requests import Array
 from labkit.jobs.backends.batch.sightings import is_settled, sightings
+from labkit.jobs.backends.containers import LARGEST, image_of
 from labkit.jobs.model import Limits, Sightings
 from labkit.jobs.plan import Plan
 from labkit.jobs.runs.store import Run, StageWork, Submission
@@ -36,7 +36,7 @@ class BatchBackend(Backend):
 
     def limits(self) -> Limits:
         """Return what the largest common machines have; the queue's own may be smaller."""
-        return Limits(192, 1536 * GB, None, "192 cores and 1.5 TB of memory", None, shared=True)
+        return LARGEST
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options with what the portal says for everybody."""
@@ -55,7 +55,7 @@ class BatchBackend(Backend):
             problems.append(Problem("batch", text, "Make fewer, longer tasks."))
         for stage in plan.stages:
             place = f"stage {stage.name}"
-            if not requests.image_of(stage.environment, chosen.images):
+            if not image_of(stage.environment, chosen.images):
                 name = getattr(stage.environment, "name", "worker")
                 text = f"no image is named for the environment {name!r}."
                 problems.append(Problem(place, text, "Name it in batch_images=, or ask the lab."))
@@ -89,7 +89,7 @@ class BatchBackend(Backend):
         texts = []
         for array in requests.layout(list(works.values())):
             stage = plan.stage(array.stage)
-            image = requests.image_of(stage.environment, chosen.images)
+            image = image_of(stage.environment, chosen.images)
             asked = requests.job(
                 array,
                 works[array.stage],
@@ -175,7 +175,7 @@ class BatchBackend(Backend):
         ids: Mapping[str, list[str]],
     ) -> str:
         info = run.manifest.stage(array.stage)
-        image = requests.image_of(info.environment, chosen.images)
+        image = image_of(info.environment, chosen.images)
         tolerated = any(
             other.tolerate_failures and array.stage in other.depends_on
             for other in submission.stages

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.base.units import MB
-from labkit.jobs.model import Container, Environment
 from labkit.jobs.runs.store import StageWork
 
 LARGEST_ARRAY = 10_000
@@ -78,13 +77,6 @@ def layout(works: Sequence[StageWork]) -> Iterator[Array]:
     for work in works:
         for start in range(0, len(work.tasks), LARGEST_ARRAY):
             yield Array(work.name, start, min(LARGEST_ARRAY, len(work.tasks) - start))
-
-
-def image_of(place: Environment | Container | None, images: Mapping[str, str]) -> str:
-    """Return the image of a stage; empty where the lab names none."""
-    if isinstance(place, Container):
-        return place.image
-    return images.get(place.name if place else "worker", "")
 
 
 def definition(image: str, role: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from labkit.base.problems import Problem, refuse
-from labkit.base.units import GB
 from labkit.jobs.backends.base import Backend, BackendError, SubmitRefusedError
+from labkit.jobs.backends.containers import LARGEST, image_of
 from labkit.jobs.backends.kubernetes import requests
 from labkit.jobs.backends.kubernetes.api import (
     JOBS,
@@ -42,7 +42,7 @@ class KubernetesBackend(Backend):
 
     def limits(self) -> Limits:
         """Return what the largest common machines have; the cluster's own may be smaller."""
-        return Limits(192, 1536 * GB, None, "192 cores and 1.5 TB of memory", None, shared=True)
+        return LARGEST
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options with this machine's defaults, as they are kept with a submission."""
@@ -56,7 +56,7 @@ class KubernetesBackend(Backend):
             return problems
         for stage in plan.stages:
             place = f"stage {stage.name}"
-            if not requests.image_of(stage.environment, chosen.images):
+            if not image_of(stage.environment, chosen.images):
                 name = getattr(stage.environment, "name", "worker")
                 text = f"no image is named for the environment {name!r}."
                 hint = "Name it in kubernetes_images=, or ask the lab."
@@ -172,7 +172,7 @@ def _send(run: Run, submission: Submission) -> dict[str, Any]:
     made: list[str] = []
     handle = []
     for array in requests.layout(submission.stages):
-        image = requests.image_of(run.manifest.stage(array.stage).environment, chosen.images)
+        image = image_of(run.manifest.stage(array.stage).environment, chosen.images)
         body = requests.job(
             array,
             works[array.stage],
@@ -281,7 +281,7 @@ def _plan_jobs(plan: Plan, chosen: Options) -> list[dict[str, Any]]:
                     name=array.name("RUN"),
                     place="RUN",
                     number=1,
-                    image=requests.image_of(stage.environment, chosen.images),
+                    image=image_of(stage.environment, chosen.images),
                     options=chosen,
                     envs="",
                 )

@@ -8,13 +8,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from labkit.base.units import MB
 from labkit.jobs.backends.kubernetes.options import Options
-from labkit.jobs.model import Container, Environment, Resources
+from labkit.jobs.model import Resources
 from labkit.jobs.runs.store import Run, StageWork, Submission
 
 LARGEST_ARRAY = 10_000  # indices; above 100,000 Kubernetes has other rules for retries
@@ -71,13 +71,6 @@ def unique(run: Run, submission: Submission) -> str:
     A folder that was deleted may have had jobs of the same name.
     """
     return f"{submission.name}-{hashlib.sha256(run.manifest.created.encode()).hexdigest()[:8]}"
-
-
-def image_of(place: Environment | Container | None, images: Mapping[str, str]) -> str:
-    """Return the image of a stage; empty where the lab names none."""
-    if isinstance(place, Container):
-        return place.image
-    return images.get(place.name if place else "worker", "")
 
 
 def owner() -> str:
